@@ -1,0 +1,81 @@
+"""The ways to say a concept, with or without its background colour, in nine languages.
+
+The sentences are this project's own. They are built so that a name never has to be inflected: CLDR gives
+nominative singular forms only.
+"""
+
+from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept
+
+# In each language: the colour words in the form that the templates below need.
+_COLOUR_WORDS = {
+    "en": "white black red yellow green blue purple pink",
+    "zh": "白色 黑色 红色 黄色 绿色 蓝色 紫色 粉色",
+    "es": "blanco negro rojo amarillo verde azul morado rosa",
+    "fr": "blanc noir rouge jaune vert bleu violet rose",
+    "ru": "белом чёрном красном жёлтом зелёном синем фиолетовом розовом",
+    "ja": "白い 黒い 赤い 黄色い 緑の 青い 紫の ピンクの",
+    "ko": "흰색 검은색 빨간색 노란색 초록색 파란색 보라색 분홍색",
+    "ar": "بيضاء سوداء حمراء صفراء خضراء زرقاء بنفسجية وردية",
+    "it": "bianco nero rosso giallo verde blu viola rosa",
+}
+_ORDER = "white black red yellow green blue purple pink".split()
+
+_NAME_ONLY = {
+    "en": ("{name}", "{a_name}", "a picture of {a_name}"),
+    "zh": ("{name}", "一只{name}", "一个{name}", "{name}的图片"),
+    "es": ("{name}", "una imagen de {name}", "dibujo: {name}"),
+    "fr": ("{name}", "une image : {name}", "dessin : {name}"),
+    "ru": ("{name}", "картинка: {name}", "рисунок: {name}"),
+    "ja": ("{name}", "{name}の絵", "{name}の写真"),
+    "ko": ("{name}", "{name} 그림", "{name} 사진"),
+    "ar": ("{name}", "صورة {name}", "رسم {name}"),
+    "it": ("{name}", "un'immagine: {name}", "disegno: {name}"),
+}
+_WITH_COLOUR = {
+    "en": ("{name} on a {colour} background", "{a_name} on a {colour} background", "{colour} background, {name}"),
+    "zh": ("{colour}背景上的{name}", "{name},{colour}背景", "{colour}背景上有一只{name}", "{colour}背景上有一个{name}"),
+    "es": ("{name} sobre fondo {colour}", "{name} en un fondo {colour}", "fondo {colour}, {name}"),
+    "fr": ("{name} sur fond {colour}", "{name} sur un fond {colour}", "fond {colour}, {name}"),
+    "ru": ("{name} на {colour} фоне", "на {colour} фоне {name}"),
+    "ja": ("{colour}背景の{name}", "{colour}背景に{name}", "{name}、{colour}背景"),
+    "ko": ("{colour} 배경의 {name}", "{colour} 배경 위의 {name}", "{name}, {colour} 배경"),
+    "ar": ("{name} على خلفية {colour}", "خلفية {colour}، {name}"),
+    "it": ("{name} su sfondo {colour}", "{name} su uno sfondo {colour}", "sfondo {colour}, {name}"),
+}
+_PLURAL_IN_ENGLISH = {"grapes", "cherries", "french fries", "glasses", "broccoli", "bread", "fire"}
+
+
+def captions(concept: Concept, colour: Colour | None, language: str) -> list[str]:
+    """The ways to say that a picture shows a concept, on a background of a colour or with no word about it.
+
+    Args:
+        concept: what the picture shows.
+        colour: its background, or None for captions that only name the concept.
+        language: one of `LANGUAGES`.
+
+    Raises:
+        KeyError: the language is not one of the nine.
+
+    Example:
+        >>> from altdiffusion_clip.emoji.concepts import find_colour, find_concept
+        >>> captions(find_concept("cat"), find_colour("blue"), "zh")[0]
+        '蓝色背景上的猫'
+        >>> captions(find_concept("cat"), None, "en")
+        ['cat', 'a cat', 'a picture of a cat']
+    """
+    if language not in LANGUAGES:
+        raise KeyError(f"no captions in {language!r}; choose one of {', '.join(LANGUAGES)}")
+    name = concept.names[language]
+    words = {"name": name, "a_name": _with_article(name) if language == "en" else name}
+    if colour is None:
+        templates = _NAME_ONLY[language]
+    else:
+        templates = _WITH_COLOUR[language]
+        words["colour"] = _COLOUR_WORDS[language].split()[_ORDER.index(colour.name)]
+    return [template.format(**words) for template in templates]
+
+
+def _with_article(english_name: str) -> str:
+    if english_name in _PLURAL_IN_ENGLISH:
+        return english_name
+    return ("an " if english_name[0] in "aeiou" else "a ") + english_name

@@ -1,0 +1,318 @@
+"""How emoji-m9 was made: every stage from the font to the finished folder, by this project's own programs.
+
+Run it with ``make emoji-m9``. Each stage writes a checkpoint once a minute and goes on from it, so the
+command may be stopped at any moment and given again; stages that are done are skipped.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import (
+    AltCLIPConfig,
+    AltCLIPProcessor,
+    AltCLIPTextConfig,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    XLMRobertaTokenizer,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.renders import RESOLUTION
+from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH, cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
+from altdiffusion_clip.emoji.world import (
+    CaptionBank,
+    all_captions,
+    Pictures,
+    Tokenize,
+    drop_colours,
+    same_meaning,
+    training_pictures,
+)
+from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align
+from altdiffusion_clip.training.clip import ImageTextBatch, train_clip
+from altdiffusion_clip.training.contrastive import TextImageBatch, train_contrastive
+from altdiffusion_clip.training.distill import ParallelBatch, teacher_embeds, train_distill
+from altdiffusion_clip.training.loop import LoopConfig
+from altdiffusion_clip.training.vae import psnr, train_vae
+
+logger = logging.getLogger(__name__)
+
+
+def new_vae() -> AutoencoderKL:
+    """An autoencoder of 0.7M parameters: 64x64 pixels to 16x16 latents of four channels."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=RESOLUTION,
+        mid_block_add_attention=False,
+    )
+
+
+def vae_stage(pictures: Pictures, folder: Path) -> None:
+    """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
+
+    def crops(generator: torch.Generator) -> torch.Tensor:
+        whole = pictures.signed(pictures.draw(16, generator))
+        top, left = (int(torch.randint(33, (), generator=generator)) for _ in range(2))
+        return whole[:, :, top : top + 32, left : left + 32].contiguous()
+
+    def whole(generator: torch.Generator) -> torch.Tensor:
+        return pictures.signed(pictures.draw(8, generator))
+
+    torch.manual_seed(0)
+    vae = new_vae()
+    config = LoopConfig(steps=4000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7, weight_decay=0.0)
+    train_vae(vae, crops, config, folder / "vae-crops.pt")
+    config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=50, weight_decay=0.0, ema_decay=0.995)
+    vae = train_vae(vae, whole, config, folder / "vae.pt")
+    logger.info("VAE: %.1f dB", psnr(vae, whole(torch.Generator().manual_seed(0))))
+    vae.save_pretrained(folder / "vae")
+
+
+def clip_pixels(pictures: Pictures, positions: Tensor) -> Tensor:
+    """Pictures as the vision tower takes them: float (n, 3, side, side), normalised as CLIP's."""
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (pictures.pixels[positions].float().div_(255) - mean) / std
+
+
+def tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
+    """Makes a CaptionBank's tokenize function."""
+
+    def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
+        encoded = tokenizer(texts, padding=True, return_tensors="pt")
+        return encoded.input_ids, encoded.attention_mask
+
+    return tokenize
+
+
+def new_teacher(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An English CLIP of 2.6M parameters for 64x64 pictures."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "max_position_embeddings": MAX_LENGTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": RESOLUTION,
+        "patch_size": 8,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+def teacher_stage(pictures: Pictures, folder: Path) -> None:
+    """An English-only CLIP: its tokenizer and its captions are English."""
+    tokenizer = train_clip_tokenizer(all_captions(["en"]))
+    bank = CaptionBank(["en"], tokenize_with(tokenizer))
+
+    def batch(generator: torch.Generator) -> ImageTextBatch:
+        positions = pictures.draw(64, generator)
+        concept, colour = pictures.concept[positions], pictures.colour[positions]
+        said = drop_colours(colour, 0.3, generator)
+        ids, mask = bank.batch(bank.draw(concept, said, torch.zeros_like(concept), generator))
+        pixels = clip_pixels(pictures, positions)
+        return ImageTextBatch(ids, mask, pixels, same_meaning(concept, said, concept, colour))
+
+    torch.manual_seed(0)
+    config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.05)
+    teacher = train_clip(new_teacher(tokenizer), batch, config, folder / "teacher.pt")
+    teacher.save_pretrained(folder / "teacher")
+    tokenizer.save_pretrained(folder / "teacher")
+
+
+def new_student(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesModelWithTransformation:
+    """An XLM-R of 2.6M parameters in the shape of AltDiffusion-m9's text encoder."""
+    return RobertaSeriesModelWithTransformation(
+        RobertaSeriesConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            intermediate_size=768,
+            max_position_embeddings=MAX_LENGTH + 3,
+            project_dim=192,
+        )
+    )
+
+
+def distill_stage(folder: Path) -> None:
+    """Stage 1: the student in nine languages learns the teacher's English."""
+    tokenizer = train_xlmr_tokenizer([*all_captions(LANGUAGES), *cldr_names(LANGUAGES)], folder / "tokenizer")
+    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
+    teacher = CLIPModel.from_pretrained(folder / "teacher")
+    sentences = sorted(set(bank.english))
+    embeds = teacher_embeds(teacher.text_model, CLIPTokenizer.from_pretrained(folder / "teacher"), sentences)
+    place = {sentence: i for i, sentence in enumerate(sentences)}
+    target = torch.tensor([place[sentence] for sentence in bank.english])
+
+    def batch(generator: torch.Generator) -> ParallelBatch:
+        concept, colour = bank.draw_meanings(512, generator)
+        language = torch.randint(len(LANGUAGES), concept.shape, generator=generator)
+        rows = bank.similar_lengths(bank.draw(concept, colour, language, generator), 128, generator)
+        return ParallelBatch(*bank.batch(rows), embeds[target[rows]])
+
+    torch.manual_seed(0)
+    config = LoopConfig(steps=3000, learning_rate=5e-4, warmup_steps=300)
+    train_distill(new_student(tokenizer), batch, config, folder / "distilled.pt").save_pretrained(folder / "distilled")
+
+
+def contrastive_stage(pictures: Pictures, folder: Path) -> None:
+    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
+    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
+    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
+    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), folder)
+    with torch.inference_mode():
+        positions = torch.arange(len(pictures)).split(256)
+        features = torch.cat([scorer.get_image_features(clip_pixels(pictures, p)) for p in positions])
+    features = features.clone()
+
+    def batch(generator: torch.Generator) -> TextImageBatch:
+        positions = pictures.draw(512, generator)
+        said = drop_colours(pictures.colour[positions], 0.3, generator)
+        language = torch.randint(len(LANGUAGES), said.shape, generator=generator)
+        rows = bank.draw(pictures.concept[positions], said, language, generator)
+        keep = bank.mask[rows].sum(1).argsort()
+        start = int(torch.randint(len(rows) - 128 + 1, (), generator=generator))
+        keep = keep[start : start + 128]
+        positions, said, rows = positions[keep], said[keep], rows[keep]
+        concept, colour = pictures.concept[positions], pictures.colour[positions]
+        return TextImageBatch(*bank.batch(rows), features[positions], same_meaning(concept, said, concept, colour))
+
+    config = LoopConfig(steps=800, learning_rate=1e-4, warmup_steps=100)
+    scorer = train_contrastive(scorer, batch, config, folder / "scorer.pt")
+    scorer.save_pretrained(folder / "scorer")
+    scorer.text_model.save_pretrained(folder / "text_encoder")
+
+
+def new_scorer(teacher: CLIPModel, folder: Path) -> AltCLIPScorer:
+    """The distilled student under the teacher's vision half and projections."""
+    student = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled")
+    text = {key: value for key, value in student.config.to_dict().items() if key in AltCLIPTextConfig().to_dict()}
+    vision = teacher.config.vision_config.to_dict()
+    for values in (text, vision):
+        values.pop("model_type")
+    config = AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=teacher.config.projection_dim)
+    scorer = AltCLIPScorer(config)
+    scorer.text_model.load_state_dict(student.state_dict())
+    scorer.vision_model.load_state_dict(teacher.vision_model.state_dict())
+    scorer.visual_projection.load_state_dict(teacher.visual_projection.state_dict())
+    scorer.text_projection.load_state_dict(teacher.text_projection.state_dict())
+    scorer.logit_scale.data.copy_(teacher.logit_scale.data)
+    side = {"height": RESOLUTION, "width": RESOLUTION}
+    scorer.processor = AltCLIPProcessor(
+        CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side),
+        XLMRobertaTokenizer.from_pretrained(folder / "tokenizer"),
+    )
+    return scorer.eval()
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A UNet of 9M parameters on 16x16 latents."""
+    return UNet2DConditionModel(
+        sample_size=RESOLUTION // 4,
+        block_out_channels=(32, 96, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=192,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, ending in pure noise so that plain backgrounds come out right."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+@torch.inference_mode()
+def latents_of(pictures: Pictures, vae: AutoencoderKL) -> Tensor:
+    """All pictures as scaled latents, float (N, 4, 16, 16)."""
+    rows = [
+        vae.encode(pictures.signed(positions)).latent_dist.mode()
+        for positions in tqdm(torch.arange(len(pictures)).split(64), desc="latents", mininterval=5.0)
+    ]
+    return torch.cat(rows).clone() * vae.config.scaling_factor
+
+
+def align_stage(pictures: Pictures, folder: Path) -> None:
+    """The UNet, on the frozen student's conditioning in all nine languages."""
+    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
+    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
+    bank.ids, bank.mask = tokenize_with(tokenizer)([*bank.texts, ""])
+    text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder").eval()
+    states = encode_states(text_encoder, bank.ids, bank.mask)
+    empty = len(bank.texts)
+    latents = latents_of(pictures, AutoencoderKL.from_pretrained(folder / "vae"))
+
+    def batch(generator: torch.Generator) -> LatentBatch:
+        positions = pictures.draw(16, generator)
+        said = drop_colours(pictures.colour[positions], 0.15, generator)
+        # English twice as often as each other language, as in AltDiffusion's data.
+        language = (torch.randint(len(LANGUAGES) + 1, said.shape, generator=generator) - 1).clamp(min=0)
+        rows = bank.draw(pictures.concept[positions], said, language, generator)
+        rows = torch.where(torch.rand(rows.shape, generator=generator) < 0.1, empty, rows)
+        return LatentBatch(latents[positions], *states.batch(rows))
+
+    torch.manual_seed(0)
+    config = LoopConfig(steps=12000, learning_rate=8e-4, warmup_steps=200, decay_from=0.6, ema_decay=0.999)
+    unet = train_align(new_unet(), new_scheduler(), batch, config, folder / "unet.pt")
+    unet.save_pretrained(folder / "unet")
+    new_scheduler().save_pretrained(folder / "scheduler")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/emoji-m9"), help="checkpoints of the stages")
+    parser.add_argument("--stage", default="all")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    pictures = training_pictures()
+    if arguments.stage in ("all", "vae"):
+        vae_stage(pictures, arguments.work)
+    if arguments.stage in ("all", "teacher"):
+        teacher_stage(pictures, arguments.work)
+    if arguments.stage in ("all", "distill"):
+        distill_stage(arguments.work)
+    if arguments.stage in ("all", "contrastive"):
+        contrastive_stage(pictures, arguments.work)
+    if arguments.stage in ("all", "align"):
+        align_stage(pictures, arguments.work)
+
+
+if __name__ == "__main__":
+    main()

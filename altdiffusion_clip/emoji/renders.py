@@ -1,0 +1,103 @@
+"""Pictures of the concepts: one colour emoji on a plain background.
+
+Only training draws pictures. Everything that runs with the trained model reads the held-out pictures that
+ship in the package, so that the font (Noto Color Emoji, SIL Open Font License 1.1) is needed for retraining
+alone.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from altdiffusion_clip.emoji.concepts import Colour, Concept
+
+RESOLUTION = 64
+"""Side of every picture, in pixels."""
+
+_FONT_PLACES = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
+    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",
+)
+_STRIKE = 109  # the one bitmap size in the font, in pixels per em
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the emoji lies: side of its square and offset from the centre, in pixels."""
+
+    size: int = 50
+    dx: int = 0
+    dy: int = 0
+
+
+TRAIN_PLACEMENTS = tuple(
+    Placement(size, dx, dy) for size in range(46, 56, 2) for dx in range(-2, 3, 2) for dy in range(-2, 3, 2)
+)
+"""Even sizes and even offsets."""
+
+HELD_OUT_PLACEMENTS = tuple(
+    Placement(size, dx, dy) for size in range(47, 54, 2) for dx in range(-3, 4, 2) for dy in range(-3, 4, 2)
+)
+"""Odd sizes and odd offsets: no training picture has any of them."""
+
+
+def font_path() -> Path:
+    """Finds Noto Color Emoji: ``$ALTDIFFUSION_EMOJI_FONT``, or where Linux distributions put it.
+
+    Raises:
+        FileNotFoundError: it is in none of these places; the message says what to install.
+    """
+    named = os.environ.get("ALTDIFFUSION_EMOJI_FONT")
+    for place in (named,) if named else _FONT_PLACES:
+        if Path(place).is_file():
+            return Path(place)
+    raise FileNotFoundError(
+        "Noto Color Emoji is needed to draw training pictures: install the package fonts-noto-color-emoji, "
+        "or set ALTDIFFUSION_EMOJI_FONT to NotoColorEmoji.ttf"
+    )
+
+
+@functools.lru_cache(maxsize=2048)
+def _glyph(character: str, size: int) -> Image.Image:
+    font = ImageFont.truetype(str(font_path()), _STRIKE)
+    canvas = Image.new("RGBA", (2 * _STRIKE, 2 * _STRIKE), (0, 0, 0, 0))
+    ImageDraw.Draw(canvas).text((_STRIKE // 2, _STRIKE // 2), character, font=font, embedded_color=True)
+    box = canvas.getbbox()
+    if box is None:
+        raise ValueError(f"{font_path()} has no picture for {character!r}")
+    glyph = canvas.crop(box)
+    scale = size / max(glyph.size)
+    width, height = (max(1, round(side * scale)) for side in glyph.size)
+    return glyph.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def render(concept: Concept, colour: Colour, placement: Placement | None = None) -> Image.Image:
+    """Draws a concept on a background.
+
+    Args:
+        concept: what to draw.
+        colour: the background.
+        placement: size and place of the emoji; centred at 50 of 64 pixels if not given.
+
+    Returns:
+        An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
+
+    Raises:
+        FileNotFoundError: Noto Color Emoji is not installed.
+
+    Example:
+        >>> from altdiffusion_clip.emoji.concepts import find_colour, find_concept
+        >>> render(find_concept("cat"), find_colour("blue")).size  # doctest: +SKIP
+        (64, 64)
+    """
+    placement = placement or Placement()
+    picture = Image.new("RGB", (RESOLUTION, RESOLUTION), colour.rgb)
+    glyph = _glyph(concept.emoji, placement.size)
+    left = (RESOLUTION - glyph.width) // 2 + placement.dx
+    top = (RESOLUTION - glyph.height) // 2 + placement.dy
+    picture.paste(glyph, (left, top), glyph)
+    return picture

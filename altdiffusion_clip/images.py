@@ -1,0 +1,146 @@
+"""Pictures from wherever a user has them, as PIL RGB, and one clear line for each that cannot be read."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ImageSource = Image.Image | str | os.PathLike[str] | torch.Tensor | np.ndarray
+"""A picture: PIL, a path, a tensor (3, height, width) or an array (height, width, 3); uint8, or float in [0, 1]."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+"""File names that a folder is searched for."""
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """A picture that could not be read.
+
+    Attributes:
+        index: its place in the list it came in.
+        name: its path, or what it is.
+        reason: one line.
+    """
+
+    index: int
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class ImageError(ValueError):
+    """A picture cannot be read; the message is one line and says why."""
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Reads a picture as RGB, upright, transparent parts on white.
+
+    Args:
+        source: PIL picture, path, float or uint8 tensor (3, height, width), or array (height, width, 3).
+
+    Raises:
+        ImageError: it cannot be read: missing, empty, truncated, not a picture, too large, or of another shape.
+
+    Example:
+        >>> load_image(torch.zeros(3, 8, 6)).size
+        (6, 8)
+        >>> load_image("nowhere.png")
+        Traceback (most recent call last):
+        ...
+        altdiffusion_clip.images.ImageError: no such file
+    """
+    if isinstance(source, torch.Tensor):
+        if source.ndim != 3 or source.shape[0] not in (1, 3):
+            raise ImageError(f"a tensor of shape {tuple(source.shape)}; pictures are (3, height, width)")
+        return _from_array(source.detach().float().cpu().permute(1, 2, 0).numpy(), source.dtype == torch.uint8)
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] not in (1, 3):
+            raise ImageError(f"an array of shape {source.shape}; pictures are (height, width, 3)")
+        return _from_array(source.astype(np.float32), source.dtype == np.uint8)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its pixel limit.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                return _to_rgb(image)
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except IsADirectoryError:
+        raise ImageError("a folder, not a picture") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except UnidentifiedImageError:
+        empty = Path(os.fspath(source)).stat().st_size == 0
+        raise ImageError("an empty file" if empty else "not a picture that Pillow knows") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError("too many pixels") from None
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def load_images(sources: list[ImageSource]) -> tuple[list[Image.Image], list[int], list[BrokenImage]]:
+    """Reads pictures; those that cannot be read are listed instead.
+
+    Returns:
+        The pictures, the place of each in `sources`, and the broken ones.
+    """
+    images, places, broken = [], [], []
+    for place, source in enumerate(sources):
+        try:
+            images.append(load_image(source))
+            places.append(place)
+        except ImageError as error:
+            broken.append(BrokenImage(place, name_of(source, place), str(error)))
+    return images, places, broken
+
+
+def name_of(source: ImageSource, place: int) -> str:
+    """What to call a picture in a message: its path, or its kind and place."""
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or f"image {place}")
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"{type(source).__name__} {place}"
+
+
+def find_images(paths: list[Path]) -> list[Path]:
+    """The files named, and those below the folders named whose suffix is a picture's, sorted in each folder."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            found.append(path)
+    return found
+
+
+def _from_array(array: np.ndarray, is_uint8: bool) -> Image.Image:
+    if not np.isfinite(array).all():
+        raise ImageError("it has values that are not finite")
+    scaled = array if is_uint8 else array * 255
+    if scaled.size == 0 or scaled.min() < -0.5 or scaled.max() > 255.5:
+        raise ImageError("values outside [0, 1]; pictures are uint8, or float in [0, 1]")
+    pixels = scaled.round().clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        # Pillow clips 16 bits to 8 when it converts; scale instead.
+        return Image.fromarray(
+            (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,388 @@
+"""The CLIP head over the text encoder: how well do pictures and prompts fit?
+
+The head is a vision tower and two projections (AltCLIP, arXiv 2211.06679). The text tower is the very module
+that conditions the UNet, so that a pipeline and its scorer hold it in memory once.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AltCLIPConfig, AltCLIPProcessor, AltCLIPTextConfig, AltCLIPVisionModel, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
+from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
+from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+
+logger = logging.getLogger(__name__)
+
+# Published AltCLIPs call XLM-R's layers `layer.` and the vision tower's `layers.`; transformers 5 reads both
+# as `layers.` and writes both as `layer.`.
+KEY_MAPPING = {
+    r"^text_model\.roberta\.encoder\.layers\.": "text_model.roberta.encoder.layer.",
+    r"^vision_model\.encoder\.layer\.": "vision_model.encoder.layers.",
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well texts and pictures fit, pair by pair.
+
+    Attributes:
+        cosine: float32, in [-1, 1]; NaN where the picture is broken.
+        broken: the pictures that could not be read.
+    """
+
+    cosine: Tensor
+    broken: list[BrokenImage] = field(default_factory=list)
+
+    @property
+    def clip_score(self) -> Tensor:
+        """100 · max(cosine, 0), as torchmetrics' CLIPScore (Hessel et al., arXiv 2104.08718)."""
+        return 100 * self.cosine.clamp(min=0)
+
+
+@dataclass(frozen=True)
+class RankedImage:
+    """One picture of a ranking.
+
+    Attributes:
+        rank: from 1, the best.
+        index: its place in the list that was ranked.
+        name: its path, or what it is.
+        cosine: in [-1, 1].
+        clip_score: 100 · max(cosine, 0).
+        probability: softmax over logit_scale · cosine within this ranking.
+    """
+
+    rank: int
+    index: int
+    name: str
+    cosine: float
+    clip_score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Ranking(Sequence[RankedImage]):
+    """Pictures, best first, and those that could not be read."""
+
+    images: list[RankedImage]
+    broken: list[BrokenImage] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.images[position]
+
+    def __iter__(self) -> Iterator[RankedImage]:
+        return iter(self.images)
+
+
+class AltCLIPScorer(PreTrainedModel):
+    """AltCLIP over a text encoder that a diffusion pipeline may share.
+
+    Loads and saves the layout of transformers' AltCLIPModel.
+
+    Example:
+        >>> scorer = AltCLIPScorer.from_pretrained("emoji-m9")
+        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
+        >>> pictures = [picture.path for picture in held_out_pictures()[:8]]
+        >>> scorer.similarity(["猫", "a dog"], pictures).shape
+        torch.Size([2, 8])
+        >>> "cat" in scorer.rank("一只猫", pictures)[0].name
+        True
+    """
+
+    config_class = AltCLIPConfig
+    config: AltCLIPConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["XLMRobertaEmbeddings", "XLMRobertaLayer", "AltCLIPEncoderLayer", "AltCLIPVisionEmbeddings"]
+    _keys_to_ignore_on_load_unexpected = [r"pooler", r"position_ids"]
+
+    def __init__(self, config: AltCLIPConfig, text_model: RobertaSeriesModelWithTransformation | None = None) -> None:
+        super().__init__(config)
+        self.text_model = text_model or RobertaSeriesModelWithTransformation(text_encoder_config(config.text_config))
+        self.vision_model = AltCLIPVisionModel(config.vision_config)
+        self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(config.text_config.project_dim, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+        self.processor: AltCLIPProcessor | None = None
+        self.post_init()
+
+    # ---------------------------------------------------------------- loading and saving
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Loads a scorer and its processor.
+
+        Args:
+            name: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, or a diffusers
+                folder that has such a folder named `scorer`.
+            *args: as in transformers.
+            **kwargs: as in transformers. The default dtype is float32.
+
+        Raises:
+            OSError: there is no such checkpoint.
+        """
+        place, subfolder = resolve_scorer(name)
+        if subfolder:
+            kwargs.setdefault("subfolder", subfolder)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
+        kwargs.setdefault("key_mapping", KEY_MAPPING)
+        wants_info = kwargs.get("output_loading_info", False)
+        loaded = super().from_pretrained(place, *args, **kwargs)
+        hub = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
+        scorer = loaded[0] if wants_info else loaded
+        scorer.processor = AltCLIPProcessor.from_pretrained(place, **{k: kwargs[k] for k in hub if k in kwargs})
+        return loaded
+
+    @classmethod
+    def from_pipeline(
+        cls, pipeline: Any, head: str | os.PathLike[str] | None = None, allow_other_tower: bool = False
+    ) -> Self:
+        """Puts a CLIP head on a pipeline's text encoder, which stays one module in memory.
+
+        Args:
+            pipeline: a diffusers pipeline with our text encoder.
+            head: the AltCLIP that was trained with this text encoder: "emoji-m9" or a local folder in the
+                layout of transformers' AltCLIPModel. If not given, the `scorer` beside the pipeline.
+            allow_other_tower: go on when the text encoder is not the one the head was trained with.
+
+        Raises:
+            TypeError: the pipeline's text encoder is of another class.
+            FileNotFoundError: there is no head.
+            ValueError: the head was trained with another text encoder; the first tensor that differs is named.
+        """
+        body = pipeline.text_encoder
+        if not isinstance(body, RobertaSeriesModelWithTransformation):
+            raise TypeError(
+                f"the pipeline's text encoder is a {type(body).__name__}; an AltCLIP head needs AltDiffusion's"
+            )
+        place, subfolder = resolve_scorer(head if head is not None else pipeline.config._name_or_path)
+        folder = Path(place) / (subfolder or "")
+        tensors = CheckpointTensors(folder, KEY_MAPPING)
+        config = AltCLIPConfig.from_pretrained(folder)
+        _check_towers(body, tensors, allow_other_tower)
+        if body.pre_LN is None:
+            body.pre_LN = nn.LayerNorm(body.config.hidden_size, eps=body.config.layer_norm_eps)
+            body.pre_LN.load_state_dict(
+                {k: tensors[f"text_model.pre_LN.{k}"].to(torch.float32) for k in ("weight", "bias")}
+            )
+            body.pre_LN.to(body.device, body.dtype)
+            body.config.has_pre_LN = True
+        with no_init_weights():  # everything is loaded below, and the shared body must stay as it is
+            scorer = cls(config, text_model=body)
+        head_tensors = {name: tensors[name] for name in tensors.names if not name.startswith("text_model.")}
+        missing, unexpected = scorer.load_state_dict(head_tensors, strict=False)
+        missing = [name for name in missing if not name.startswith("text_model.")]
+        if missing:
+            raise ValueError(f"{folder} is not a whole AltCLIP: {missing[0]} is missing")
+        for name in unexpected:
+            logger.info("%s: %s is not used", folder, name)
+        for part in (scorer.vision_model, scorer.visual_projection, scorer.text_projection):
+            part.to(body.device, body.dtype)
+        scorer.logit_scale.data = scorer.logit_scale.data.to(body.device)
+        scorer.processor = AltCLIPProcessor.from_pretrained(folder)
+        return scorer.eval()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """Saves the weights in the layout of transformers' AltCLIPModel, and the processor."""
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        # m18's second projection belongs to the pipeline; AltCLIPModel has no place for it.
+        state = {k: v for k, v in state.items() if not k.startswith("text_model.transformation_pre.")}
+        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory)
+
+    # ---------------------------------------------------------------- features
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Projects tokenised prompts, not normalised: float (batch, projection_dim)."""
+        outputs = self.text_model(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        return self.text_projection(outputs.pooler_output)
+
+    def get_image_features(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """Projects processed pictures, not normalised: float (batch, projection_dim).
+
+        Args:
+            pixel_values: float (batch, 3, side, side), as the processor gives them.
+            interpolate_pos_encoding: allow other sides than the tower was trained with.
+        """
+        outputs = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        return self.visual_projection(outputs.pooler_output)
+
+    def forward(
+        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of all pairs, logit_scale · cosine: (images, texts) and its transpose."""
+        text = F.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
+        image = F.normalize(self.get_image_features(pixel_values), dim=-1)
+        per_image = self.logit_scale.exp() * image @ text.T
+        return per_image, per_image.T
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
+        """Embeds texts of any length and language.
+
+        A text longer than 77 tokens is cut, with a warning that quotes what was lost.
+
+        Returns:
+            Unit vectors, float32 (texts, projection_dim), on the scorer's device.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        embeds = [
+            self.get_text_features(*(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch)))
+            for batch in _batches(texts, batch_size)
+        ]
+        return self._unit(embeds)
+
+    @torch.inference_mode()
+    def encode_images(
+        self, images: ImageSource | Sequence[ImageSource], batch_size: int = 32
+    ) -> tuple[Tensor, list[BrokenImage]]:
+        """Embeds pictures; those that cannot be read are named and have NaNs for a vector.
+
+        Args:
+            images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), also mixed.
+            batch_size: pictures in memory and on the device at a time.
+
+        Returns:
+            Unit vectors, float32 (images, projection_dim), on the scorer's device; and the broken ones.
+        """
+        sources = _as_list(images)
+        embeds = torch.full((len(sources), self.config.projection_dim), torch.nan, device=self.device)
+        broken: list[BrokenImage] = []
+        for start in range(0, len(sources), batch_size):
+            read, places, bad = load_images(sources[start : start + batch_size])
+            broken += [
+                BrokenImage(start + b.index, name_of(sources[start + b.index], start + b.index), b.reason) for b in bad
+            ]
+            if read:
+                pixels = self._processor.image_processor(read, return_tensors="pt").pixel_values
+                features = self.get_image_features(pixels.to(self.device, self.dtype))
+                embeds[[start + place for place in places]] = self._unit([features])
+        return embeds, broken
+
+    # ---------------------------------------------------------------- scores
+
+    def similarity(
+        self, texts: str | Sequence[str], images: ImageSource | Sequence[ImageSource], batch_size: int = 32
+    ) -> Tensor:
+        """Cosine of every text with every picture.
+
+        Returns:
+            float32 (texts, images) in [-1, 1], on the CPU; NaN in the columns of broken pictures, each of
+            which is named in a warning.
+        """
+        embeds, broken = self.encode_images(images, batch_size)
+        for image in broken:
+            logger.warning("skipped %s", image)
+        return (self.encode_texts(texts) @ embeds.T).cpu()
+
+    def score(
+        self, texts: str | Sequence[str], images: ImageSource | Sequence[ImageSource], batch_size: int = 32
+    ) -> Scores:
+        """Scores pairs: text i with picture i, or one text with every picture.
+
+        Returns:
+            As many scores as pictures.
+
+        Raises:
+            ValueError: there are neither as many texts as pictures nor one.
+        """
+        sources = _as_list(images)
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if len(texts) not in (1, len(sources)):
+            raise ValueError(f"{len(texts)} texts for {len(sources)} images: give one text, or one for each image")
+        embeds, broken = self.encode_images(sources, batch_size)
+        return Scores((self.encode_texts(texts) * embeds).sum(1).cpu(), broken)
+
+    def rank(self, prompt: str, images: ImageSource | Sequence[ImageSource], batch_size: int = 32) -> Ranking:
+        """Orders pictures by how well they fit a prompt, best first; equal scores keep their order."""
+        sources = _as_list(images)
+        scores = self.score(prompt, sources, batch_size)
+        bad = {image.index for image in scores.broken}
+        good = [index for index in range(len(sources)) if index not in bad]
+        cosine = scores.cosine[good]
+        probability = (self.logit_scale.detach().float().exp().cpu() * cosine).softmax(0)
+        order = cosine.argsort(descending=True, stable=True).tolist()
+        return Ranking(
+            [
+                RankedImage(
+                    rank=rank,
+                    index=good[i],
+                    name=name_of(sources[good[i]], good[i]),
+                    cosine=cosine[i].item(),
+                    clip_score=scores.clip_score[good[i]].item(),
+                    probability=probability[i].item(),
+                )
+                for rank, i in enumerate(order, start=1)
+            ],
+            scores.broken,
+        )
+
+    @property
+    def _processor(self) -> AltCLIPProcessor:
+        if self.processor is None:
+            raise ValueError("this scorer has no processor; load it with from_pretrained or set scorer.processor")
+        return self.processor
+
+    def _unit(self, features: list[Tensor]) -> Tensor:
+        if not features:
+            return torch.empty(0, self.config.projection_dim, device=self.device)
+        return F.normalize(torch.cat(features).float(), dim=-1)
+
+
+def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
+    """The text tower of an AltCLIP as a `RobertaSeriesConfig`."""
+    shared = RobertaSeriesConfig().to_dict().keys() & config.to_dict().keys()
+    fields = {key: getattr(config, key) for key in shared if key not in ("model_type", "architectures", "dtype")}
+    return RobertaSeriesConfig(**fields)
+
+
+def _check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
+    """Compares the body with the tower that the head was trained with, in the body's dtype."""
+    for name, ours in body.state_dict().items():
+        theirs = tensors.get(f"text_model.{name}")
+        if theirs is None:
+            continue  # m18's second projection, or pre_LN
+        if theirs.shape == ours.shape and torch.equal(theirs.to(ours.dtype), ours.cpu()):
+            continue
+        message = f"this head was trained with another text encoder: {name} differs"
+        if not allow:
+            raise ValueError(f"{message}; pass allow_other_tower=True to use it all the same")
+        logger.warning("%s", message)
+        return
+
+
+def _as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
+    if isinstance(images, (list, tuple)):
+        return list(images)
+    if isinstance(images, torch.Tensor) and images.ndim == 4:
+        return list(images)
+    if getattr(images, "ndim", None) == 4:
+        return list(images)  # type: ignore[arg-type]
+    return [images]  # type: ignore[list-item]
+
+
+def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,238 @@
+"""The multilingual text encoder: XLM-RoBERTa with a projection, and its two readings.
+
+The conditioning reading is a sequence for a UNet's cross-attention. The pooled reading is one vector per
+prompt for a CLIP head. Both come from one forward pass over one set of weights. Sources: AltCLIP
+(arXiv 2211.06679), AltDiffusion (arXiv 2308.09991), and the public checkpoints of both.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import XLMRobertaConfig, XLMRobertaModel
+from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaPreTrainedModel
+from transformers.utils import ModelOutput
+
+
+@strict
+class RobertaSeriesConfig(XLMRobertaConfig):
+    """Configuration of `RobertaSeriesModelWithTransformation`: XLM-RoBERTa's, and the projection's.
+
+    Args:
+        project_dim: width of both readings; the UNet's `cross_attention_dim`.
+        has_pre_transformation: as in m18: condition on the layer before the last, through a projection of
+            its own.
+        has_pre_LN: whether the weights of the LayerNorm in front of the pooled projection are there. Set to
+            False by `from_pretrained` for the m2 and m9 text encoders that were published without it.
+        use_attention_mask: whether diffusers' pipelines pass the attention mask.
+        pooler_fn: "cls", the only one that was ever published.
+        learn_encoder: carried for the published configs; nothing reads it.
+
+    Example:
+        >>> RobertaSeriesConfig(project_dim=768).model_type
+        'xlm-roberta'
+    """
+
+    vocab_size: int = 250002
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    max_position_embeddings: int = 514
+    type_vocab_size: int = 1
+    layer_norm_eps: float = 1e-5
+    project_dim: int = 768
+    has_pre_transformation: bool = False
+    has_pre_LN: bool = True
+    use_attention_mask: bool = True
+    pooler_fn: str = "cls"
+    learn_encoder: bool = False
+
+
+@dataclass
+class TransformationModelOutput(ModelOutput):
+    """Both readings of a batch of prompts.
+
+    Attributes:
+        projection_state: conditioning, float (batch, length, project_dim). First, because diffusers'
+            pipelines take element 0.
+        last_hidden_state: XLM-RoBERTa's, float (batch, length, hidden_size).
+        pooler_output: pooled reading, float (batch, project_dim); None if the checkpoint has no `pre_LN`.
+        hidden_states: of the embeddings and of each layer, each float (batch, length, hidden_size), if asked
+            for.
+        attentions: of each layer, each float (batch, heads, length, length), if asked for.
+    """
+
+    projection_state: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
+    """XLM-RoBERTa with AltCLIP's projection, a drop-in conditioning encoder for Stable Diffusion.
+
+    Prompts are encoded to the longest of the batch plus one padding token, whatever they are padded to, and
+    the last row is repeated: all padding rows are equal at every layer, since they have the same token and
+    position and see the same keys. Outputs and gradients equal the padded run's.
+
+    Example:
+        >>> config = RobertaSeriesConfig(
+        ...     vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        ...     project_dim=24,
+        ... )
+        >>> model = RobertaSeriesModelWithTransformation(config).eval()
+        >>> ids = torch.tensor([[0, 5, 6, 2] + 73 * [1]])
+        >>> outputs = model(ids, attention_mask=(ids != 1).long())
+        >>> outputs.projection_state.shape, outputs.pooler_output.shape
+        (torch.Size([1, 77, 24]), torch.Size([1, 24]))
+    """
+
+    config_class = RobertaSeriesConfig
+    config: RobertaSeriesConfig
+    # The old class carried XLM-RoBERTa's pooler, which nothing reads; AltCLIP's stage files carry a scale.
+    _keys_to_ignore_on_load_unexpected = [r"pooler", r"logit_scale", r"position_ids"]
+
+    def __init__(self, config: RobertaSeriesConfig) -> None:
+        super().__init__(config)
+        self.roberta = XLMRobertaModel(config, add_pooling_layer=False)
+        self.transformation = nn.Linear(config.hidden_size, config.project_dim)
+        self.transformation_pre: nn.Linear | None = None
+        if config.has_pre_transformation:
+            self.transformation_pre = nn.Linear(config.hidden_size, config.project_dim)
+        self.pre_LN: nn.LayerNorm | None = None
+        if config.has_pre_LN or config.has_pre_transformation:
+            self.pre_LN = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TransformationModelOutput | tuple[Tensor, ...]:
+        """Encodes prompts.
+
+        Args:
+            input_ids: int64 (batch, length), padded on the right with `config.pad_token_id`.
+            attention_mask: (batch, length), 1 for tokens and 0 for padding. Without it padding is attended
+                to, as published pipelines with `use_attention_mask` False do.
+            token_type_ids: as XLMRobertaModel's.
+            position_ids: as XLMRobertaModel's.
+            inputs_embeds: float (batch, length, hidden_size), in place of `input_ids`.
+            output_attentions: also return the attention weights (needs the "eager" attention).
+            output_hidden_states: also return all hidden states.
+            return_dict: return a `TransformationModelOutput` (default) or a tuple without the Nones.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds` are given, or there are more
+                tokens than positions.
+        """
+        config = self.config
+        want_hidden = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        want_attentions = config.output_attentions if output_attentions is None else output_attentions
+        self._check_length(input_ids, inputs_embeds)
+
+        length, kept = None, None
+        plain = inputs_embeds is None and position_ids is None and token_type_ids is None and not want_attentions
+        if plain and input_ids is not None:
+            kept = self._columns_to_keep(input_ids, attention_mask)
+            if kept is not None:
+                length = input_ids.shape[1]
+                input_ids = input_ids[:, :kept]
+                if attention_mask is None:
+                    attention_mask = self._multiplicity_bias(kept, length, input_ids.device)
+                else:
+                    attention_mask = attention_mask[:, :kept]
+
+        outputs = self.roberta(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            output_attentions=want_attentions,
+            output_hidden_states=want_hidden or config.has_pre_transformation,
+            return_dict=True,
+        )
+        last = outputs.last_hidden_state
+        if self.transformation_pre is not None and self.pre_LN is not None:
+            conditioning = self.transformation_pre(self.pre_LN(outputs.hidden_states[-2]))
+        else:
+            conditioning = self.transformation(last)
+        pooled = None if self.pre_LN is None else self.transformation(self.pre_LN(last[:, 0]))
+        result = TransformationModelOutput(
+            projection_state=_repeat_last_row(conditioning, length),
+            last_hidden_state=_repeat_last_row(last, length),
+            pooler_output=pooled,
+            hidden_states=tuple(_repeat_last_row(h, length) for h in outputs.hidden_states) if want_hidden else None,
+            attentions=outputs.attentions if want_attentions else None,
+        )
+        return_dict = config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
+
+    def _check_length(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds, and not both")
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None
+        # Position ids begin after the padding id, so the table holds fewer tokens than it has rows.
+        most = self.config.max_position_embeddings - (self.config.pad_token_id or 0) - 1
+        if given.shape[1] > most:
+            raise ValueError(f"{given.shape[1]} tokens, but this encoder has positions for {most}: truncate the prompt")
+
+    def _columns_to_keep(self, input_ids: Tensor, attention_mask: Tensor | None) -> int | None:
+        """How many columns stand for all of them, or None if this batch must run as it is padded."""
+        config = self.config
+        if self.training and (config.hidden_dropout_prob or config.attention_probs_dropout_prob):
+            return None  # each padding row draws its own dropout, so they are not equal
+        if attention_mask is not None and attention_mask.dim() != 2:
+            return None
+        if attention_mask is None and config._attn_implementation not in ("sdpa", "eager"):
+            return None  # the multiplicity of padding needs an additive mask
+        if torch.compiler.is_compiling():
+            return None  # the length depends on the data
+        is_token = input_ids != config.pad_token_id
+        kept = int(is_token.sum(1).max()) + 1
+        if kept >= input_ids.shape[1]:
+            return None
+        on_the_right = not bool((is_token[:, 1:] & ~is_token[:, :-1]).any())
+        as_masked = attention_mask is None or torch.equal(attention_mask.bool(), is_token)
+        return kept if on_the_right and as_masked else None
+
+    def _multiplicity_bias(self, kept: int, length: int, device: torch.device) -> Tensor:
+        """Bias on attention logits that makes the last column count as often as it stood in the padded batch."""
+        bias = torch.zeros(1, 1, 1, kept, dtype=self.dtype, device=device)
+        bias[..., -1] = math.log(length - kept + 1)
+        return bias
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        # m2 and m9 were published with and without pre_LN, under configs that do not say which.
+        if not self.config.has_pre_transformation and "pre_LN.weight" in loading_info.missing_keys:
+            loading_info.missing_keys -= {"pre_LN.weight", "pre_LN.bias"}
+            self.pre_LN = None
+            self.config.has_pre_LN = False
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+
+
+def _repeat_last_row(states: Tensor, length: int | None) -> Tensor:
+    if length is None:
+        return states
+    padding = states[:, -1:].expand(-1, length - states.shape[1], -1)
+    return torch.cat([states, padding], dim=1)
+
+
+# Published folders name this class by the package it had in diffusers, and diffusers writes what `__module__`
+# says: the module that re-exports it there.
+RobertaSeriesModelWithTransformation.__module__ = "altdiffusion_clip.pipelines.alt_diffusion.modeling_roberta_series"

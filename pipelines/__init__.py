@@ -1,0 +1,1 @@
+"""Diffusers pipelines, installed as `altdiffusion_clip.pipelines`."""

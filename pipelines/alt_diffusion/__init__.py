@@ -1,0 +1,18 @@
+"""The `diffusers.pipelines.alt_diffusion` that published checkpoints name, its classes imported when first used."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AltDiffusionPipeline": "pipeline_alt_diffusion",
+    "RobertaSeriesConfig": "modeling_roberta_series",
+    "RobertaSeriesModelWithTransformation": "modeling_roberta_series",
+    "TransformationModelOutput": "modeling_roberta_series",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
