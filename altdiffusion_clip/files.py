@@ -11,7 +11,7 @@ from pathlib import Path
 def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside the destination; on success it is synced to disk and renamed.
 
-    The temporary file keeps the destination's suffix, because Pillow and torch choose a format by it.
+    The temporary file keeps the destination's suffix, because Pillow chooses a format by it.
 
     Example:
         >>> import tempfile
@@ -23,7 +23,8 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{destination.stem}-", suffix=destination.suffix, dir=destination.parent)
+    suffix = destination.suffix or ".partial"  # torch refuses hidden files without one
+    handle, name = tempfile.mkstemp(prefix=f".{destination.stem}-", suffix=suffix, dir=destination.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -37,3 +38,9 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(destination: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file as UTF-8, whole or not at all."""
+    with atomic_path(destination) as path:
+        path.write_text(text, encoding="utf-8")

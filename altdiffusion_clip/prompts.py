@@ -30,7 +30,7 @@ def tokenize(
     if max_length is None:
         max_length = min(tokenizer.model_max_length, WINDOW)
     prompts = list(prompts)
-    whole = tokenizer(prompts).input_ids
+    whole = tokenizer(prompts, verbose=False).input_ids  # its own warning speaks of indexing errors
     for prompt, ids in zip(prompts, whole, strict=True):
         if len(ids) > max_length:
             # The kept part ends with a special token of its own, so one place fewer is left for words.

@@ -1,6 +1,7 @@
 """Single tensors out of a checkpoint folder, without reading the rest."""
 
 import json
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,5 +70,5 @@ class CheckpointTensors:
                     return list(file.keys())
             self._pickles[path] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return list(self._pickles[path])
-        except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-            raise ValueError(f"{path} cannot be read ({error})") from error
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error

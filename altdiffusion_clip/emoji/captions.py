@@ -18,7 +18,7 @@ _COLOUR_WORDS = {
     "ar": "بيضاء سوداء حمراء صفراء خضراء زرقاء بنفسجية وردية",
     "it": "bianco nero rosso giallo verde blu viola rosa",
 }
-_ORDER = "white black red yellow green blue purple pink".split()
+_ORDER = ["white", "black", "red", "yellow", "green", "blue", "purple", "pink"]
 
 _NAME_ONLY = {
     "en": ("{name}", "{a_name}", "a picture of {a_name}"),

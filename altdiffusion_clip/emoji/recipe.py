@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import (
     AltCLIPConfig,
@@ -25,25 +27,29 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.judge import Judge, blurred
 from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH, cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.emoji.world import (
     CaptionBank,
-    all_captions,
     Pictures,
     Tokenize,
+    all_captions,
     drop_colours,
     same_meaning,
     training_pictures,
 )
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align
 from altdiffusion_clip.training.clip import ImageTextBatch, train_clip
 from altdiffusion_clip.training.contrastive import TextImageBatch, train_contrastive
 from altdiffusion_clip.training.distill import ParallelBatch, teacher_embeds, train_distill
-from altdiffusion_clip.training.loop import LoopConfig
+from altdiffusion_clip.training.loop import LoopConfig, optimise
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
@@ -231,10 +237,10 @@ def new_scorer(teacher: CLIPModel, folder: Path) -> AltCLIPScorer:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet of 9M parameters on 16x16 latents."""
+    """A UNet of 7M parameters on 16x16 latents."""
     return UNet2DConditionModel(
         sample_size=RESOLUTION // 4,
-        block_out_channels=(32, 96, 192),
+        block_out_channels=(32, 96, 160),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
@@ -288,30 +294,85 @@ def align_stage(pictures: Pictures, folder: Path) -> None:
         return LatentBatch(latents[positions], *states.batch(rows))
 
     torch.manual_seed(0)
-    config = LoopConfig(steps=12000, learning_rate=8e-4, warmup_steps=200, decay_from=0.6, ema_decay=0.999)
+    config = LoopConfig(steps=10000, learning_rate=6e-4, warmup_steps=200, decay_from=0.6, ema_decay=0.999)
     unet = train_align(new_unet(), new_scheduler(), batch, config, folder / "unet.pt")
     unet.save_pretrained(folder / "unet")
     new_scheduler().save_pretrained(folder / "scheduler")
 
 
+def judge_stage(pictures: Pictures, folder: Path) -> None:
+    """The classifier that judges drawn pictures; it sees renders only."""
+
+    def loss_at(generator: torch.Generator) -> Tensor:
+        positions = pictures.draw(64, generator)
+        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        pixels = torch.roll(pictures.signed(positions), shift, (2, 3))
+        return F.cross_entropy(judge(blurred(pixels, generator)), pictures.concept[positions])
+
+    torch.manual_seed(0)
+    judge = Judge()
+    optimise(judge, loss_at, LoopConfig(steps=2500, learning_rate=2e-3), folder / "judge.pt", "judge")
+    judge.save()
+    held_out = held_out_pictures()
+    guesses = judge.concepts_of([Image.open(picture.path) for picture in held_out])
+    right = sum(guess == picture.concept for guess, picture in zip(guesses, held_out, strict=True))
+    logger.info("judge: %.1f%% of %d held-out renders", 100 * right / len(held_out), len(held_out))
+
+
+def assemble(folder: Path, destination: Path) -> None:
+    """Puts the finished parts together in the published layout, weights in half precision where that is exact
+    enough: the UNet, and the two systems that only the evaluation reads.
+    """
+    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
+    pipeline = AltDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder"),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet").half(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(destination)
+    AltCLIPScorer.from_pretrained(folder / "scorer").save_pretrained(destination / "scorer")
+    CLIPModel.from_pretrained(folder / "teacher").half().save_pretrained(destination / "teacher")
+    CLIPTokenizer.from_pretrained(folder / "teacher").save_pretrained(destination / "teacher")
+    distilled = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled").half()
+    distilled.save_pretrained(destination / "distilled")
+
+
+STAGES = ("vae", "teacher", "distill", "contrastive", "judge", "align", "assemble")
+
+
 def main() -> None:
+    """Runs the stages named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/emoji-m9"), help="checkpoints of the stages")
-    parser.add_argument("--stage", default="all")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    pictures = training_pictures()
-    if arguments.stage in ("all", "vae"):
-        vae_stage(pictures, arguments.work)
-    if arguments.stage in ("all", "teacher"):
-        teacher_stage(pictures, arguments.work)
-    if arguments.stage in ("all", "distill"):
-        distill_stage(arguments.work)
-    if arguments.stage in ("all", "contrastive"):
-        contrastive_stage(pictures, arguments.work)
-    if arguments.stage in ("all", "align"):
-        align_stage(pictures, arguments.work)
+    work: Path = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    needs_pictures = {"vae", "teacher", "contrastive", "judge", "align"} & set(arguments.stage)
+    pictures = training_pictures() if needs_pictures else None
+    for stage in arguments.stage:
+        if stage == "distill":
+            distill_stage(work)
+        elif stage == "assemble":
+            assemble(work, arguments.output)
+        elif pictures is not None:
+            _PICTURE_STAGES[stage](pictures, work)
+
+
+_PICTURE_STAGES = {
+    "vae": vae_stage,
+    "teacher": teacher_stage,
+    "contrastive": contrastive_stage,
+    "judge": judge_stage,
+    "align": align_stage,
+}
 
 
 if __name__ == "__main__":

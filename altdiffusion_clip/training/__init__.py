@@ -1,0 +1,1 @@
+"""The stages that make an AltCLIP and an AltDiffusion, one file each."""

@@ -1,4 +1,4 @@
-"""The import path that scripts and checkpoints use for the text encoder; it lives in `altdiffusion_clip.text_encoder`."""
+"""Where scripts and checkpoints look for the text encoder, which lives in `altdiffusion_clip.text_encoder`."""
 
 import importlib
 from typing import Any

@@ -1,0 +1,45 @@
+# The two commands that matter: `make generate` and `make test`. Both set up everything they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROMPT ?= 蓝色背景上的猫
+N ?= 8
+OUTPUT ?= altdiffusion-output
+READY := $(VENV)/.ready
+
+.PHONY: help setup generate rerank test lint format evaluate emoji-m9 clean
+
+help: ## list the commands
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+setup: $(READY) ## install into .venv
+
+generate: $(READY) ## draw N pictures of PROMPT with emoji-m9 and rank them
+	$(BIN)/altdiffusion generate "$(PROMPT)" --num-images $(N) --output "$(OUTPUT)"
+
+test: $(READY) ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	./scripts/typecheck $(BIN)/mypy
+
+format: $(READY) ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+evaluate: $(READY) ## measure emoji-m9: retrieval and drawing (minutes)
+	$(BIN)/altdiffusion evaluate emoji --drawing
+
+emoji-m9: $(READY) ## train emoji-m9 again, all stages (hours on a CPU; stop and repeat at will)
+	$(BIN)/python -m altdiffusion_clip.emoji.recipe
+
+clean: ## remove what was built
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

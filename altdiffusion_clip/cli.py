@@ -1,0 +1,54 @@
+"""The `altdiffusion` command: reads the arguments and hands over to one module of `commands/`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from altdiffusion_clip.commands import evaluate, generate, rerank
+from altdiffusion_clip.errors import UserError
+
+DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (generate, rerank, evaluate):
+        module.add_parser(commands)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        0 done, 1 some inputs failed and were listed, 2 the call was wrong, 130 interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return DONE if options.run(options) else SOME_FAILED
+    except KeyboardInterrupt:
+        print("altdiffusion: stopped; what was finished has been kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has stopped. Leave the interpreter nothing to flush into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if options.debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, UserError):
+            message += " (--debug shows where)"
+    print(f"altdiffusion: {message}", file=sys.stderr)
+    return WRONG_CALL
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""`altdiffusion evaluate`: measures a model."""
+
+import argparse
+import json
+from typing import Any
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser("evaluate", help="measure a model", description="Measure a model.")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    emoji = what.add_parser(
+        "emoji",
+        help="emoji-m9 on pictures and prompts that it has never seen",
+        description="Retrieval on held-out renders for the English teacher and for the student after each stage, in "
+        "nine languages; with --drawing also how often drawn pictures are recognised. All figures are percentages.",
+    )
+    emoji.add_argument("--drawing", action="store_true", help="also draw 100 unseen prompts per language, 8 times each")
+    emoji.add_argument("--languages", nargs="+", default=["en", "zh"], metavar="CODE", help="of --drawing")
+    emoji.add_argument("--prompts", type=int, default=100, help="of --drawing, per language (default: 100)")
+    emoji.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    emoji.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Measures and prints."""
+    from dataclasses import asdict
+
+    from altdiffusion_clip.commands.options import quiet_libraries
+
+    quiet_libraries()
+    from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+    from altdiffusion_clip.emoji.concepts import LANGUAGES
+    from altdiffusion_clip.errors import UserError
+    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, judge_accuracy, unseen_pairs
+
+    for language in options.languages:
+        if language not in LANGUAGES:
+            raise UserError(f"--languages {language}: emoji-m9 speaks {' '.join(LANGUAGES)}")
+    most = len(unseen_pairs())
+    if not 1 <= options.prompts <= most:
+        raise UserError(f"--prompts must be between 1 and {most}")
+    _print("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
+    if options.drawing:
+        pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+        pipeline.set_progress_bar_config(disable=True)
+        scorer = AltCLIPScorer.from_pipeline(pipeline)
+        rows = [asdict(evaluate_drawing(pipeline, scorer, code, options.prompts)) for code in options.languages]
+        judge = {"judge_on_held_out_renders": round(judge_accuracy(), 2)}
+        _print("Drawn pictures recognised, percent", [{**row, **judge} for row in rows], options.json)
+    return True
+
+
+def _print(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    columns = list(rows[0])
+    cells = [[f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
+    print(f"\n{title}\n" + "  ".join(c.rjust(w) for c, w in zip(columns, widths, strict=True)))
+    for line in cells:
+        print("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)))

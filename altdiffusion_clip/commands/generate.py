@@ -1,0 +1,188 @@
+"""`altdiffusion generate`: draws pictures from prompts and ranks them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, quiet_libraries
+from altdiffusion_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.drawing import Gallery, Settings
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+    from altdiffusion_clip.scoring import AltCLIPScorer
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "generate",
+        help="draw pictures from prompts and rank them",
+        description="Draw pictures from prompts and rank them. Writes the pictures, results.jsonl, "
+        "contact-sheet.png and index.html to a folder; pictures that are there already stay.",
+    )
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
+    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
+    parser.add_argument("--from-png", type=Path, metavar="FILE", help="draw a picture again from its own settings")
+    parser.add_argument("--model", default=EMOJI_M9, help="a diffusers folder or hub id (default: %(default)s)")
+    parser.add_argument("--scorer", help="an AltCLIP folder or hub id, or `none` (default: the model's own, if any)")
+    parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
+    parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
+    parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
+    parser.add_argument("--steps", type=int, default=25, help="of the scheduler (default: 25)")
+    parser.add_argument("--guidance-scale", type=float, default=5.0, help="how closely to follow (default: 5)")
+    parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
+    parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
+    parser.add_argument("--batch-size", type=int, default=1, help="pictures drawn at a time (default: 1)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, nothing else")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Draws, ranks, writes. Returns whether all pictures were drawn."""
+    _check(options)
+    prompts = _prompts(options)
+    quiet_libraries()
+
+    from altdiffusion_clip.drawing import Gallery, Settings, settings_of
+
+    if options.from_png:
+        again = settings_of(options.from_png)
+        jobs = [again]
+        options.model, options.device, options.dtype = again.model, again.device, again.dtype
+        if options.dtype not in DTYPES:
+            raise UserError(f"the settings in {options.from_png} are damaged (dtype {options.dtype!r})")
+        wanted: set[int] | None = {again.seed}
+    else:
+        device = str(device_of(options.device))
+        seeds = range(options.seed, options.seed + options.num_images)
+        wanted = None
+        jobs = [
+            Settings(
+                prompt=prompt,
+                seed=options.seed,
+                batch_seeds=tuple(seeds[start : start + options.batch_size]),
+                model=options.model,
+                negative_prompt=options.negative_prompt,
+                num_inference_steps=options.steps,
+                guidance_scale=options.guidance_scale,
+                height=options.height,
+                width=options.width,
+                device=device,
+                dtype=options.dtype,
+            )
+            for prompt in prompts
+            for start in range(0, options.num_images, options.batch_size)
+        ]
+
+    from altdiffusion_clip.commands.loading import load_pipeline
+
+    pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
+    _check_size(options, pipeline)
+    gallery = Gallery(options.output, _scorer(options, pipeline))
+    try:
+        failed = _draw(pipeline, gallery, jobs, wanted)
+    finally:
+        gallery.finish()  # also after Ctrl-C: what was drawn can be looked at
+    _report(options, gallery)
+    for message in failed:
+        print(f"failed {message}", file=sys.stderr)
+    return not failed
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
+    if not 0 <= options.seed < 2**63 - options.num_images:
+        raise UserError("--seed must be 0 or more, and below 2^63")
+    if options.from_png and (options.prompts or options.prompts_file):
+        raise UserError("--from-png has its prompt in the picture; give no other")
+
+
+def _prompts(options: argparse.Namespace) -> list[str]:
+    prompts = list(options.prompts)
+    if options.prompts_file:
+        try:
+            lines = options.prompts_file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{options.prompts_file} is not UTF-8 text; save it as UTF-8") from error
+        except OSError as error:
+            raise UserError(f"cannot read {options.prompts_file}: {error.strerror}") from error
+        prompts += [line.strip() for line in lines if line.strip()]
+    if not prompts and not options.from_png:
+        raise UserError('nothing to draw; give a prompt, as in: altdiffusion generate "蓝色背景上的猫"')
+    if any(not prompt.strip() for prompt in prompts):
+        raise UserError(f"prompt {[bool(p.strip()) for p in prompts].index(False) + 1} is empty; say what to draw")
+    return prompts
+
+
+def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> None:
+    # The UNet halves the latents once per block but the last; other sizes fail deep inside it.
+    multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    for name in ("height", "width"):
+        value = getattr(options, name)
+        if value is not None and (value < multiple or value % multiple):
+            raise UserError(f"--{name} must be a multiple of {multiple} for this model")
+
+
+def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer | None":
+    from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+    from altdiffusion_clip.scoring import AltCLIPScorer
+
+    if options.scorer == "none":
+        return None
+    head = options.scorer or options.model
+    if options.scorer is None and resolve_scorer(head)[1] is None:
+        print("this model brings no scorer, so the pictures are not ranked (--scorer names one)", file=sys.stderr)
+        return None
+    try:
+        return AltCLIPScorer.from_pipeline(pipeline, head)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"cannot use the scorer {head}: {' '.join(str(error).split())}") from error
+
+
+def _draw(
+    pipeline: "AltDiffusionPipeline", gallery: "Gallery", jobs: list["Settings"], wanted: set[int] | None
+) -> list[str]:
+    """Draws all jobs and returns a line for each picture that failed."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from altdiffusion_clip.drawing import draw_batch
+
+    failed = []
+    total = len(wanted) if wanted else sum(len(job.batch_seeds) for job in jobs)
+    with tqdm(total=total, desc="drawing", unit="picture", file=sys.stderr) as progress:
+        for job in jobs:
+            for seed, image in zip(job.batch_seeds, draw_batch(pipeline, job), strict=True):
+                if wanted is not None and seed not in wanted:
+                    continue
+                if image is None:
+                    failed.append(f"{job.prompt!r}, seed {seed}: the picture is not a number; try --dtype float32")
+                else:
+                    gallery.add(image, replace(job, seed=seed))
+                progress.update()
+    return failed
+
+
+def _report(options: argparse.Namespace, gallery: "Gallery") -> None:
+    prompts = list(dict.fromkeys(row["prompt"] for row in gallery.rows))
+    rows = sorted(gallery.rows, key=lambda row: (prompts.index(row["prompt"]), row["rank"] or 0))
+    if options.json:
+        for row in rows:
+            print(json.dumps({**row, "file": str(gallery.folder / row["file"])}, ensure_ascii=False))
+        return
+    for prompt in prompts:
+        print(prompt)
+        for row in (row for row in rows if row["prompt"] == prompt):
+            score = "" if row["score"] is None else f"{row['rank']:>3}  cosine {row['score']['cosine']:.4f}  "
+            print(f"{score}{gallery.folder / row['file']}")
+    if rows:
+        print(f"all of them: {gallery.folder / 'index.html'}")

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from altdiffusion_clip.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --device and --dtype."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and arithmetic")
+
+
+def device_of(name: str) -> "torch.device":
+    """The device of that name; a GPU if there is one for "auto".
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {name!r} here; use --device cpu or cuda") from error
+    return device
+
+
+def dtype_of(name: str) -> "torch.dtype":
+    """The torch dtype of that name."""
+    import torch
+
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+
+
+def quiet_libraries() -> None:
+    """Keeps the libraries' own bars and notices out of a command's output; warnings stay."""
+    import diffusers
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()

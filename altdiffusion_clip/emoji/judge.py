@@ -1,0 +1,80 @@
+"""A classifier that saw renders only, never a drawn picture, to say what a drawn picture shows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from altdiffusion_clip.emoji.concepts import Colour, Concept, colours, concepts
+from altdiffusion_clip.files import atomic_path
+
+WEIGHTS = Path(__file__).parent / "judge" / "model.safetensors"
+
+
+class Judge(nn.Module):
+    """A convolutional classifier of the concepts.
+
+    Example:
+        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
+        >>> picture = held_out_pictures()[0]
+        >>> Judge.load().concepts_of([Image.open(picture.path)])[0].names["en"]
+        'cat'
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inside, outside in ((3, 32), (32, 64), (64, 96), (96, 128)):
+            layers += [nn.Conv2d(inside, outside, 3, 2, 1), nn.GroupNorm(8, outside), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(128 * 16, len(concepts()))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of the concepts, float (batch, concepts), of pictures in [-1, 1], float (batch, 3, 64, 64)."""
+        return self.head(self.features(pixels).flatten(1))
+
+    @torch.inference_mode()
+    def concepts_of(self, images: Sequence[Image.Image]) -> list[Concept]:
+        """What each picture shows, of all concepts."""
+        pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
+        logits = self(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return [concepts()[i] for i in logits.argmax(1).tolist()]
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> Self:
+        """Loads the classifier that ships in the package."""
+        judge = cls()
+        judge.load_state_dict(load_file(path))
+        return judge.eval()
+
+    def save(self, path: Path = WEIGHTS) -> None:
+        """Writes the weights as safetensors."""
+        with atomic_path(path) as temporary:
+            save_file(self.state_dict(), temporary)
+
+
+def background_of(image: Image.Image) -> Colour:
+    """The named colour nearest to the median of the picture's corners."""
+    pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32)
+    corners = np.concatenate([pixels[y : y + 6, x : x + 6].reshape(-1, 3) for y in (0, 58) for x in (0, 58)])
+    median = np.median(corners, axis=0)
+    return min(colours(), key=lambda colour: float(np.square(median - np.array(colour.rgb)).sum()))
+
+
+def blurred(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Renders with the faults that a decoder could give them: softened, noisy, a little off in colour.
+
+    Without these the classifier would judge an autoencoder's softness instead of what is shown.
+    """
+    count = len(pixels)
+    keep = torch.rand(count, 1, 1, 1, generator=generator)
+    soft = F.interpolate(F.avg_pool2d(pixels, 2), scale_factor=2.0, mode="bilinear")
+    noise = torch.randn(pixels.shape, generator=generator) * 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
+    shift = torch.randn(count, 3, 1, 1, generator=generator) * 0.05
+    return (keep * pixels + (1 - keep) * soft + noise + shift).clamp(-1, 1)

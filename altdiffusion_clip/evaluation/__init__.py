@@ -1,0 +1,1 @@
+"""How good a model is: retrieval, and the emoji world's own measures."""

@@ -1,0 +1,172 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from altdiffusion_clip.cli import main
+from altdiffusion_clip.drawing import SETTINGS_KEY
+
+FAST = ["--steps", "2", "--num-images", "2"]
+
+
+def generate(*arguments: object) -> int:
+    return main(["generate", *map(str, arguments)])
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate("蓝色背景上的猫", "a dog", *FAST, "--seed", 5, "--output", tmp_path) == 0
+    rows = rows_of(tmp_path)
+    assert [row["file"] for row in rows] == ["000-seed5.png", "001-seed6.png", "002-seed5.png", "003-seed6.png"]
+    for row in rows:
+        assert row.keys() == {"prompt", "seed", "file", "score", "rank", "model", "settings"}
+        assert row["score"].keys() == {"cosine", "clip_score"}
+        assert -1 <= row["score"]["cosine"] <= 1
+        with Image.open(tmp_path / row["file"]) as image:
+            assert image.size == (64, 64)
+            assert json.loads(image.text[SETTINGS_KEY])["prompt"] == row["prompt"]
+    for prompt in ("蓝色背景上的猫", "a dog"):
+        group = [row for row in rows if row["prompt"] == prompt]
+        assert {row["rank"] for row in group} == {1, 2}
+        best = min(group, key=lambda row: row["rank"])
+        assert best["score"]["cosine"] == max(row["score"]["cosine"] for row in group)
+    assert Image.open(tmp_path / "contact-sheet.png").size[0] > 200
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "蓝色背景上的猫" in page
+    assert page.count("<img") == 4
+    out = capsys.readouterr().out
+    assert "cosine" in out
+    assert str(tmp_path / "000-seed5.png") in out
+
+
+def test_same_seed_same_pixels_and_earlier_pictures_stay(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert generate("猫", *FAST, "--output", tmp_path) == 0
+    assert [row["file"] for row in rows_of(tmp_path)] == [
+        "000-seed0.png", "001-seed1.png", "002-seed0.png", "003-seed1.png",
+    ]  # fmt: skip
+    assert (pixels(tmp_path / "000-seed0.png") == pixels(tmp_path / "002-seed0.png")).all()
+    assert (pixels(tmp_path / "000-seed0.png") != pixels(tmp_path / "001-seed1.png")).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_picture_can_be_drawn_again_from_itself(batch_size: int, tmp_path: Path) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    settings = ["--negative-prompt", "狗", "--guidance-scale", "3", "--batch-size", batch_size, "--height", 32]
+    assert generate("قطة على خلفية زرقاء", *FAST, *settings, "--output", first) == 0
+    assert generate("--from-png", first / "001-seed1.png", "--output", again) == 0
+    assert [row["file"] for row in rows_of(again)] == ["000-seed1.png"]
+    assert (pixels(first / "001-seed1.png") == pixels(again / "000-seed1.png")).all()
+
+
+def test_json_and_prompts_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\ufeff猫\n\n  a dog  \n", encoding="utf-8")
+    assert (
+        generate("--prompts-file", prompts, "--steps", 2, "--num-images", 1, "--json", "--output", tmp_path / "o") == 0
+    )
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["猫", "a dog"]
+    assert all(Path(row["file"]).is_file() for row in rows)
+
+
+def test_any_diffusers_folder(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = published / "alt-diffusion-m9-tiny"
+    size = ["--height", 64, "--width", 64]
+    assert generate("猫", *FAST, *size, "--model", model, "--output", tmp_path / "a") == 0
+    assert "brings no scorer" in capsys.readouterr().err
+    assert rows_of(tmp_path / "a")[0]["score"] is None
+    head = published / "alt-clip-m9-tiny"
+    assert generate("猫", *FAST, *size, "--model", model, "--scorer", head, "--output", tmp_path / "b") == 0
+    assert rows_of(tmp_path / "b")[0]["score"] is not None
+    assert generate("猫", *FAST, *size, "--model", model, "--scorer", published / "alt-clip-m2-tiny",
+                    "--output", tmp_path / "c") == 2  # fmt: skip
+    assert "another text encoder" in capsys.readouterr().err
+
+
+def test_html_in_a_prompt_is_text(tmp_path: Path) -> None:
+    assert generate("<script>alert('猫')</script>", *FAST, "--scorer", "none", "--output", tmp_path) == 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_stopped_run_keeps_what_was_drawn(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "altdiffusion_clip.cli", "generate", "猫", "--steps", "5"]
+    process = subprocess.Popen(
+        [*command, "--num-images", "500", "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("*-seed*.png"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    files = sorted(path.name for path in tmp_path.glob("*-seed*.png"))
+    rows = rows_of(tmp_path)
+    assert len(files) >= 2
+    assert {row["file"] for row in rows} <= set(files)
+    assert len(rows) >= len(files) - 1
+    for name in [*files, "contact-sheet.png"]:
+        pixels(tmp_path / name)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to draw"),
+        (["  "], "prompt 1 is empty"),
+        (["cat", "--num-images", "0"], "--num-images must be 1 or more"),
+        (["cat", "--steps", "0"], "--steps must be 1 or more"),
+        (["cat", "--seed", "-1"], "--seed must be 0 or more"),
+        (["cat", "--height", "63"], "--height must be a multiple of 16"),
+        (["cat", "--model", "./nowhere"], "is not a folder"),
+        (["cat", "--model", "TMP"], "has no model_index.json"),
+        (["--prompts-file", "nowhere.txt"], "cannot read nowhere.txt"),
+        (["--prompts-file", "LATIN"], "not UTF-8"),
+        (["--from-png", "LATIN"], "cannot read"),
+        (["--from-png", "PLAIN"], "holds no settings"),
+        (["cat", "--from-png", "PLAIN"], "give no other"),
+        (["cat", "--output", "LATIN"], "cannot write to"),
+        (["cat", "--output", "ODD"], "choose another --output"),
+    ],
+    ids=str,
+)
+def test_a_wrong_call_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.txt").write_bytes("gâteau".encode("latin-1"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "results.jsonl").write_text("[1]\n")
+    places = {
+        "TMP": tmp_path,
+        "LATIN": tmp_path / "latin.txt",
+        "PLAIN": tmp_path / "plain.png",
+        "ODD": tmp_path / "odd",
+    }
+    given = [str(places.get(argument, argument)) for argument in arguments]
+    if "--output" not in given:
+        given += ["--output", str(tmp_path / "out")]
+    assert generate(*given) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (tmp_path / "out" / "results.jsonl").exists()

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from altdiffusion_clip import AltDiffusionPipeline
+
+
+def draw(pipe: StableDiffusionPipeline, prompt: str | list[str] = "青苹果", **changes: object) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0), "output_type": "np"}
+    return pipe(prompt, **{**settings, **changes}).images
+
+
+@pytest.fixture(scope="module")
+def emoji_m9() -> AltDiffusionPipeline:
+    return AltDiffusionPipeline.from_pretrained("emoji-m9")
+
+
+def test_same_seed_same_pixels(emoji_m9: AltDiffusionPipeline) -> None:
+    assert (draw(emoji_m9) == draw(emoji_m9)).all()
+    assert (draw(emoji_m9) != draw(emoji_m9, generator=torch.Generator().manual_seed(1))).any()
+
+
+def test_the_prompt_matters(emoji_m9: AltDiffusionPipeline) -> None:
+    assert (draw(emoji_m9, "猫") != draw(emoji_m9, "狗")).any()
+
+
+def test_components_go_into_stable_diffusion_and_back(emoji_m9: AltDiffusionPipeline) -> None:
+    stable = StableDiffusionPipeline(**emoji_m9.components, requires_safety_checker=False)
+    back = AltDiffusionPipeline(**stable.components, requires_safety_checker=False)
+    assert back.text_encoder is emoji_m9.text_encoder
+    np.testing.assert_array_equal(draw(stable), draw(emoji_m9))
+
+
+def test_a_prompt_is_its_embedding(emoji_m9: AltDiffusionPipeline) -> None:
+    positive, negative = emoji_m9.encode_prompt("青苹果", "cpu", 1, True)
+    assert positive.shape == (1, 77, emoji_m9.unet.config.cross_attention_dim)
+    from_embeds = draw(emoji_m9, None, prompt_embeds=positive, negative_prompt_embeds=negative)
+    np.testing.assert_allclose(from_embeds, draw(emoji_m9), atol=1e-6)
+
+
+def test_a_batch_equals_single_pictures(emoji_m9: AltDiffusionPipeline) -> None:
+    seeds = [3, 4]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    together = draw(emoji_m9, ["猫", "a red apple on a white background"], generator=generators)
+    for i, prompt in enumerate(["猫", "a red apple on a white background"]):
+        alone = draw(emoji_m9, prompt, generator=torch.Generator().manual_seed(seeds[i]))
+        np.testing.assert_allclose(together[i], alone[0], atol=1e-4)
+
+
+def test_long_tokenizer_windows_are_77(published) -> None:
+    from transformers import XLMRobertaTokenizer
+
+    folder = published / "alt-diffusion-m18-tiny"
+    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer", model_max_length=512)
+    pipe = AltDiffusionPipeline.from_pretrained(folder, tokenizer=tokenizer)
+    assert pipe.tokenizer.model_max_length == 77
+    assert pipe.encode_prompt("long " * 300, "cpu", 1, False)[0].shape[1] == 77

@@ -1,0 +1,42 @@
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from altdiffusion_clip.files import atomic_path, write_text
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as path:
+        path.write_text("half of the ne")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+    code = (
+        "import os, sys; from altdiffusion_clip.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as path:\n    path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)], timeout=60).returncode == -9
+    assert target.read_text() == "old"
+
+
+def test_permissions_are_those_of_a_plain_file(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    write_text(tmp_path / "atomic", "")
+    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_folders_are_made_and_the_suffix_is_kept(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "new" / "a.png") as path:
+        assert path.suffix == ".png"
+    assert (tmp_path / "new" / "a.png").is_file()

@@ -1,0 +1,40 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from altdiffusion_clip.training.losses import info_nce
+
+
+def test_it_is_clips_loss_when_all_differ() -> None:
+    torch.manual_seed(0)
+    text, image, scale = torch.randn(6, 8), torch.randn(6, 8), torch.tensor(2.0)
+    logits = scale.exp() * F.normalize(text, dim=1) @ F.normalize(image, dim=1).T
+    target = torch.arange(6)
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    torch.testing.assert_close(info_nce(text, image, scale), expected)
+
+
+def test_a_caption_that_stands_twice_is_not_its_own_negative() -> None:
+    text = torch.eye(4)[[0, 0, 1, 2]]
+    scale = torch.tensor(math.log(100.0))
+    assert info_nce(text, text, scale) > 0.3, "the plain loss cannot get below log 2 on the repeated rows"
+    same = torch.tensor([0, 0, 1, 2])
+    positives = same[:, None] == same[None, :]
+    # All that is left is the entropy of the spread target: log 2 on two of four rows.
+    assert info_nce(text, text, scale, positives).item() == pytest.approx(math.log(2) / 2, abs=1e-4)
+
+
+def test_the_temperature_is_clamped() -> None:
+    torch.manual_seed(0)
+    text, image = torch.randn(6, 8), torch.randn(6, 8)
+    torch.testing.assert_close(
+        info_nce(text, image, torch.tensor(50.0)), info_nce(text, image, torch.tensor(math.log(100.0)))
+    )
+
+
+def test_lengths_do_not_matter() -> None:
+    torch.manual_seed(0)
+    text, image, scale = torch.randn(6, 8), torch.randn(6, 8), torch.tensor(1.0)
+    torch.testing.assert_close(info_nce(text, image, scale), info_nce(3 * text, 0.2 * image, scale))
