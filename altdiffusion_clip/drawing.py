@@ -84,8 +84,8 @@ def settings_of(path: Path) -> Settings:
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(SETTINGS_KEY)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or 'not a picture'}") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not a picture'}") from error
     if text is None:
         raise UserError(f"{path} holds no settings; --from-png takes a PNG that `altdiffusion generate` has written")
     try:

@@ -27,17 +27,9 @@ def tokenize(
     Returns:
         Ids and attention mask, int64 (prompts, length).
     """
-    if max_length is None:
-        max_length = min(tokenizer.model_max_length, WINDOW)
+    max_length = max_length or min(tokenizer.model_max_length, WINDOW)
     prompts = list(prompts)
-    whole = tokenizer(prompts, verbose=False).input_ids  # its own warning speaks of indexing errors
-    for prompt, ids in zip(prompts, whole, strict=True):
-        if len(ids) > max_length:
-            # The kept part ends with a special token of its own, so one place fewer is left for words.
-            lost = tokenizer.decode(ids[max_length - 1 :], skip_special_tokens=True).strip()
-            logger.warning(
-                "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt), len(ids), max_length, lost
-            )
+    warn_of_cuts(tokenizer, prompts, max_length)
     encoded = tokenizer(
         prompts,
         padding="max_length" if pad_to_max else True,
@@ -46,6 +38,18 @@ def tokenize(
         return_tensors="pt",
     )
     return encoded.input_ids, encoded.attention_mask
+
+
+def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int = WINDOW) -> None:
+    """Warns of each prompt that has more than `max_length` tokens, with the words that will be lost."""
+    # verbose=False: transformers' own warning speaks of indexing errors, which cutting prevents.
+    for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False).input_ids, strict=True):
+        if len(ids) > max_length:
+            # The kept part ends with a special token of its own, so one place fewer is left for words.
+            lost = tokenizer.decode(ids[max_length - 1 :], skip_special_tokens=True).strip()
+            logger.warning(
+                "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt), len(ids), max_length, lost
+            )
 
 
 def _short(text: str, most: int = 40) -> str:

@@ -26,9 +26,9 @@ def run(options: argparse.Namespace) -> bool:
     """Measures and prints."""
     from dataclasses import asdict
 
-    from altdiffusion_clip.commands.options import quiet_libraries
+    from altdiffusion_clip.commands.options import prepare_output
 
-    quiet_libraries()
+    prepare_output()
     from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
     from altdiffusion_clip.emoji.concepts import LANGUAGES
     from altdiffusion_clip.errors import UserError

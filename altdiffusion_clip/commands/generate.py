@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, quiet_libraries
+from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> bool:
     """Draws, ranks, writes. Returns whether all pictures were drawn."""
     _check(options)
     prompts = _prompts(options)
-    quiet_libraries()
+    prepare_output()
 
     from altdiffusion_clip.drawing import Gallery, Settings, settings_of
 
@@ -81,9 +81,11 @@ def run(options: argparse.Namespace) -> bool:
         ]
 
     from altdiffusion_clip.commands.loading import load_pipeline
+    from altdiffusion_clip.prompts import warn_of_cuts
 
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
+    warn_of_cuts(pipeline.tokenizer, list(dict.fromkeys([*(job.prompt for job in jobs), jobs[0].negative_prompt])))
     gallery = Gallery(options.output, _scorer(options, pipeline))
     try:
         failed = _draw(pipeline, gallery, jobs, wanted)

@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
 import argparse
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.errors import UserError
@@ -42,8 +44,15 @@ def dtype_of(name: str) -> "torch.dtype":
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
 
 
-def quiet_libraries() -> None:
-    """Keeps the libraries' own bars and notices out of a command's output; warnings stay."""
+def prepare_output() -> None:
+    """Keeps the libraries' bars and notices out of a command's output, and shows each of our warnings once."""
+    package = logging.getLogger("altdiffusion_clip")
+    if not package.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("altdiffusion: %(message)s"))
+        handler.addFilter(_once())
+        package.addHandler(handler)
+
     import diffusers
     import transformers
 
@@ -51,3 +60,15 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
+
+
+def _once() -> Callable[[logging.LogRecord], bool]:
+    seen: set[str] = set()
+
+    def passes(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in seen
+        seen.add(message)
+        return is_new
+
+    return passes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, quiet_libraries
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> bool:
     files = find_images(options.paths)
     if not files:
         raise UserError(f"no pictures in {', '.join(map(str, options.paths))}")
-    quiet_libraries()
+    prepare_output()
     scorer = load_scorer(options.model, device_of(options.device), dtype_of(options.dtype))
     ranking = scorer.rank(options.prompt, list(files), batch_size=options.batch_size)
 

@@ -132,6 +132,4 @@ def train_align(
         prediction = unet(noisy, timesteps, drawn.states, encoder_attention_mask=drawn.mask).sample
         return v_loss(prediction, target, signal[timesteps] / (1 - signal[timesteps]).clamp(min=1e-8))
 
-    trained = optimise(unet, loss_at, config, checkpoint, "align")
-    assert isinstance(trained, UNet2DConditionModel)
-    return trained
+    return optimise(unet, loss_at, config, checkpoint, "align")

@@ -46,6 +46,4 @@ def train_clip(
         outputs = clip(drawn.input_ids, drawn.pixel_values, drawn.attention_mask)
         return info_nce(outputs.text_embeds, outputs.image_embeds, clip.logit_scale, drawn.positives)
 
-    trained = optimise(clip, loss_at, config, checkpoint, "CLIP teacher")
-    assert isinstance(trained, CLIPModel)
-    return trained
+    return optimise(clip, loss_at, config, checkpoint, "CLIP teacher")

@@ -52,6 +52,4 @@ def train_contrastive(
         features = scorer.get_text_features(drawn.input_ids, drawn.attention_mask)
         return info_nce(features, drawn.image_features, scorer.logit_scale, drawn.positives)
 
-    trained = optimise(scorer, loss_at, config, checkpoint, "contrastive")
-    assert isinstance(trained, AltCLIPScorer)
-    return trained
+    return optimise(scorer, loss_at, config, checkpoint, "contrastive")

@@ -67,6 +67,4 @@ def train_distill(
         pooled = student(drawn.input_ids, attention_mask=drawn.attention_mask).pooler_output
         return F.mse_loss(pooled, drawn.teacher_embeds)
 
-    trained = optimise(student, loss_at, config, checkpoint, "distill")
-    assert isinstance(trained, RobertaSeriesModelWithTransformation)
-    return trained
+    return optimise(student, loss_at, config, checkpoint, "distill")

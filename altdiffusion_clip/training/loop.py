@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from altdiffusion_clip.files import atomic_path
 
 logger = logging.getLogger(__name__)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def optimise(
-    module: nn.Module,
+    module: Module,
     loss_at: Callable[[torch.Generator], Tensor],
     config: LoopConfig,
     checkpoint: Path,
     description: str = "training",
-) -> nn.Module:
+) -> Module:
     """Trains the module's parameters that require gradients, going on from `checkpoint` if it is there.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from altdiffusion_clip.training.loop import LoopConfig, optimise
 
@@ -19,11 +19,7 @@ def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
 
 
 def train_vae(
-    vae: AutoencoderKL,
-    sample: Callable[[torch.Generator], Tensor],
-    config: LoopConfig,
-    checkpoint: Path,
-    decoder_only: bool = False,
+    vae: AutoencoderKL, sample: Callable[[torch.Generator], Tensor], config: LoopConfig, checkpoint: Path
 ) -> AutoencoderKL:
     """Trains an autoencoder, then sets its `scaling_factor` so that latents have unit variance.
 
@@ -32,33 +28,23 @@ def train_vae(
         sample: gives pictures, float (batch, 3, height, width) in [-1, 1].
         config: of the loop.
         checkpoint: file to save to and to resume from.
-        decoder_only: keep the encoder as it is, so that latents made before stay valid.
 
     Returns:
         The averaged autoencoder if the config has an EMA, else the same.
     """
-    vae.requires_grad_(True)
-    if decoder_only:
-        for part in (vae.encoder, vae.quant_conv):
-            part.requires_grad_(False)
 
     def loss_at(generator: torch.Generator) -> Tensor:
         pixels = sample(generator)
-        with torch.set_grad_enabled(not decoder_only):
-            posterior = vae.encode(pixels).latent_dist
-        if decoder_only:
-            return reconstruction_loss(vae.decode(posterior.mode()).sample, pixels)
+        posterior = vae.encode(pixels).latent_dist
         latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
         return reconstruction_loss(vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
 
-    trained: nn.Module = optimise(vae, loss_at, config, checkpoint, "decoder" if decoder_only else "VAE")
-    assert isinstance(trained, AutoencoderKL)
-    if not decoder_only:
-        with torch.no_grad():
-            latents = torch.cat(
-                [trained.encode(sample(torch.Generator().manual_seed(i))).latent_dist.mode() for i in range(32)]
-            )
-        trained.register_to_config(scaling_factor=1 / latents.std().item())
+    trained = optimise(vae, loss_at, config, checkpoint, "VAE")
+    with torch.no_grad():
+        latents = torch.cat(
+            [trained.encode(sample(torch.Generator().manual_seed(i))).latent_dist.mode() for i in range(32)]
+        )
+    trained.register_to_config(scaling_factor=1 / latents.std().item())
     return trained
 
 

@@ -98,6 +98,15 @@ def test_any_diffusers_folder(published: Path, tmp_path: Path, capsys: pytest.Ca
     assert "another text encoder" in capsys.readouterr().err
 
 
+def test_a_prompt_that_is_cut_is_said_once(tmp_path: Path) -> None:
+    prompt = " ".join(["猫"] * 100 + ["END"])
+    command = [sys.executable, "-m", "altdiffusion_clip.cli", "generate", prompt, *FAST, "--output", str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0
+    assert finished.stderr.count("only 77 are used") == 1
+    assert "END" in finished.stderr
+
+
 def test_html_in_a_prompt_is_text(tmp_path: Path) -> None:
     assert generate("<script>alert('猫')</script>", *FAST, "--scorer", "none", "--output", tmp_path) == 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")

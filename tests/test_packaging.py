@@ -1,0 +1,68 @@
+"""What `pip install .` puts on a machine, beside the editable install that the other tests run on."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"altdiffusion_clip"}
+    for needed in (
+        "pipelines/alt_diffusion/pipeline_alt_diffusion.py",
+        "emoji/concepts.json",
+        "emoji/emoji-m9/unet/diffusion_pytorch_model.safetensors",
+        "emoji/emoji-m9/scorer/model.safetensors",
+        "emoji/judge/model.safetensors",
+        "emoji/held_out/00-cat-blue-0.png",
+        "py.typed",
+    ):
+        assert f"altdiffusion_clip/{needed}" in names, needed
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_it_draws_and_ranks_when_installed(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = (
+        "import altdiffusion_clip, sys; assert altdiffusion_clip.__file__.startswith(sys.argv[1])\n"
+        "from altdiffusion_clip.cli import main\n"
+        "sys.exit(main(['generate', '猫', '--steps', '2', '--num-images', '1', '--output', sys.argv[2]]))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(site), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out" / "000-seed0.png").is_file()
+    assert "cosine" in finished.stdout
