@@ -4,12 +4,18 @@ import doctest
 import importlib
 import pkgutil
 
+import altdiffusion_clip.pipelines
 import pytest
 
 import altdiffusion_clip
 
+# An editable install finds `pipelines` by a hook and not below the package's folder.
 MODULES = sorted(
-    module.name for module in pkgutil.walk_packages(altdiffusion_clip.__path__, f"{altdiffusion_clip.__name__}.")
+    {
+        module.name
+        for package in (altdiffusion_clip, altdiffusion_clip.pipelines)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    }
 )
 
 

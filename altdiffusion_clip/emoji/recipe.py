@@ -9,30 +9,27 @@ import logging
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import (
-    AltCLIPConfig,
-    AltCLIPProcessor,
-    AltCLIPTextConfig,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPTokenizer,
-    PreTrainedTokenizerBase,
-    XLMRobertaTokenizer,
-)
+from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase, XLMRobertaTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.emoji.architectures import (
+    new_scheduler,
+    new_scorer,
+    new_student,
+    new_teacher,
+    new_unet,
+    new_vae,
+)
 from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
 from altdiffusion_clip.emoji.judge import Judge, blurred
-from altdiffusion_clip.emoji.renders import RESOLUTION
-from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH, cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
+from altdiffusion_clip.emoji.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.emoji.world import (
     CaptionBank,
     Pictures,
@@ -44,7 +41,7 @@ from altdiffusion_clip.emoji.world import (
 )
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align
 from altdiffusion_clip.training.clip import ImageTextBatch, train_clip
 from altdiffusion_clip.training.contrastive import TextImageBatch, train_contrastive
@@ -53,20 +50,6 @@ from altdiffusion_clip.training.loop import LoopConfig, optimise
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
-
-
-def new_vae() -> AutoencoderKL:
-    """An autoencoder of 0.7M parameters: 64x64 pixels to 16x16 latents of four channels."""
-    return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=RESOLUTION,
-        mid_block_add_attention=False,
-    )
 
 
 def vae_stage(pictures: Pictures, folder: Path) -> None:
@@ -106,30 +89,6 @@ def tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
     return tokenize
 
 
-def new_teacher(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An English CLIP of 2.6M parameters for 64x64 pictures."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 192,
-        "intermediate_size": 768,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 6,
-        "max_position_embeddings": MAX_LENGTH,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "image_size": RESOLUTION,
-        "patch_size": 8,
-    }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
-
-
 def teacher_stage(pictures: Pictures, folder: Path) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
     tokenizer = train_clip_tokenizer(all_captions(["en"]))
@@ -150,21 +109,6 @@ def teacher_stage(pictures: Pictures, folder: Path) -> None:
     tokenizer.save_pretrained(folder / "teacher")
 
 
-def new_student(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesModelWithTransformation:
-    """An XLM-R of 2.6M parameters in the shape of AltDiffusion-m9's text encoder."""
-    return RobertaSeriesModelWithTransformation(
-        RobertaSeriesConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            intermediate_size=768,
-            max_position_embeddings=MAX_LENGTH + 3,
-            project_dim=192,
-        )
-    )
-
-
 def distill_stage(folder: Path) -> None:
     """Stage 1: the student in nine languages learns the teacher's English."""
     tokenizer = train_xlmr_tokenizer([*all_captions(LANGUAGES), *cldr_names(LANGUAGES)], folder / "tokenizer")
@@ -178,7 +122,8 @@ def distill_stage(folder: Path) -> None:
     def batch(generator: torch.Generator) -> ParallelBatch:
         concept, colour = bank.draw_meanings(512, generator)
         language = torch.randint(len(LANGUAGES), concept.shape, generator=generator)
-        rows = bank.similar_lengths(bank.draw(concept, colour, language, generator), 128, generator)
+        rows = bank.draw(concept, colour, language, generator)
+        rows = rows[bank.similar_lengths(rows, 128, generator)]
         return ParallelBatch(*bank.batch(rows), embeds[target[rows]])
 
     torch.manual_seed(0)
@@ -190,7 +135,8 @@ def contrastive_stage(pictures: Pictures, folder: Path) -> None:
     """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
     tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
     bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
-    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), folder)
+    student = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled")
+    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), student, tokenizer)
     with torch.inference_mode():
         positions = torch.arange(len(pictures)).split(256)
         features = torch.cat([scorer.get_image_features(clip_pixels(pictures, p)) for p in positions])
@@ -201,9 +147,7 @@ def contrastive_stage(pictures: Pictures, folder: Path) -> None:
         said = drop_colours(pictures.colour[positions], 0.3, generator)
         language = torch.randint(len(LANGUAGES), said.shape, generator=generator)
         rows = bank.draw(pictures.concept[positions], said, language, generator)
-        keep = bank.mask[rows].sum(1).argsort()
-        start = int(torch.randint(len(rows) - 128 + 1, (), generator=generator))
-        keep = keep[start : start + 128]
+        keep = bank.similar_lengths(rows, 128, generator)
         positions, said, rows = positions[keep], said[keep], rows[keep]
         concept, colour = pictures.concept[positions], pictures.colour[positions]
         return TextImageBatch(*bank.batch(rows), features[positions], same_meaning(concept, said, concept, colour))
@@ -212,56 +156,6 @@ def contrastive_stage(pictures: Pictures, folder: Path) -> None:
     scorer = train_contrastive(scorer, batch, config, folder / "scorer.pt")
     scorer.save_pretrained(folder / "scorer")
     scorer.text_model.save_pretrained(folder / "text_encoder")
-
-
-def new_scorer(teacher: CLIPModel, folder: Path) -> AltCLIPScorer:
-    """The distilled student under the teacher's vision half and projections."""
-    student = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled")
-    text = {key: value for key, value in student.config.to_dict().items() if key in AltCLIPTextConfig().to_dict()}
-    vision = teacher.config.vision_config.to_dict()
-    for values in (text, vision):
-        values.pop("model_type")
-    config = AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=teacher.config.projection_dim)
-    scorer = AltCLIPScorer(config)
-    scorer.text_model.load_state_dict(student.state_dict())
-    scorer.vision_model.load_state_dict(teacher.vision_model.state_dict())
-    scorer.visual_projection.load_state_dict(teacher.visual_projection.state_dict())
-    scorer.text_projection.load_state_dict(teacher.text_projection.state_dict())
-    scorer.logit_scale.data.copy_(teacher.logit_scale.data)
-    side = {"height": RESOLUTION, "width": RESOLUTION}
-    scorer.processor = AltCLIPProcessor(
-        CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side),
-        XLMRobertaTokenizer.from_pretrained(folder / "tokenizer"),
-    )
-    return scorer.eval()
-
-
-def new_unet() -> UNet2DConditionModel:
-    """A UNet of 7M parameters on 16x16 latents."""
-    return UNet2DConditionModel(
-        sample_size=RESOLUTION // 4,
-        block_out_channels=(32, 96, 160),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=192,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-
-
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, ending in pure noise so that plain backgrounds come out right."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
 
 
 @torch.inference_mode()
@@ -287,7 +181,7 @@ def align_stage(pictures: Pictures, folder: Path) -> None:
     def batch(generator: torch.Generator) -> LatentBatch:
         positions = pictures.draw(16, generator)
         said = drop_colours(pictures.colour[positions], 0.15, generator)
-        # English twice as often as each other language, as in AltDiffusion's data.
+        # English twice as often as each other language.
         language = (torch.randint(len(LANGUAGES) + 1, said.shape, generator=generator) - 1).clamp(min=0)
         rows = bank.draw(pictures.concept[positions], said, language, generator)
         rows = torch.where(torch.rand(rows.shape, generator=generator) < 0.1, empty, rows)
@@ -309,6 +203,7 @@ def judge_stage(pictures: Pictures, folder: Path) -> None:
         pixels = torch.roll(pictures.signed(positions), shift, (2, 3))
         return F.cross_entropy(judge(blurred(pixels, generator)), pictures.concept[positions])
 
+    write_held_out()
     torch.manual_seed(0)
     judge = Judge()
     optimise(judge, loss_at, LoopConfig(steps=2500, learning_rate=2e-3), folder / "judge.pt", "judge")

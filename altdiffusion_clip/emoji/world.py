@@ -125,8 +125,12 @@ class CaptionBank:
         return drawn[:, 0], drop_colours(drawn[:, 1], 0.25, generator)
 
     def similar_lengths(self, rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Keeps `count` of some rows that are of nearly the same length, so that little of a batch is padding."""
-        by_length = rows[self.mask[rows].sum(1).argsort()]
+        """Chooses `count` of some rows that are of nearly one length, so that little of a batch is padding.
+
+        Returns:
+            Places in `rows`, int64 (count,).
+        """
+        by_length = self.mask[rows].sum(1).argsort()
         start = int(torch.randint(len(rows) - count + 1, (), generator=generator))
         return by_length[start : start + count]
 

@@ -104,7 +104,7 @@ def test_the_caption_bank_pairs_each_sentence_with_its_english() -> None:
     rows = bank.draw(concept, colour, torch.ones_like(concept), generator)
     for row, index in zip(rows.tolist(), concept.tolist(), strict=True):
         assert concepts()[index].names["zh"] in bank.texts[row]
-    ids, mask = bank.batch(bank.similar_lengths(rows, 16, generator))
+    ids, mask = bank.batch(rows[bank.similar_lengths(rows, 16, generator)])
     assert ids.shape == mask.shape
     assert mask.sum(1).max() == mask.shape[1]
 
