@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 SETTINGS_KEY = "altdiffusion"
 """Name of the PNG text chunk that holds what is needed to draw the picture again."""
 
+GUIDANCE_SCALE = 7.5
+"""diffusers' default for Stable Diffusion."""
+
+EMOJI_GUIDANCE_SCALE = 3.0
+"""Where emoji-m9's pictures are recognised most often."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -47,7 +53,7 @@ class Settings:
     model: str
     negative_prompt: str = ""
     num_inference_steps: int = 25
-    guidance_scale: float = 5.0
+    guidance_scale: float = GUIDANCE_SCALE
     height: int | None = None
     width: int | None = None
     device: str = "cpu"

@@ -34,7 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
     parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
     parser.add_argument("--steps", type=int, default=25, help="of the scheduler (default: 25)")
-    parser.add_argument("--guidance-scale", type=float, default=5.0, help="how closely to follow (default: 5)")
+    parser.add_argument("--guidance-scale", type=float, help="how closely to follow (default: 7.5; emoji-m9: 3)")
     parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures drawn at a time (default: 1)")
@@ -49,40 +49,11 @@ def run(options: argparse.Namespace) -> bool:
     prompts = _prompts(options)
     prepare_output()
 
-    from altdiffusion_clip.drawing import Gallery, Settings, settings_of
-
-    if options.from_png:
-        again = settings_of(options.from_png)
-        jobs = [again]
-        options.model, options.device, options.dtype = again.model, again.device, again.dtype
-        if options.dtype not in DTYPES:
-            raise UserError(f"the settings in {options.from_png} are damaged (dtype {options.dtype!r})")
-        wanted: set[int] | None = {again.seed}
-    else:
-        device = str(device_of(options.device))
-        seeds = range(options.seed, options.seed + options.num_images)
-        wanted = None
-        jobs = [
-            Settings(
-                prompt=prompt,
-                seed=options.seed,
-                batch_seeds=tuple(seeds[start : start + options.batch_size]),
-                model=options.model,
-                negative_prompt=options.negative_prompt,
-                num_inference_steps=options.steps,
-                guidance_scale=options.guidance_scale,
-                height=options.height,
-                width=options.width,
-                device=device,
-                dtype=options.dtype,
-            )
-            for prompt in prompts
-            for start in range(0, options.num_images, options.batch_size)
-        ]
-
     from altdiffusion_clip.commands.loading import load_pipeline
+    from altdiffusion_clip.drawing import Gallery
     from altdiffusion_clip.prompts import warn_of_cuts
 
+    jobs, wanted = _again(options) if options.from_png else (_jobs(options, prompts), None)
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
     warn_of_cuts(pipeline.tokenizer, list(dict.fromkeys([*(job.prompt for job in jobs), jobs[0].negative_prompt])))
@@ -95,6 +66,43 @@ def run(options: argparse.Namespace) -> bool:
     for message in failed:
         print(f"failed {message}", file=sys.stderr)
     return not failed
+
+
+def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
+    """The batches that draw all prompts with all seeds."""
+    from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, GUIDANCE_SCALE, Settings
+
+    usual = EMOJI_GUIDANCE_SCALE if options.model == EMOJI_M9 else GUIDANCE_SCALE
+    seeds = range(options.seed, options.seed + options.num_images)
+    return [
+        Settings(
+            prompt=prompt,
+            seed=batch[0],
+            batch_seeds=tuple(batch),
+            model=options.model,
+            negative_prompt=options.negative_prompt,
+            num_inference_steps=options.steps,
+            guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
+            height=options.height,
+            width=options.width,
+            device=str(device_of(options.device)),
+            dtype=options.dtype,
+        )
+        for prompt in prompts
+        for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))
+    ]
+
+
+def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
+    """The batch that a picture was drawn in, and the one seed of it that is wanted."""
+    from altdiffusion_clip.drawing import settings_of
+
+    settings = settings_of(options.from_png)
+    if settings.dtype not in DTYPES:
+        raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
+    options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
+    options.height, options.width = settings.height, settings.width
+    return [settings], {settings.seed}
 
 
 def _check(options: argparse.Namespace) -> None:

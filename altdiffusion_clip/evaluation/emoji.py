@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-from altdiffusion_clip.drawing import Settings, draw_batch
+from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, Settings, draw_batch
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept, colours, concepts, is_held_out
 from altdiffusion_clip.emoji.held_out import PER_PAIR, HeldOutPicture, held_out_pictures
@@ -101,6 +101,8 @@ class DrawingResult:
 
     Attributes:
         language: of the prompts.
+        steps: of the scheduler.
+        guidance_scale: 1 is none.
         prompts: how many.
         top1: the first picture of each prompt is recognised by the judge.
         one_of_n: mean over all n pictures of each prompt, which is one of n at random.
@@ -110,6 +112,8 @@ class DrawingResult:
     """
 
     language: str
+    steps: int
+    guidance_scale: float
     prompts: int
     top1: float
     one_of_n: float
@@ -125,7 +129,7 @@ def evaluate_drawing(
     count: int = 100,
     n: int = 8,
     steps: int = 25,
-    guidance_scale: float = 5.0,
+    guidance_scale: float = EMOJI_GUIDANCE_SCALE,
 ) -> DrawingResult:
     """Draws unseen prompts and has the judge, which never saw a drawn picture, say what they show."""
     judge = Judge.load()
@@ -144,6 +148,8 @@ def evaluate_drawing(
         background += background_of(images[0]) == colour
     return DrawingResult(
         language,
+        steps,
+        guidance_scale,
         count,
         top1=100 * first / count,
         one_of_n=100 * every / (count * n),
