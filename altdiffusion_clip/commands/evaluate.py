@@ -4,7 +4,6 @@ import argparse
 import json
 from typing import Any
 
-
 HASTY = {"steps": 3, "guidance_scale": 1.0}
 """Settings that leave much to be desired, so that choosing the best of eight has something to choose from."""
 

@@ -23,7 +23,7 @@ def load_pipeline(model: str, device: "torch.device", dtype: "torch.dtype") -> "
 
     _check_folder(model, "model_index.json")
     try:
-        pipeline = AltDiffusionPipeline.from_pretrained(model, torch_dtype=dtype)
+        pipeline = AltDiffusionPipeline.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"cannot load {model}: {_one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
