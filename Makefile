@@ -8,7 +8,7 @@ N ?= 8
 OUTPUT ?= altdiffusion-output
 READY := $(VENV)/.ready
 
-.PHONY: help setup generate rerank test lint format evaluate emoji-m9 clean
+.PHONY: help setup generate test lint format evaluate emoji-m9 clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14

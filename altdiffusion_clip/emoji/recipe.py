@@ -52,7 +52,7 @@ from altdiffusion_clip.training.vae import psnr, train_vae
 logger = logging.getLogger(__name__)
 
 
-def vae_stage(pictures: Pictures, folder: Path) -> None:
+def vae_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
     """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
 
     def crops(generator: torch.Generator) -> torch.Tensor:
@@ -64,7 +64,7 @@ def vae_stage(pictures: Pictures, folder: Path) -> None:
         return pictures.signed(pictures.draw(8, generator))
 
     torch.manual_seed(0)
-    vae = new_vae()
+    vae = new_vae().to(device)
     config = LoopConfig(steps=4000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7, weight_decay=0.0)
     train_vae(vae, crops, config, folder / "vae-crops.pt")
     config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=50, weight_decay=0.0, ema_decay=0.995)
@@ -89,7 +89,7 @@ def tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
     return tokenize
 
 
-def teacher_stage(pictures: Pictures, folder: Path) -> None:
+def teacher_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
     tokenizer = train_clip_tokenizer(all_captions(["en"]))
     bank = CaptionBank(["en"], tokenize_with(tokenizer))
@@ -104,18 +104,18 @@ def teacher_stage(pictures: Pictures, folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.05)
-    teacher = train_clip(new_teacher(tokenizer), batch, config, folder / "teacher.pt")
+    teacher = train_clip(new_teacher(tokenizer).to(device), batch, config, folder / "teacher.pt")
     teacher.save_pretrained(folder / "teacher")
     tokenizer.save_pretrained(folder / "teacher")
 
 
-def distill_stage(folder: Path) -> None:
+def distill_stage(folder: Path, device: torch.device) -> None:
     """Stage 1: the student in nine languages learns the teacher's English."""
     tokenizer = train_xlmr_tokenizer([*all_captions(LANGUAGES), *cldr_names(LANGUAGES)], folder / "tokenizer")
     bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
     teacher = CLIPModel.from_pretrained(folder / "teacher")
     sentences = sorted(set(bank.english))
-    embeds = teacher_embeds(teacher.text_model, CLIPTokenizer.from_pretrained(folder / "teacher"), sentences)
+    embeds = teacher_embeds(teacher.text_model.to(device), CLIPTokenizer.from_pretrained(folder / "teacher"), sentences)
     place = {sentence: i for i, sentence in enumerate(sentences)}
     target = torch.tensor([place[sentence] for sentence in bank.english])
 
@@ -128,19 +128,23 @@ def distill_stage(folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LoopConfig(steps=3000, learning_rate=5e-4, warmup_steps=300)
-    train_distill(new_student(tokenizer), batch, config, folder / "distilled.pt").save_pretrained(folder / "distilled")
+    student = train_distill(new_student(tokenizer).to(device), batch, config, folder / "distilled.pt")
+    student.save_pretrained(folder / "distilled")
 
 
-def contrastive_stage(pictures: Pictures, folder: Path) -> None:
+def contrastive_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
     """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
     tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
     bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
     student = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled")
-    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), student, tokenizer)
-    with torch.inference_mode():
-        positions = torch.arange(len(pictures)).split(256)
-        features = torch.cat([scorer.get_image_features(clip_pixels(pictures, p)) for p in positions])
-    features = features.clone()
+    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), student, tokenizer).to(device)
+    with torch.no_grad():
+        features = torch.cat(
+            [
+                scorer.get_image_features(clip_pixels(pictures, positions).to(device)).cpu()
+                for positions in torch.arange(len(pictures)).split(256)
+            ]
+        )
 
     def batch(generator: torch.Generator) -> TextImageBatch:
         positions = pictures.draw(512, generator)
@@ -158,25 +162,25 @@ def contrastive_stage(pictures: Pictures, folder: Path) -> None:
     scorer.text_model.save_pretrained(folder / "text_encoder")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def latents_of(pictures: Pictures, vae: AutoencoderKL) -> Tensor:
     """All pictures as scaled latents, float (N, 4, 16, 16)."""
     rows = [
-        vae.encode(pictures.signed(positions)).latent_dist.mode()
+        vae.encode(pictures.signed(positions).to(vae.device)).latent_dist.mode().cpu()
         for positions in tqdm(torch.arange(len(pictures)).split(64), desc="latents", mininterval=5.0)
     ]
-    return torch.cat(rows).clone() * vae.config.scaling_factor
+    return torch.cat(rows) * vae.config.scaling_factor
 
 
-def align_stage(pictures: Pictures, folder: Path) -> None:
+def align_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
     """The UNet, on the frozen student's conditioning in all nine languages."""
     tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
     bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
     bank.ids, bank.mask = tokenize_with(tokenizer)([*bank.texts, ""])
-    text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder").eval()
+    text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder").to(device).eval()
     states = encode_states(text_encoder, bank.ids, bank.mask)
     empty = len(bank.texts)
-    latents = latents_of(pictures, AutoencoderKL.from_pretrained(folder / "vae"))
+    latents = latents_of(pictures, AutoencoderKL.from_pretrained(folder / "vae").to(device))
 
     def batch(generator: torch.Generator) -> LatentBatch:
         positions = pictures.draw(16, generator)
@@ -189,25 +193,25 @@ def align_stage(pictures: Pictures, folder: Path) -> None:
 
     torch.manual_seed(0)
     config = LoopConfig(steps=10000, learning_rate=6e-4, warmup_steps=200, decay_from=0.6, ema_decay=0.999)
-    unet = train_align(new_unet(), new_scheduler(), batch, config, folder / "unet.pt")
+    unet = train_align(new_unet().to(device), new_scheduler(), batch, config, folder / "unet.pt")
     unet.save_pretrained(folder / "unet")
     new_scheduler().save_pretrained(folder / "scheduler")
 
 
-def judge_stage(pictures: Pictures, folder: Path) -> None:
+def judge_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
     """The classifier that judges drawn pictures; it sees renders only."""
 
     def loss_at(generator: torch.Generator) -> Tensor:
         positions = pictures.draw(64, generator)
         shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        pixels = torch.roll(pictures.signed(positions), shift, (2, 3))
-        return F.cross_entropy(judge(blurred(pixels, generator)), pictures.concept[positions])
+        pixels = blurred(torch.roll(pictures.signed(positions), shift, (2, 3)), generator)
+        return F.cross_entropy(judge(pixels.to(device)), pictures.concept[positions].to(device))
 
     write_held_out()
     torch.manual_seed(0)
-    judge = Judge()
+    judge = Judge().to(device)
     optimise(judge, loss_at, LoopConfig(steps=2500, learning_rate=2e-3), folder / "judge.pt", "judge")
-    judge.save()
+    judge.cpu().save()
     held_out = held_out_pictures()
     guesses = judge.concepts_of([Image.open(picture.path) for picture in held_out])
     right = sum(guess == picture.concept for guess, picture in zip(guesses, held_out, strict=True))
@@ -246,6 +250,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/emoji-m9"), help="checkpoints of the stages")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
+    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     work: Path = arguments.work
@@ -254,11 +259,11 @@ def main() -> None:
     pictures = training_pictures() if needs_pictures else None
     for stage in arguments.stage:
         if stage == "distill":
-            distill_stage(work)
+            distill_stage(work, arguments.device)
         elif stage == "assemble":
             assemble(work, arguments.output)
         elif pictures is not None:
-            _PICTURE_STAGES[stage](pictures, work)
+            _PICTURE_STAGES[stage](pictures, work, arguments.device)
 
 
 _PICTURE_STAGES = {

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
+from torch.nn import functional as F
 
 from altdiffusion_clip.prompts import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
 
 SNR_GAMMA = 5.0
 
@@ -49,7 +50,7 @@ class TextStates:
         return self.states[rows, :columns].float(), mask
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode_states(
     text_encoder: RobertaSeriesModelWithTransformation, input_ids: Tensor, attention_mask: Tensor
 ) -> TextStates:
@@ -60,14 +61,14 @@ def encode_states(
         input_ids: int64 (prompts, length), padded on the right, shorter than 77 tokens.
         attention_mask: int64 (prompts, length).
     """
-    pad = text_encoder.config.pad_token_id
-    ids = torch.nn.functional.pad(input_ids, (0, 1), value=pad)
-    mask = torch.nn.functional.pad(attention_mask, (0, 1), value=0)
+    device = device_of(text_encoder)
+    ids = F.pad(input_ids, (0, 1), value=text_encoder.config.pad_token_id)
+    mask = F.pad(attention_mask, (0, 1), value=0)
     rows = [
-        text_encoder(ids[start : start + 256], attention_mask=mask[start : start + 256]).projection_state.half()
-        for start in range(0, len(ids), 256)
+        text_encoder(some_ids.to(device), attention_mask=some_mask.to(device)).projection_state.half().cpu()
+        for some_ids, some_mask in zip(ids.split(256), mask.split(256), strict=True)
     ]
-    return TextStates(torch.cat(rows).clone(), attention_mask.sum(1))
+    return TextStates(torch.cat(rows), attention_mask.sum(1))
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,15 @@ def train_align(
     """
     if scheduler.config.prediction_type != "v_prediction":
         raise ValueError(f"the scheduler predicts {scheduler.config.prediction_type}; this stage trains v_prediction")
-    signal = scheduler.alphas_cumprod
+    signal = scheduler.alphas_cumprod.to(device_of(unet))
 
     def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = batch(generator)
-        noise = torch.randn(drawn.latents.shape, generator=generator)
+        drawn = to_device(batch(generator), device_of(unet))
+        noise = torch.randn(drawn.latents.shape, generator=generator).to(drawn.latents.device)
         # One timestep from each of `batch` equal slices: the same distribution with less noise in the loss.
         count = len(drawn.latents)
         uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        timesteps = (uniform * len(signal)).long()[torch.randperm(count, generator=generator)]
+        timesteps = (uniform * len(signal)).long()[torch.randperm(count, generator=generator)].to(noise.device)
         noisy = scheduler.add_noise(drawn.latents, noise, timesteps)
         target = scheduler.get_velocity(drawn.latents, noise, timesteps)
         prediction = unet(noisy, timesteps, drawn.states, encoder_attention_mask=drawn.mask).sample

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel
 
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
 from altdiffusion_clip.training.losses import info_nce
 
 
@@ -42,7 +42,7 @@ def train_clip(
     """
 
     def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = batch(generator)
+        drawn = to_device(batch(generator), device_of(clip))
         outputs = clip(drawn.input_ids, drawn.pixel_values, drawn.attention_mask)
         return info_nce(outputs.text_embeds, outputs.image_embeds, clip.logit_scale, drawn.positives)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
 from altdiffusion_clip.training.losses import info_nce
 
 
@@ -48,7 +48,7 @@ def train_contrastive(
         part.requires_grad_(False)
 
     def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = batch(generator)
+        drawn = to_device(batch(generator), device_of(scorer))
         features = scorer.get_text_features(drawn.input_ids, drawn.attention_mask)
         return info_nce(features, drawn.image_features, scorer.logit_scale, drawn.positives)
 

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from altdiffusion_clip.prompts import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ParallelBatch:
     teacher_embeds: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def teacher_embeds(
     teacher: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], batch_size: int = 256
 ) -> Tensor:
@@ -42,9 +42,9 @@ def teacher_embeds(
     """
     rows = []
     for start in range(0, len(sentences), batch_size):
-        ids, mask = tokenize(tokenizer, sentences[start : start + batch_size])
-        rows.append(teacher(ids, attention_mask=mask).pooler_output)
-    return torch.cat(rows).clone()
+        ids, mask = (t.to(device_of(teacher)) for t in tokenize(tokenizer, sentences[start : start + batch_size]))
+        rows.append(teacher(ids, attention_mask=mask).pooler_output.cpu())
+    return torch.cat(rows)
 
 
 def train_distill(
@@ -63,7 +63,7 @@ def train_distill(
     """
 
     def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = batch(generator)
+        drawn = to_device(batch(generator), device_of(student))
         pooled = student(drawn.input_ids, attention_mask=drawn.attention_mask).pooler_output
         return F.mse_loss(pooled, drawn.teacher_embeds)
 

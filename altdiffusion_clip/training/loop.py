@@ -5,6 +5,7 @@ so a run that was killed and resumed sees the same batches in the same order as 
 """
 
 import copy
+import dataclasses
 import logging
 import math
 import pickle
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,12 @@ from tqdm import tqdm
 
 from altdiffusion_clip.files import atomic_path
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 logger = logging.getLogger(__name__)
 Module = TypeVar("Module", bound=nn.Module)
+Batch = TypeVar("Batch", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,18 @@ class LoopConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's first parameter."""
+    return next(module.parameters()).device
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A dataclass of tensors, its tensors moved. Batches are drawn on the CPU, the same ones for any device."""
+    return dataclasses.replace(
+        batch, **{field.name: getattr(batch, field.name).to(device) for field in dataclasses.fields(batch)}
+    )
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A CPU generator that depends on the seed and the step only."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -77,8 +94,8 @@ def optimise(
 
     Args:
         module: trained in place.
-        loss_at: draws a batch from the generator it is given and returns the loss, a scalar. Losses that
-            are not finite are skipped and counted; 20 in a row end the run.
+        loss_at: draws a batch from the generator it is given and returns the loss, a scalar. Steps whose
+            loss or gradient is not finite are skipped and logged; 20 in a row end the run.
         config: how long and how fast.
         checkpoint: file for weights, optimiser, average and step; replaced atomically.
         description: label of the progress bar on stderr.
@@ -87,7 +104,7 @@ def optimise(
         The averaged module (a copy) if `config.ema_decay` > 0, else the module itself.
 
     Raises:
-        FloatingPointError: the loss was not finite 20 times in a row.
+        FloatingPointError: 20 steps in a row were not finite.
         ValueError: the checkpoint cannot be read or belongs to another module.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -113,20 +130,20 @@ def optimise(
         torch.manual_seed(config.seed * 1_000_003 + step)
         loss = loss_at(step_generator(config.seed, step))
         step += 1
-        if torch.isfinite(loss):
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
+        if torch.isfinite(loss) and torch.isfinite(norm):
             bad = 0
-            loss.backward()
-            nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 _update_average(average, module, min(config.ema_decay, (1 + step) / (10 + step)))
             recent = loss.item() if math.isnan(recent) else 0.98 * recent + 0.02 * loss.item()
         else:
             bad += 1
-            logger.warning("%s: step %d: the loss is not finite, step skipped", description, step)
+            logger.warning("%s: step %d: the loss or its gradient is not finite, step skipped", description, step)
             if bad == 20:
-                raise FloatingPointError(f"{description}: 20 losses in a row are not finite; try a lower learning rate")
+                raise FloatingPointError(f"{description}: 20 steps in a row are not finite; try a lower learning rate")
+        optimizer.zero_grad(set_to_none=True)
         progress.update()
         if step % 50 == 0:
             progress.set_postfix(loss=f"{recent:.4f}")

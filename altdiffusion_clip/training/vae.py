@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise
 
 KL_WEIGHT = 1e-6
 
@@ -34,16 +34,16 @@ def train_vae(
     """
 
     def loss_at(generator: torch.Generator) -> Tensor:
-        pixels = sample(generator)
+        pixels = sample(generator).to(device_of(vae))
         posterior = vae.encode(pixels).latent_dist
-        latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels.device)
+        latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
 
     trained = optimise(vae, loss_at, config, checkpoint, "VAE")
     with torch.no_grad():
-        latents = torch.cat(
-            [trained.encode(sample(torch.Generator().manual_seed(i))).latent_dist.mode() for i in range(32)]
-        )
+        pictures = torch.cat([sample(torch.Generator().manual_seed(i)) for i in range(32)])
+        latents = trained.encode(pictures.to(device_of(vae))).latent_dist.mode()
     trained.register_to_config(scaling_factor=1 / latents.std().item())
     return trained
 
@@ -51,5 +51,6 @@ def train_vae(
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
     """Peak signal-to-noise ratio of the reconstruction of pictures in [-1, 1], in dB."""
+    pixels = pixels.to(device_of(vae))
     reconstruction = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
     return float(10 * torch.log10(4 / (reconstruction - pixels).square().mean()))
