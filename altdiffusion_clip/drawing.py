@@ -1,22 +1,18 @@
-"""Drawing many pictures, keeping each as soon as it is done, and scoring it on the way."""
+"""Drawing pictures from settings that can be kept with them."""
 
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import atomic_path, write_text
-from altdiffusion_clip.gallery import write_contact_sheet, write_index
 
 if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-    from altdiffusion_clip.scoring import AltCLIPScorer
 
 SETTINGS_KEY = "altdiffusion"
 """Name of the PNG text chunk that holds what is needed to draw the picture again."""
@@ -99,88 +95,3 @@ def settings_of(path: Path) -> Settings:
         return Settings(**{**values, "batch_seeds": tuple(values["batch_seeds"])})
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"the settings in {path} are damaged ({error})") from error
-
-
-class Gallery:
-    """A folder of drawn pictures with `results.jsonl`, `contact-sheet.png` and `index.html`.
-
-    Every file is complete at every moment: a picture is written when it is drawn, and the list right after
-    it. Pictures of earlier runs in the same folder stay, and numbering goes on from them.
-
-    Args:
-        folder: made if it is not there.
-        scorer: scores the pictures, if given.
-    """
-
-    def __init__(self, folder: Path, scorer: "AltCLIPScorer | None" = None) -> None:
-        self.folder = folder
-        self.scorer = scorer
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}") from error
-        self._results = folder / "results.jsonl"
-        self._earlier = self._read()
-        self.rows: list[dict[str, Any]] = []
-        numbers = [int(found[1]) for p in folder.glob("*.png") if (found := re.match(r"(\d+)-seed", p.name))]
-        self._next = max(numbers, default=-1) + 1
-
-    def add(self, image: Image.Image, settings: Settings) -> dict[str, Any]:
-        """Writes a picture and its row, and ranks it among those of the same prompt in this run."""
-        name = f"{self._next:03d}-seed{settings.seed}.png"
-        self._next += 1
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt(SETTINGS_KEY, json.dumps(asdict(settings), ensure_ascii=False))
-        with atomic_path(self.folder / name) as path:
-            image.save(path, pnginfo=info)
-        row = {
-            "prompt": settings.prompt,
-            "seed": settings.seed,
-            "file": name,
-            "score": None,
-            "rank": None,
-            "model": settings.model,
-            "settings": asdict(settings),
-        }
-        if self.scorer is not None:
-            cosine = float(self.scorer.score(settings.prompt, image).cosine)
-            row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
-        self.rows.append(row)
-        self._rank(settings.prompt)
-        self._write()
-        return row
-
-    def finish(self) -> None:
-        """Writes the contact sheet and the page, best first."""
-        rows = [*self._earlier, *self.rows]
-        rows = [row for row in rows if (self.folder / row["file"]).is_file()]
-        if not rows:
-            return
-        groups = list(dict.fromkeys(row["prompt"] for row in rows))
-        ordered = sorted(rows, key=lambda row: (groups.index(row["prompt"]), row["rank"] or 0))
-        labels = [
-            f"seed {row['seed']}" if row["score"] is None else f"{row['rank']}  cosine {row['score']['cosine']:.3f}"
-            for row in ordered
-        ]
-        pictures = [(self.folder / row["file"], label) for row, label in zip(ordered, labels, strict=True)]
-        write_contact_sheet(self.folder / "contact-sheet.png", pictures)
-        write_index(self.folder / "index.html", ordered)
-
-    def _rank(self, prompt: str) -> None:
-        group = [row for row in self.rows if row["prompt"] == prompt and row["score"] is not None]
-        for rank, row in enumerate(sorted(group, key=lambda row: -row["score"]["cosine"]), start=1):
-            row["rank"] = rank
-
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._results.is_file():
-            return []
-        try:
-            rows = [json.loads(line) for line in self._results.read_text(encoding="utf-8").splitlines()]
-            assert all(row.keys() >= {"prompt", "seed", "file", "score", "rank", "model"} for row in rows)
-        except (ValueError, AttributeError, AssertionError) as error:
-            raise UserError(f"{self._results} is not a list of results; choose another --output folder") from error
-        return rows
-
-    def _write(self) -> None:
-        rows = [*self._earlier, *self.rows]
-        write_text(self._results, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

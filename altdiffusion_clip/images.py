@@ -112,14 +112,23 @@ def name_of(source: ImageSource, place: int) -> str:
 
 
 def find_images(paths: list[Path]) -> list[Path]:
-    """The files named, and those below the folders named whose suffix is a picture's, sorted in each folder."""
+    """The files named, and the pictures below the folders named, sorted in each folder.
+
+    Below a folder, hidden files are left out, and so is the contact sheet that `generate` makes of the others.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found += sorted(p for p in path.rglob("*") if _is_picture_name(p) and p.is_file())
         else:
             found.append(path)
     return found
+
+
+def _is_picture_name(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+        return False
+    return path.name != "contact-sheet.png" or not path.with_name("results.jsonl").is_file()
 
 
 def _from_array(array: np.ndarray, is_uint8: bool) -> Image.Image:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AltCLIPConfig, AltCLIPProcessor, AltCLIPTextConfig, AltCLIPVisionModel, PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.models.altclip.modeling_altclip import AltCLIPOutput
 
 from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
@@ -229,14 +230,19 @@ class AltCLIPScorer(PreTrainedModel):
         outputs = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         return self.visual_projection(outputs.pooler_output)
 
-    def forward(
-        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Logits of all pairs, logit_scale · cosine: (images, texts) and its transpose."""
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> AltCLIPOutput:
+        """Logits of all pairs, logit_scale · cosine, as transformers' AltCLIPModel gives them.
+
+        Returns:
+            `logits_per_image` (images, texts), its transpose `logits_per_text`, and the unit vectors
+            `text_embeds` and `image_embeds`.
+        """
         text = F.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
         image = F.normalize(self.get_image_features(pixel_values), dim=-1)
         per_image = self.logit_scale.exp() * image @ text.T
-        return per_image, per_image.T
+        return AltCLIPOutput(
+            logits_per_image=per_image, logits_per_text=per_image.T, text_embeds=text, image_embeds=image
+        )
 
     @torch.inference_mode()
     def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
@@ -361,10 +367,10 @@ def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
 def _check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
     """Compares the body with the tower that the head was trained with, in the body's dtype."""
     for name, ours in body.state_dict().items():
+        if name.startswith("transformation_pre."):
+            continue  # m18's second projection, which no head carries
         theirs = tensors.get(f"text_model.{name}")
-        if theirs is None:
-            continue  # m18's second projection, or pre_LN
-        if theirs.shape == ours.shape and torch.equal(theirs.to(ours.dtype), ours.cpu()):
+        if theirs is not None and theirs.shape == ours.shape and torch.equal(theirs.to(ours.dtype), ours.cpu()):
             continue
         message = f"this head was trained with another text encoder: {name} differs"
         if not allow:

@@ -126,3 +126,11 @@ def test_folders_are_searched_for_pictures(red: Image.Image, tmp_path: Path) -> 
     named = tmp_path / "notes.txt"
     found = find_images([tmp_path, named])
     assert [path.name for path in found] == ["a.JPG", "b.png", "c.webp", "notes.txt"]
+
+
+def test_a_folder_of_drawn_pictures_without_its_contact_sheet(red: Image.Image, tmp_path: Path) -> None:
+    for name in ("contact-sheet.png", "000-seed0.png", ".001-seed1-half.png"):
+        (tmp_path / name).touch()
+    assert len(find_images([tmp_path])) == 2, "a contact sheet of somebody else's is a picture"
+    (tmp_path / "results.jsonl").touch()
+    assert [path.name for path in find_images([tmp_path])] == ["000-seed0.png"]

@@ -104,6 +104,13 @@ class TestSharedBody:
             AltCLIPScorer.from_pipeline(pipe, published / "alt-clip-m2-tiny", allow_other_tower=True)
         assert "word_embeddings.weight differs" in caplog.text
 
+    def test_a_tower_with_fewer_layers_is_refused(self, published: Path) -> None:
+        pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
+        layers = pipe.text_encoder.roberta.encoder.layer
+        layers.append(layers[-1])
+        with pytest.raises(ValueError, match=r"layer\.5\.attention.* differs"):
+            AltCLIPScorer.from_pipeline(pipe, published / "alt-clip-m9-tiny")
+
     def test_another_encoder_class_is_refused(self, published: Path) -> None:
         pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
         pipe.text_encoder = torch.nn.Linear(1, 1)

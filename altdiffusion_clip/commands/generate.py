@@ -11,8 +11,9 @@ from altdiffusion_clip.commands.options import DTYPES, add_model_options, device
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
-    from altdiffusion_clip.drawing import Gallery, Settings
+    from altdiffusion_clip.drawing import Settings
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+    from altdiffusion_clip.results import ResultsFolder
     from altdiffusion_clip.scoring import AltCLIPScorer
 
 
@@ -46,23 +47,23 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> bool:
     """Draws, ranks, writes. Returns whether all pictures were drawn."""
     _check(options)
-    prompts = _prompts(options)
+    prompts, empty = _prompts(options)
     prepare_output()
 
     from altdiffusion_clip.commands.loading import load_pipeline
-    from altdiffusion_clip.drawing import Gallery
     from altdiffusion_clip.prompts import warn_of_cuts
+    from altdiffusion_clip.results import ResultsFolder
 
     jobs, wanted = _again(options) if options.from_png else (_jobs(options, prompts), None)
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
     warn_of_cuts(pipeline.tokenizer, list(dict.fromkeys([*(job.prompt for job in jobs), jobs[0].negative_prompt])))
-    gallery = Gallery(options.output, _scorer(options, pipeline))
+    results = ResultsFolder(options.output, _scorer(options, pipeline))
     try:
-        failed = _draw(pipeline, gallery, jobs, wanted)
+        failed = [*empty, *_draw(pipeline, results, jobs, wanted)]
     finally:
-        gallery.finish()  # also after Ctrl-C: what was drawn can be looked at
-    _report(options, gallery)
+        results.finish()  # also after Ctrl-C: what was drawn can be looked at
+    _report(options, results)
     for message in failed:
         print(f"failed {message}", file=sys.stderr)
     return not failed
@@ -115,7 +116,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--from-png has its prompt in the picture; give no other")
 
 
-def _prompts(options: argparse.Namespace) -> list[str]:
+def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The prompts to draw, and a line for each that is empty."""
     prompts = list(options.prompts)
     if options.prompts_file:
         try:
@@ -127,9 +129,10 @@ def _prompts(options: argparse.Namespace) -> list[str]:
         prompts += [line.strip() for line in lines if line.strip()]
     if not prompts and not options.from_png:
         raise UserError('nothing to draw; give a prompt, as in: altdiffusion generate "蓝色背景上的猫"')
-    if any(not prompt.strip() for prompt in prompts):
-        raise UserError(f"prompt {[bool(p.strip()) for p in prompts].index(False) + 1} is empty; say what to draw")
-    return prompts
+    empty = [f"prompt {i} is empty; say what to draw" for i, p in enumerate(prompts, start=1) if not p.strip()]
+    if prompts and len(empty) == len(prompts):
+        raise UserError(empty[0])
+    return [prompt for prompt in prompts if prompt.strip()], empty
 
 
 def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> None:
@@ -158,7 +161,7 @@ def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "A
 
 
 def _draw(
-    pipeline: "AltDiffusionPipeline", gallery: "Gallery", jobs: list["Settings"], wanted: set[int] | None
+    pipeline: "AltDiffusionPipeline", results: "ResultsFolder", jobs: list["Settings"], wanted: set[int] | None
 ) -> list[str]:
     """Draws all jobs and returns a line for each picture that failed."""
     from dataclasses import replace
@@ -177,22 +180,22 @@ def _draw(
                 if image is None:
                     failed.append(f"{job.prompt!r}, seed {seed}: the picture is not a number; try --dtype float32")
                 else:
-                    gallery.add(image, replace(job, seed=seed))
+                    results.add(image, replace(job, seed=seed))
                 progress.update()
     return failed
 
 
-def _report(options: argparse.Namespace, gallery: "Gallery") -> None:
-    prompts = list(dict.fromkeys(row["prompt"] for row in gallery.rows))
-    rows = sorted(gallery.rows, key=lambda row: (prompts.index(row["prompt"]), row["rank"] or 0))
+def _report(options: argparse.Namespace, results: "ResultsFolder") -> None:
+    prompts = list(dict.fromkeys(row["prompt"] for row in results.rows))
+    rows = sorted(results.rows, key=lambda row: (prompts.index(row["prompt"]), row["rank"] or 0))
     if options.json:
         for row in rows:
-            print(json.dumps({**row, "file": str(gallery.folder / row["file"])}, ensure_ascii=False))
+            print(json.dumps({**row, "file": str(results.folder / row["file"])}, ensure_ascii=False))
         return
     for prompt in prompts:
         print(prompt)
         for row in (row for row in rows if row["prompt"] == prompt):
             score = "" if row["score"] is None else f"{row['rank']:>3}  cosine {row['score']['cosine']:.4f}  "
-            print(f"{score}{gallery.folder / row['file']}")
+            print(f"{score}{results.folder / row['file']}")
     if rows:
-        print(f"all of them: {gallery.folder / 'index.html'}")
+        print(f"all of them: {results.folder / 'index.html'}")
