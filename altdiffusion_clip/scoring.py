@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,7 +17,7 @@ from transformers import AltCLIPConfig, AltCLIPProcessor, AltCLIPTextConfig, Alt
 from transformers.initialization import no_init_weights
 from transformers.models.altclip.modeling_altclip import AltCLIPOutput
 
-from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+from altdiffusion_clip.checkpoints.model_ids import fetch_folder, resolve_scorer
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
 from altdiffusion_clip.prompts import tokenize
@@ -155,19 +154,20 @@ class AltCLIPScorer(PreTrainedModel):
 
     @classmethod
     def from_pipeline(
-        cls, pipeline: Any, head: str | os.PathLike[str] | None = None, allow_other_tower: bool = False
+        cls, pipeline: Any, head: str | os.PathLike[str] | None = None, allow_other_tower: bool = False, **hub: Any
     ) -> Self:
         """Puts a CLIP head on a pipeline's text encoder, which stays one module in memory.
 
         Args:
             pipeline: a diffusers pipeline with our text encoder.
-            head: the AltCLIP that was trained with this text encoder: "emoji-m9" or a local folder in the
+            head: the AltCLIP that was trained with this text encoder: "emoji-m9", or a folder or hub id in the
                 layout of transformers' AltCLIPModel. If not given, the `scorer` beside the pipeline.
             allow_other_tower: go on when the text encoder is not the one the head was trained with.
+            **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id.
 
         Raises:
             TypeError: the pipeline's text encoder is of another class.
-            FileNotFoundError: there is no head.
+            OSError: there is no such head.
             ValueError: the head was trained with another text encoder; the first tensor that differs is named.
         """
         body = pipeline.text_encoder
@@ -175,8 +175,7 @@ class AltCLIPScorer(PreTrainedModel):
             raise TypeError(
                 f"the pipeline's text encoder is a {type(body).__name__}; an AltCLIP head needs AltDiffusion's"
             )
-        place, subfolder = resolve_scorer(head if head is not None else pipeline.config._name_or_path)
-        folder = Path(place) / (subfolder or "")
+        folder = fetch_folder(*resolve_scorer(head if head is not None else pipeline.config._name_or_path), **hub)
         tensors = CheckpointTensors(folder, KEY_MAPPING)
         config = AltCLIPConfig.from_pretrained(folder)
         _check_towers(body, tensors, allow_other_tower)

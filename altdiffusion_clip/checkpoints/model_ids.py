@@ -3,6 +3,7 @@
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 EMOJI_M9 = "emoji-m9"
 SCORER = "scorer"
@@ -30,3 +31,28 @@ def resolve_scorer(name: str | os.PathLike[str]) -> tuple[str, str | None]:
     if (Path(place) / SCORER / "config.json").is_file():
         return place, SCORER
     return place, None
+
+
+def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
+    """The folder of a place that `resolve_scorer` gave; a hub id is fetched first, safetensors if it has them.
+
+    Args:
+        place: a folder or a hub id.
+        subfolder: in it.
+        **hub: `revision`, `token`, `cache_dir`, `local_files_only`, as in huggingface_hub.
+
+    Raises:
+        OSError: there is no such folder or repository, or the hub cannot be reached.
+    """
+    if Path(place).is_dir():
+        return Path(place) / (subfolder or "")
+    if place.count("/") != 1 or place.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{place} is not a folder")
+    from huggingface_hub import snapshot_download
+
+    prefix = f"{subfolder}/" if subfolder else ""
+    small = [f"{prefix}{pattern}" for pattern in ("*.json", "*.txt", "*.model")]
+    folder = Path(snapshot_download(place, allow_patterns=[*small, f"{prefix}*.safetensors"], **hub)) / prefix
+    if not any(folder.glob("*.safetensors")):
+        snapshot_download(place, allow_patterns=[*small, f"{prefix}*.bin"], **hub)
+    return folder

@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder, resolve, resolve_scorer
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder, fetch_folder, resolve, resolve_scorer
 
 
 def test_emoji_m9_is_a_folder_in_the_package() -> None:
@@ -22,3 +24,26 @@ def test_a_folder_with_a_scorer_in_it(tmp_path: Path) -> None:
     assert resolve_scorer(tmp_path) == (str(tmp_path), None)
     (tmp_path / "scorer" / "config.json").write_text("{}")
     assert resolve_scorer(tmp_path) == (str(tmp_path), "scorer")
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache(published: Path, tmp_path: Path) -> None:
+    """The hub's own layout on disk, so that nothing is fetched."""
+    repository = tmp_path / "models--BAAI--AltCLIP-m9"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(published / "alt-clip-m9-tiny", repository / "snapshots" / ("0" * 40))
+    hub = {"cache_dir": tmp_path, "local_files_only": True}
+    assert (fetch_folder("BAAI/AltCLIP-m9", **hub) / "pytorch_model.bin").is_file()
+    pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
+    shared = AltCLIPScorer.from_pipeline(pipe, "BAAI/AltCLIP-m9", **hub)
+    alone = AltCLIPScorer.from_pretrained("BAAI/AltCLIP-m9", **hub)
+    assert shared.similarity("猫", published / "init.png") == pytest.approx(
+        alone.similarity("猫", published / "init.png"), abs=1e-6
+    )
+
+
+def test_a_place_that_is_none() -> None:
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        fetch_folder("./nowhere")
+    with pytest.raises(OSError):
+        fetch_folder("BAAI/never-fetched", local_files_only=True)
