@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SETTINGS_KEY = "altdiffusion"
 """Name of the PNG text chunk that holds what is needed to draw the picture again."""
 
+STEPS = 20
+"""Steps of the scheduler, where the user names no number."""
+
 GUIDANCE_SCALE = 7.5
 """diffusers' default for Stable Diffusion."""
 
@@ -48,7 +51,7 @@ class Settings:
     batch_seeds: tuple[int, ...]
     model: str
     negative_prompt: str = ""
-    num_inference_steps: int = 25
+    num_inference_steps: int = STEPS
     guidance_scale: float = GUIDANCE_SCALE
     height: int | None = None
     width: int | None = None

@@ -4,9 +4,6 @@ import argparse
 import json
 from typing import Any
 
-HASTY = {"steps": 3, "guidance_scale": 1.0}
-"""Settings that leave much to be desired, so that choosing the best of eight has something to choose from."""
-
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
@@ -35,12 +32,12 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
     from altdiffusion_clip.emoji.concepts import LANGUAGES
     from altdiffusion_clip.errors import UserError
-    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, judge_accuracy, unseen_pairs
+    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, judge_accuracy, pairs
 
     for language in options.languages:
         if language not in LANGUAGES:
             raise UserError(f"--languages {language}: emoji-m9 speaks {' '.join(LANGUAGES)}")
-    most = len(unseen_pairs())
+    most = len(pairs(unseen=True))
     if not 1 <= options.prompts <= most:
         raise UserError(f"--prompts must be between 1 and {most}")
     _print("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
@@ -49,8 +46,8 @@ def run(options: argparse.Namespace) -> bool:
         pipeline.set_progress_bar_config(disable=True)
         scorer = AltCLIPScorer.from_pipeline(pipeline)
         rows = [
-            asdict(evaluate_drawing(pipeline, scorer, language, options.prompts, **settings))
-            for settings in ({}, HASTY)
+            asdict(evaluate_drawing(pipeline, scorer, language, options.prompts, drawn_from=drawn_from))
+            for drawn_from in ("prompt", "name")
             for language in options.languages
         ]
         judge = {"judge_on_held_out_renders": round(judge_accuracy(), 2)}

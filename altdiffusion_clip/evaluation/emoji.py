@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, Settings, draw_batch
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
+from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept, colours, concepts, is_held_out
 from altdiffusion_clip.emoji.held_out import PER_PAIR, HeldOutPicture, held_out_pictures
@@ -88,38 +88,35 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
             yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
 
 
-def unseen_pairs() -> list[tuple[Concept, Colour]]:
-    """The concept-colour pairs that no stage has seen, shuffled, always in the same order."""
-    pairs = [(concept, colour) for concept in concepts() for colour in colours() if is_held_out(concept, colour)]
-    random.Random(0).shuffle(pairs)
-    return pairs
+def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:
+    """The concept-colour pairs that no stage has seen, or all others; shuffled, always in the same order."""
+    chosen = [(concept, colour) for concept in concepts() for colour in colours()]
+    chosen = [(concept, colour) for concept, colour in chosen if is_held_out(concept, colour) == unseen]
+    random.Random(0).shuffle(chosen)
+    return chosen
 
 
 @dataclass(frozen=True)
 class DrawingResult:
-    """How often drawn pictures are recognised, in percent.
+    """How often drawn pictures show what was asked for, in percent.
 
     Attributes:
         language: of the prompts.
-        steps: of the scheduler.
-        guidance_scale: 1 is none.
+        drawn_from: "prompt", or "name" if the UNet was not told the background colour and the scorer was.
         prompts: how many.
-        top1: the first picture of each prompt is recognised by the judge.
-        one_of_n: mean over all n pictures of each prompt, which is one of n at random.
-        best_of_n: the picture that our scorer puts first is recognised.
-        background: the first picture has the right background colour.
         n: pictures of each prompt.
+        top1: the judge recognises the concept in the first picture of each prompt.
+        one_of_n: concept and background colour are right, mean over all n pictures: one of n at random.
+        best_of_n: concept and background colour are right in the picture that our scorer puts first.
     """
 
     language: str
-    steps: int
-    guidance_scale: float
+    drawn_from: str
     prompts: int
+    n: int
     top1: float
     one_of_n: float
     best_of_n: float
-    background: float
-    n: int
 
 
 def evaluate_drawing(
@@ -128,34 +125,46 @@ def evaluate_drawing(
     language: str,
     count: int = 100,
     n: int = 8,
-    steps: int = 25,
-    guidance_scale: float = EMOJI_GUIDANCE_SCALE,
+    steps: int = STEPS,
+    drawn_from: str = "prompt",
 ) -> DrawingResult:
-    """Draws unseen prompts and has the judge, which never saw a drawn picture, say what they show."""
+    """Draws and has the judge, which never saw a drawn picture, say what the pictures show.
+
+    Args:
+        pipeline: of emoji-m9.
+        scorer: chooses the best of n.
+        language: of the prompts.
+        count: how many prompts.
+        n: pictures of each.
+        steps: of the scheduler.
+        drawn_from: "prompt" draws concept-colour pairs that no stage has seen. "name" draws the concept alone
+            and ranks by the whole prompt, so that the background is left to chance and there is something to
+            choose; its pairs are seen ones, since without a word about it no other background is drawn.
+    """
     judge = Judge.load()
-    first, every, best, background = 0, 0, 0, 0
-    for number, (concept, colour) in enumerate(tqdm(unseen_pairs()[:count], desc=f"drawing {language}")):
+    recognised, right, best = 0, 0, 0
+    chosen = pairs(unseen=drawn_from == "prompt")[:count]
+    for number, (concept, colour) in enumerate(tqdm(chosen, desc=f"drawing {language} from the {drawn_from}")):
         prompt = captions(concept, colour, language)[0]
+        drawn = prompt if drawn_from == "prompt" else captions(concept, None, language)[0]
         seeds = tuple(range(1000 * number, 1000 * number + n))
         settings = Settings(
-            prompt, seeds[0], seeds, "emoji-m9", num_inference_steps=steps, guidance_scale=guidance_scale
+            drawn, seeds[0], seeds, EMOJI_M9, num_inference_steps=steps, guidance_scale=EMOJI_GUIDANCE_SCALE
         )
         images = [image for image in draw_batch(pipeline, settings) if image is not None]
-        right = [guess == concept for guess in judge.concepts_of(images)]
-        first += right[0]
-        every += sum(right)
-        best += right[scorer.rank(prompt, images)[0].index]
-        background += background_of(images[0]) == colour
+        shown = [guess == concept for guess in judge.concepts_of(images)]
+        both = [a and background_of(image) == colour for a, image in zip(shown, images, strict=True)]
+        recognised += shown[0]
+        right += sum(both)
+        best += both[scorer.rank(prompt, images)[0].index]
     return DrawingResult(
         language,
-        steps,
-        guidance_scale,
+        drawn_from,
         count,
-        top1=100 * first / count,
-        one_of_n=100 * every / (count * n),
+        n,
+        top1=100 * recognised / count,
+        one_of_n=100 * right / (count * n),
         best_of_n=100 * best / count,
-        background=100 * background / count,
-        n=n,
     )
 
 
