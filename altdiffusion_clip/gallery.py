@@ -13,6 +13,12 @@ from altdiffusion_clip.images import load_image
 _CELL, _LABEL, _GAP = 192, 22, 8
 
 
+def best_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a `results.jsonl`, prompt by prompt in their first order, the best of each first."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(row["prompt"] for row in rows))}
+    return sorted(rows, key=lambda row: (places[row["prompt"]], row["rank"] or 0))
+
+
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], columns: int = 8) -> None:
     """Writes one picture with all pictures, in the order given, a label below each.
 
@@ -68,12 +74,12 @@ h2 {{ unicode-bidi: plaintext; }}
 def write_index(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a page that shows the rows of a `results.jsonl`, prompt by prompt, best first."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in best_first(rows):
         groups.setdefault(row["prompt"], []).append(row)
     body = []
     for prompt, group in groups.items():
         body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>\n<section>')
-        for row in sorted(group, key=lambda row: row["rank"] or 0):
+        for row in group:
             file = html.escape(row["file"], quote=True)
             score = "" if row["score"] is None else f"#{row['rank']} · cosine {row['score']['cosine']:.3f} · "
             body.append(

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from altdiffusion_clip.drawing import SETTINGS_KEY, Settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
-from altdiffusion_clip.gallery import write_contact_sheet, write_index
+from altdiffusion_clip.gallery import best_first, write_contact_sheet, write_index
 
 if TYPE_CHECKING:
     from altdiffusion_clip.scoring import AltCLIPScorer
@@ -69,11 +69,9 @@ class ResultsFolder:
     def finish(self) -> None:
         """Writes the contact sheet and the page, best first."""
         rows = [*self._earlier, *self.rows]
-        rows = [row for row in rows if (self.folder / row["file"]).is_file()]
-        if not rows:
+        ordered = best_first([row for row in rows if (self.folder / row["file"]).is_file()])
+        if not ordered:
             return
-        groups = list(dict.fromkeys(row["prompt"] for row in rows))
-        ordered = sorted(rows, key=lambda row: (groups.index(row["prompt"]), row["rank"] or 0))
         labels = [
             f"seed {row['seed']}" if row["score"] is None else f"{row['rank']}  cosine {row['score']['cosine']:.3f}"
             for row in ordered
@@ -92,8 +90,9 @@ class ResultsFolder:
             return []
         try:
             rows = [json.loads(line) for line in self._results.read_text(encoding="utf-8").splitlines()]
-            assert all(row.keys() >= {"prompt", "seed", "file", "score", "rank", "model"} for row in rows)
-        except (ValueError, AttributeError, AssertionError) as error:
+            if not all(row.keys() >= {"prompt", "seed", "file", "score", "rank", "model"} for row in rows):
+                raise ValueError("a row lacks a field")
+        except (ValueError, AttributeError) as error:
             raise UserError(f"{self._results} is not a list of results; choose another --output folder") from error
         return rows
 

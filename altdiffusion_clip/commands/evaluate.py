@@ -31,8 +31,10 @@ def run(options: argparse.Namespace) -> bool:
     prepare_output()
     from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
     from altdiffusion_clip.emoji.concepts import LANGUAGES
+    from altdiffusion_clip.emoji.held_out import held_out_pictures
+    from altdiffusion_clip.emoji.judge import Judge
     from altdiffusion_clip.errors import UserError
-    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, judge_accuracy, pairs
+    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, pairs
 
     for language in options.languages:
         if language not in LANGUAGES:
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> bool:
             for drawn_from in ("prompt", "name")
             for language in options.languages
         ]
-        judge = {"judge_on_held_out_renders": round(judge_accuracy(), 2)}
+        judge = {"judge_on_held_out_renders": round(Judge.load().accuracy(held_out_pictures()), 2)}
         _print("Drawn pictures recognised, percent", [{**row, **judge} for row in rows], options.json)
     return True
 

@@ -1,6 +1,7 @@
 """`altdiffusion generate`: draws pictures from prompts and ranks them."""
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -186,15 +187,16 @@ def _draw(
 
 
 def _report(options: argparse.Namespace, results: "ResultsFolder") -> None:
-    prompts = list(dict.fromkeys(row["prompt"] for row in results.rows))
-    rows = sorted(results.rows, key=lambda row: (prompts.index(row["prompt"]), row["rank"] or 0))
+    from altdiffusion_clip.gallery import best_first
+
+    rows = best_first(results.rows)
     if options.json:
         for row in rows:
             print(json.dumps({**row, "file": str(results.folder / row["file"])}, ensure_ascii=False))
         return
-    for prompt in prompts:
+    for prompt, group in itertools.groupby(rows, key=lambda row: row["prompt"]):
         print(prompt)
-        for row in (row for row in rows if row["prompt"] == prompt):
+        for row in group:
             score = "" if row["score"] is None else f"{row['rank']:>3}  cosine {row['score']['cosine']:.4f}  "
             print(f"{score}{results.folder / row['file']}")
     if rows:

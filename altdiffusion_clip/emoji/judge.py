@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from altdiffusion_clip.emoji.concepts import Colour, Concept, colours, concepts
+from altdiffusion_clip.emoji.held_out import HeldOutPicture
 from altdiffusion_clip.files import atomic_path
+from altdiffusion_clip.images import load_image
 
 WEIGHTS = Path(__file__).parent / "judge" / "model.safetensors"
 
@@ -45,6 +47,11 @@ class Judge(nn.Module):
         pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
         logits = self(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return [concepts()[i] for i in logits.argmax(1).tolist()]
+
+    def accuracy(self, pictures: Sequence[HeldOutPicture]) -> float:
+        """How many renders are recognised, in percent."""
+        guesses = self.concepts_of([load_image(picture.path) for picture in pictures])
+        return 100 * sum(g == p.concept for g, p in zip(guesses, pictures, strict=True)) / len(pictures)
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Self:

@@ -17,7 +17,7 @@ from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
 from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept, colours, concepts, is_held_out
-from altdiffusion_clip.emoji.held_out import PER_PAIR, HeldOutPicture, held_out_pictures
+from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge, background_of
 from altdiffusion_clip.evaluation.retrieval import retrieval
 from altdiffusion_clip.images import load_image
@@ -166,10 +166,3 @@ def evaluate_drawing(
         one_of_n=100 * right / (count * n),
         best_of_n=100 * best / count,
     )
-
-
-def judge_accuracy(pictures: list[HeldOutPicture] | None = None) -> float:
-    """How many held-out renders the judge recognises, in percent."""
-    pictures = pictures or held_out_pictures()
-    guesses = Judge.load().concepts_of([load_image(picture.path) for picture in pictures])
-    return 100 * sum(g == p.concept for g, p in zip(guesses, pictures, strict=True)) / len(pictures)
