@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 EMOJI_M9 = "emoji-m9"
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+"""What transformers and diffusers take for huggingface_hub."""
+
 SCORER = "scorer"
 """Name of the AltCLIP folder inside a diffusers folder."""
 
@@ -33,6 +36,44 @@ def resolve_scorer(name: str | os.PathLike[str]) -> tuple[str, str | None]:
     return place, None
 
 
+def looks_local(place: str) -> bool:
+    """Whether a name can only be a path, and not a hub id."""
+    return place.count("/") != 1 or place.startswith((".", "/", "~")) or place.endswith((".safetensors", ".ckpt"))
+
+
+def fetch(name: str | os.PathLike[str], **hub: Any) -> Path:
+    """The folder or file of a model's name; a hub id is fetched first, whole, safetensors if it has them.
+
+    Args:
+        name: "emoji-m9", a folder, a file, or a hub id.
+        **hub: `revision`, `token`, `cache_dir`, `local_files_only`, as in huggingface_hub.
+
+    Raises:
+        OSError: there is no such folder, file or repository, or the hub cannot be reached.
+    """
+    place = resolve(name)
+    path = Path(place).expanduser()
+    if path.exists():
+        return path
+    if looks_local(place):
+        raise FileNotFoundError(f"there is no file or folder {place}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(place, "model_index.json", **hub)
+    except LocalEntryNotFoundError:
+        if not hub.get("local_files_only"):
+            raise
+    except EntryNotFoundError:
+        pass
+    else:
+        from diffusers import DiffusionPipeline
+
+        return Path(DiffusionPipeline.download(place, **hub))
+    return fetch_folder(place, **hub)
+
+
 def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     """The folder of a place that `resolve_scorer` gave; a hub id is fetched first, safetensors if it has them.
 
@@ -46,7 +87,7 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     """
     if Path(place).is_dir():
         return Path(place) / (subfolder or "")
-    if place.count("/") != 1 or place.startswith((".", "/", "~")):
+    if looks_local(place):
         raise FileNotFoundError(f"{place} is not a folder")
     from huggingface_hub import snapshot_download
 
@@ -56,3 +97,13 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     if not any(folder.glob("*.safetensors")):
         snapshot_download(place, allow_patterns=[*small, f"{prefix}*.bin"], **hub)
     return folder
+
+
+def component_folder(name: str | os.PathLike[str], subfolder: str | None = None, **kwargs: Any) -> Path:
+    """Where the weights lie that transformers' `from_pretrained` has loaded with the same arguments."""
+    if Path(name).is_dir():
+        return Path(name) / (subfolder or "")
+    from transformers.utils import cached_file
+
+    hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+    return Path(cached_file(os.fspath(name), "config.json", subfolder=subfolder or "", **hub)).parent

@@ -1,74 +1,228 @@
-"""Single tensors out of a checkpoint folder, without reading the rest."""
+"""Tensors out of checkpoint files by name, each read when asked for."""
 
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from altdiffusion_clip.errors import CheckpointError
 
-class CheckpointTensors:
-    """The tensors of a transformers folder by name, each read when asked for.
+WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
+"""What transformers and diffusers call the weights of a folder, before variant, shard number and suffix."""
 
-    Safetensors are memory-mapped. A `.bin` is memory-mapped too and unpickled with `weights_only=True`:
-    nothing in it is executed.
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+class CheckpointTensors(Mapping[str, Tensor]):
+    """The tensors of one or several files by name, each read when asked for.
+
+    Safetensors are memory-mapped. A pickle is too, where torch has written it as a zip file, and is read with
+    `weights_only=True`: nothing in it is executed. Which of them a file is, its first bytes say.
 
     Args:
-        folder: holds `model.safetensors` or `pytorch_model.bin`, also in shards with an index.
-        key_mapping: regular expressions and replacements, applied to the names.
+        files: one file, or the shards of one checkpoint.
+        rename: gives a tensor its name here for its name in the file, or None to leave it out.
 
     Raises:
-        FileNotFoundError: the folder holds none of these files.
-        ValueError: a file is damaged.
+        CheckpointError: a file is damaged, holds no weights, or would have to run code.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({"old.weight": torch.ones(2)}, f"{folder}/model.safetensors")
+        ...     tensors = CheckpointTensors.in_folder(Path(folder), lambda name: name.replace("old", "new"))
+        ...     dict(tensors)
+        {'new.weight': tensor([1., 1.])}
     """
 
-    def __init__(self, folder: Path, key_mapping: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(self, *files: Path, rename: Callable[[str], str | None] | None = None) -> None:
+        self.files = files
+        self.metadata: dict[str, str] = {}
         self._places: dict[str, tuple[Path, str]] = {}
-        self._pickles: dict[Path, dict[str, Tensor]] = {}
-        for path in self._files():
-            for stored in self._names_in(path):
-                name = stored
-                for pattern, replacement in (key_mapping or {}).items():
-                    name = re.sub(pattern, replacement, name)
-                self._places[name] = (path, stored)
+        self._shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        self._pickles: dict[Path, Mapping[str, Any]] = {}
+        for path in files:
+            for stored, shape, dtype in self._survey(path):
+                name = stored if rename is None else rename(stored)
+                if name is not None:
+                    self._places[name] = (path, stored)
+                    self._shapes[name] = (shape, dtype)
 
-    @property
-    def names(self) -> Iterable[str]:
-        """All names, after the mapping."""
-        return self._places.keys()
+    @classmethod
+    def in_folder(cls, folder: Path, rename: Callable[[str], str | None] | None = None) -> Self:
+        """The weights of one component's folder.
+
+        Raises:
+            CheckpointError: there are none, a shard is missing, or a file is damaged.
+        """
+        return cls(*weight_files(folder), rename=rename)
 
     def __getitem__(self, name: str) -> Tensor:
         path, stored = self._places[name]
-        if path.suffix == ".bin":
+        if is_pickle(path):
+            if path not in self._pickles:
+                self._pickles[path] = _unpickle(path)
             return self._pickles[path][stored]
+        # Opened for each tensor: a file that stays open keeps what was read of it in memory.
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(stored)
 
-    def get(self, name: str) -> Tensor | None:
-        """The tensor, or None if there is none of that name."""
-        return self[name] if name in self._places else None
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
-    def _files(self) -> list[Path]:
-        for base in ("model.safetensors", "pytorch_model.bin"):
-            if (self.folder / base).is_file():
-                return [self.folder / base]
-            index = self.folder / f"{base}.index.json"
-            if index.is_file():
-                shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-                return [self.folder / shard for shard in sorted(set(shards))]
-        raise FileNotFoundError(f"{self.folder} holds no AltCLIP: neither model.safetensors nor pytorch_model.bin")
+    def __len__(self) -> int:
+        return len(self._places)
 
-    def _names_in(self, path: Path) -> list[str]:
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a tensor, which is not read."""
+        return self._shapes[name][0]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, which is not read."""
+        return self._shapes[name][1]
+
+    def rows(self, name: str, most: int = 2**26) -> Iterator[Tensor]:
+        """Reads a tensor in blocks of rows, each of which can be let go before the next is read.
+
+        Args:
+            name: of a tensor with at least one dimension.
+            most: bytes in a block.
+        """
+        path, stored = self._places[name]
+        shape, dtype = self._shapes[name]
+        step = max(1, most * shape[0] // max(1, shape.numel() * dtype.itemsize))
+        for start in range(0, shape[0], step):
+            if is_pickle(path):
+                yield self[name][start : start + step]
+                continue
+            with safe_open(path, framework="pt") as file:
+                yield file.get_slice(stored)[start : start + step]
+
+    def select(self, rename: Callable[[str], str | None]) -> "CheckpointTensors":
+        """The same files under other names, without those for which `rename` gives None."""
+        other = CheckpointTensors()
+        other.files, other.metadata, other._pickles = self.files, self.metadata, self._pickles
+        for old, place in self._places.items():
+            new = rename(old)
+            if new is not None:
+                other._places[new], other._shapes[new] = place, self._shapes[old]
+        return other
+
+    def release(self) -> None:
+        """Lets go of what was read of memory-mapped pickles; they are opened again when needed."""
+        self._pickles.clear()
+
+    def _survey(self, path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
+        if is_pickle(path):
+            self._pickles[path] = _unpickle(path)
+            for name, tensor in self._pickles[path].items():
+                yield name, tensor.shape, tensor.dtype
+            return
         try:
-            if path.suffix != ".bin":
-                with safe_open(path, framework="pt") as file:
-                    return list(file.keys())
-            self._pickles[path] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return list(self._pickles[path])
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
+            with safe_open(path, framework="pt") as file:
+                self.metadata.update(file.metadata() or {})
+                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                    part = file.get_slice(name)
+                    yield name, torch.Size(part.get_shape()), _SAFETENSORS_DTYPES[part.get_dtype()]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise _damaged(path, error) from error
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """The files of a component's weights, safetensors before pickles.
+
+    Args:
+        folder: of the component.
+        variant: such as "fp16"; without it, the files that are no variant come before those that are.
+
+    Raises:
+        CheckpointError: there are none, or shards that the index names are missing.
+    """
+    for suffix in (".safetensors", ".bin"):
+        for base in WEIGHT_NAMES:
+            middle = f".{variant}" if variant else ""
+            any_variant = [] if variant else sorted(folder.glob(f"{base}.*{suffix}"))
+            for path in (folder / f"{base}{middle}{suffix}", *(p for p in any_variant if "-of-" not in p.name)):
+                if path.is_file():
+                    return [path]
+            index = f"{base}{suffix}.index{middle or '*'}.json"
+            for path in sorted(folder.glob(index), key=lambda path: len(path.name)):
+                return _shards(path)
+    wanted = f"of variant {variant}" if variant else f"(neither {' nor '.join(f'{b}.*' for b in WEIGHT_NAMES)})"
+    raise CheckpointError(f"{folder} holds no weights {wanted}")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether `weight_files` would look for any file in this folder."""
+    return any(
+        next(folder.glob(f"{base}*{suffix}*"), None) for base in WEIGHT_NAMES for suffix in (".safetensors", ".bin")
+    )
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is torch's (a zip file, or a bare pickle as torch wrote them before 1.6)."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    # A safetensors file begins with the length of its header, which begins with a brace.
+    return start[8:9] != b"{" and start.startswith((b"PK", b"\x80"))
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{index} is damaged; fetch it again") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{index.parent} lacks {missing[0]}, which {index.name} names; fetch it again")
+    return [index.parent / name for name in names]
+
+
+def _unpickle(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path} would have to run code to load ({wanted[1]}), so it is not opened; ask for a safetensors file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise _damaged(path, error) from error
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} and no named tensors")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    if not path.is_file():
+        return CheckpointError(f"there is no file {path}")
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            return CheckpointError(f"{path} is a Git LFS pointer and not the weights; run `git lfs pull`")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"{path} is damaged or cut short ({reason}); fetch it again")

@@ -1,0 +1,272 @@
+"""What a checkpoint is, told by what it holds, and its parts under one naming whatever its layout."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altdiffusion_clip.checkpoints import ldm
+from altdiffusion_clip.checkpoints.altclip import TEXT_TOWER, published_name
+from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, expected_shapes, published_configs
+from altdiffusion_clip.checkpoints.model_ids import SCORER
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, has_weights
+from altdiffusion_clip.errors import CheckpointError
+
+EMBEDDED_CONFIGS = "altdiffusion_clip.configs"
+"""Name of the safetensors metadata in which `convert` puts a single file's configurations, as JSON."""
+
+EMBEDDED_FILES = ldm.CONDITIONING + "files."
+"""Before the names of the byte tensors in which `convert` puts a single file's tokenizer."""
+
+PARTS = ("unet", "vae", "text_encoder", "altclip")
+
+
+class Layout(StrEnum):
+    """The published layouts."""
+
+    DIFFUSERS = "AltDiffusion, a diffusers folder"
+    WEBUI = "AltDiffusion, a single file as the WebUIs write it"
+    FLAGAI = "AltDiffusion and its AltCLIP, a single file as FlagAI writes it"
+    ALTCLIP = "AltCLIP, a folder in transformers' layout"
+
+
+@dataclass
+class Checkpoint:
+    """A published checkpoint.
+
+    Attributes:
+        path: its folder or file.
+        layout: which of the published ones.
+        tensors: of each part that it has, out of "unet", "vae", "text_encoder" and "altclip", under the names of
+            diffusers' folders and published AltCLIPs. A FlagAI file and an AltCLIP have their text tower in both
+            of the last two.
+        ema: the moving average of the UNet's tensors, under the same names, if it is there.
+        configs: the configuration of each part.
+        config_folder: where the configurations lie, in diffusers' layout; None if they are in the file itself.
+        embedded: the configuration files that the single file itself holds, by their path in a folder.
+    """
+
+    path: Path
+    layout: Layout
+    tensors: dict[str, CheckpointTensors]
+    ema: CheckpointTensors | None = None
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    config_folder: Path | None = None
+    embedded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether it is one file in the LDM layout."""
+        return self.layout in (Layout.WEBUI, Layout.FLAGAI)
+
+    def tensor(self, part: str, name: str, ema: bool = False) -> Tensor:
+        """Reads a tensor in the shape that diffusers' folders have it in."""
+        tensors = self.ema if ema and self.ema is not None else self.tensors[part]
+        tensor = tensors[name]
+        return tensor.reshape(self.shape(part, name)) if part == "vae" else tensor
+
+    def shape(self, part: str, name: str) -> torch.Size:
+        """The shape of a tensor as diffusers' folders have it."""
+        shape = self.tensors[part].shape(name)
+        if part == "vae" and self.is_single_file and len(shape) == 4 and ".attentions." in name:
+            return shape[:2]
+        return shape
+
+
+def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
+    """Tells what a folder or file is, and reads the names and shapes of its tensors.
+
+    Args:
+        path: a folder or a single file.
+        config: a folder in diffusers' layout that has the configurations of a single file; by default those in
+            the file, or those of the published checkpoint of its size.
+
+    Raises:
+        CheckpointError: it is none of the published layouts, or damaged; the message says what it is.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file or folder {path}")
+    return _open_single_file(path, config)
+
+
+def is_altdiffusion_file(path: Path) -> bool:
+    """Whether a file is an AltDiffusion in the LDM layout; False for anything else, also what cannot be read."""
+    try:
+        return any(
+            _text_tower_name(name, _is_flagai(tensors)) for tensors in [CheckpointTensors(path)] for name in tensors
+        )
+    except CheckpointError:
+        return False
+
+
+def embedded_file(path: Path, name: str) -> bytes | None:
+    """The bytes of a tokenizer file that a single file holds, or None."""
+    tensors = CheckpointTensors(path)
+    key = EMBEDDED_FILES + name
+    return bytes(tensors[key].numpy()) if key in tensors else None
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    index = folder / "model_index.json"
+    if index.is_file():
+        return _open_diffusers_folder(folder, read_json(index))
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        if config.get("model_type") == "altclip":
+            return Checkpoint(folder, Layout.ALTCLIP, _altclip_parts(folder), configs={"altclip": config})
+        named = config.get("_class_name") or (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+        raise CheckpointError(f"{folder} is a {named}, and neither an AltDiffusion nor an AltCLIP")
+    if has_weights(folder):
+        raise CheckpointError(f"{folder} has weights but neither a model_index.json nor a config.json; fetch it whole")
+    raise CheckpointError(f"{folder} has no model_index.json; give a diffusers folder, a single file, or a hub id")
+
+
+def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
+    kind = (index.get("text_encoder") or [None, None])[1]
+    if kind != "RobertaSeriesModelWithTransformation":
+        named = index.get("_class_name", "diffusers pipeline")
+        raise CheckpointError(
+            f"{folder} is a {named} whose text encoder is {kind or 'missing'} and not AltDiffusion's; "
+            "load it with diffusers' own pipelines"
+        )
+    tensors, configs = {}, {}
+    for part, file in CONFIG_FILES.items():
+        place = (folder / file).parent
+        if part == "altclip" and not (folder / SCORER / "config.json").is_file():
+            continue
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{folder} has no {file}; fetch it whole")
+        tensors[part] = CheckpointTensors.in_folder(place, published_name if part == "altclip" else None)
+        configs[part] = read_json(folder / file)
+    for part in ("safety_checker", "image_encoder"):
+        if (folder / part / "config.json").is_file() and index.get(part, [None])[0]:
+            CheckpointTensors.in_folder(folder / part)  # only to find a damaged file now and not when it is used
+    return Checkpoint(folder, Layout.DIFFUSERS, tensors, configs=configs, config_folder=folder)
+
+
+def _altclip_parts(folder: Path) -> dict[str, CheckpointTensors]:
+    altclip = CheckpointTensors.in_folder(folder, published_name)
+    return {"altclip": altclip, "text_encoder": altclip.select(_without(TEXT_TOWER))}
+
+
+def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
+    everything = CheckpointTensors(path)
+    flagai = _is_flagai(everything)
+    text_encoder = everything.select(lambda name: _text_tower_name(name, flagai))
+    if not text_encoder:
+        raise CheckpointError(f"{path} is {_stranger(everything)}, and neither an AltDiffusion nor an AltCLIP")
+    embedded = json.loads(everything.metadata.get(EMBEDDED_CONFIGS, "{}"))
+    folder = config or (None if embedded else published_configs(text_encoder))
+    if folder is None and not embedded:
+        raise CheckpointError(
+            f"{path} has none of the published sizes; name a diffusers folder of the same sizes (config=, --config)"
+        )
+    configs = {
+        part: read_json(folder / file) if folder is not None else json.loads(embedded[file])
+        for part, file in CONFIG_FILES.items()
+        if (folder is not None and (folder / file).is_file()) or file in embedded
+    }
+    tensors = {"text_encoder": text_encoder}
+    if flagai:
+        tensors["altclip"] = everything.select(lambda name: _altclip_name(name))
+    to_unet, to_vae = _diffusers_names(configs)
+    tensors["unet"] = everything.select(
+        lambda name: to_unet.get(name.removeprefix(ldm.UNET)) if name.startswith(ldm.UNET) else None
+    )
+    tensors["vae"] = everything.select(
+        lambda name: to_vae.get(name.removeprefix(ldm.VAE)) if name.startswith(ldm.VAE) else None
+    )
+    averages = {ldm.ema_name(name): diffusers_name for name, diffusers_name in to_unet.items()}
+    ema = everything.select(averages.get)
+    for part, what in (("unet", "UNet"), ("vae", "autoencoder")):
+        if not tensors[part]:
+            raise CheckpointError(f"{path} has AltDiffusion's text encoder but no {what}")
+    layout = Layout.FLAGAI if flagai else Layout.WEBUI
+    return Checkpoint(path, layout, tensors, ema or None, configs, folder, embedded)
+
+
+def _diffusers_names(configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+    """LDM's names of the UNet's and the autoencoder's tensors, without their prefixes, and diffusers' for them."""
+    return tuple(
+        {ldm_name(part, configs[part])(name): name for name in expected_shapes(part, configs[part])}
+        for part in ("unet", "vae")
+    )  # type: ignore[return-value]
+
+
+def ldm_name(part: str, config: Mapping[str, Any]) -> Callable[[str], str]:
+    """How LDM calls the tensors of a UNet or an autoencoder of this configuration, without its prefix."""
+    if part == "vae":
+        blocks = len(config["block_out_channels"])
+        return lambda name: ldm.vae_name(name, blocks)
+    with_attention = [i for i, block in enumerate(config["up_block_types"]) if "Attn" in block]
+    layers = config.get("layers_per_block", 2)
+    return lambda name: ldm.unet_name(name, layers, with_attention)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a configuration.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is damaged; fetch it again")
+    return content
+
+
+def _is_flagai(tensors: Mapping[str, Any]) -> bool:
+    return f"{ldm.CONDITIONING}{TEXT_TOWER}transformation.weight" in tensors
+
+
+def _altclip_name(name: str) -> str | None:
+    inner = _without(ldm.CONDITIONING)(name)
+    return None if inner is None or name.startswith(EMBEDDED_FILES) else published_name(inner)
+
+
+def _text_tower_name(name: str, flagai: bool) -> str | None:
+    if flagai:
+        inner = _altclip_name(name)
+        return None if inner is None else _without(TEXT_TOWER)(inner)
+    inner = _without(ldm.CONDITIONING)(name)
+    known = ("roberta.", "transformation.", "transformation_pre.", "pre_LN.", "logit_scale")
+    return inner if inner is not None and inner.startswith(known) else None
+
+
+def _without(prefix: str) -> Callable[[str], str | None]:
+    return lambda name: name[len(prefix) :] if name.startswith(prefix) else None
+
+
+def _stranger(tensors: CheckpointTensors) -> str:
+    """What a file without AltDiffusion's text encoder is."""
+    names = list(tensors)
+
+    def any_starts(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in names)
+
+    for is_it, what in (
+        (any_starts("conditioner.embedders."), "a Stable Diffusion XL"),
+        (any_starts("cond_stage_model.transformer.text_model."), "a Stable Diffusion 1"),
+        (any_starts("cond_stage_model.model."), "a Stable Diffusion 2"),
+        (any_starts("model.diffusion_model."), "a diffusion model without AltDiffusion's text encoder"),
+        (any_starts("lora_", "unet.", "text_encoder.") and any("lora" in n for n in names), "a LoRA"),
+        (any_starts("text_model.roberta."), "the weights of an AltCLIP (name its folder, which has its config.json)"),
+        (any_starts("roberta.") and "transformation.weight" in tensors, "the text encoder alone"),
+        (any_starts("roberta.", "bert.", "embeddings.word_embeddings", "encoder.layer."), "a BERT or RoBERTa"),
+        (any_starts("text_model.", "vision_model."), "a CLIP"),
+        (any_starts("down_blocks.", "encoder.", "decoder."), "one part of a diffusers folder (name the whole folder)"),
+        (not names, "empty"),
+    ):
+        if is_it:
+            return what
+    return f"something unknown ({names[0]}, ...)"
