@@ -6,31 +6,46 @@ that conditions the UNet, so that a pipeline and its scorer hold it in memory on
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AltCLIPConfig, AltCLIPProcessor, AltCLIPTextConfig, AltCLIPVisionModel, PreTrainedModel
+from transformers import (
+    AltCLIPConfig,
+    AltCLIPProcessor,
+    AltCLIPTextConfig,
+    AltCLIPVisionModel,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.models.altclip.modeling_altclip import AltCLIPOutput
 
-from altdiffusion_clip.checkpoints.model_ids import fetch_folder, resolve_scorer
-from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
+from altdiffusion_clip.checkpoints.altclip import KEY_MAPPING, TEXT_TOWER
+from altdiffusion_clip.checkpoints.companions import write_companions
+from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout, open_checkpoint
+from altdiffusion_clip.checkpoints.model_ids import (
+    HUB_ARGUMENTS,
+    SCORER,
+    component_folder,
+    fetch_folder,
+    resolve_scorer,
+)
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, weight_files
+from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
+from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 from altdiffusion_clip.prompts import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
 logger = logging.getLogger(__name__)
-
-# Published AltCLIPs call XLM-R's layers `layer.` and the vision tower's `layers.`; transformers 5 reads both
-# as `layers.` and writes both as `layer.`.
-KEY_MAPPING = {
-    r"^text_model\.roberta\.encoder\.layers\.": "text_model.roberta.encoder.layer.",
-    r"^vision_model\.encoder\.layer\.": "vision_model.encoder.layers.",
-}
 
 
 @dataclass(frozen=True)
@@ -114,9 +129,18 @@ class AltCLIPScorer(PreTrainedModel):
     _no_split_modules = ["XLMRobertaEmbeddings", "XLMRobertaLayer", "AltCLIPEncoderLayer", "AltCLIPVisionEmbeddings"]
     _keys_to_ignore_on_load_unexpected = [r"pooler", r"position_ids"]
 
-    def __init__(self, config: AltCLIPConfig, text_model: RobertaSeriesModelWithTransformation | None = None) -> None:
+    def __init__(
+        self,
+        config: AltCLIPConfig,
+        text_model: RobertaSeriesModelWithTransformation | None = None,
+        offload_embeddings: bool = False,
+    ) -> None:
         super().__init__(config)
-        self.text_model = text_model or RobertaSeriesModelWithTransformation(text_encoder_config(config.text_config))
+        self.text_model = text_model or RobertaSeriesModelWithTransformation(
+            text_encoder_config(config.text_config), offload_embeddings=offload_embeddings
+        )
+        if offload_embeddings:
+            self._keys_to_ignore_on_load_unexpected = [*self._keys_to_ignore_on_load_unexpected, WORD_EMBEDDINGS]
         self.vision_model = AltCLIPVisionModel(config.vision_config)
         self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(config.text_config.project_dim, config.projection_dim, bias=False)
@@ -127,30 +151,82 @@ class AltCLIPScorer(PreTrainedModel):
     # ---------------------------------------------------------------- loading and saving
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
         """Loads a scorer and its processor.
 
         Args:
-            name: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, or a diffusers
-                folder that has such a folder named `scorer`.
+            name: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a diffusers folder
+                that has such a folder named `scorer`, or a single file of FlagAI's.
             *args: as in transformers.
-            **kwargs: as in transformers. The default dtype is float32.
+            **kwargs: as in transformers (`dtype`, `revision`, `device_map`, `quantization_config`, ...); the default
+                dtype is float32. With `offload_embeddings=True` the word embeddings, almost half of the text
+                tower, stay in their file, memory-mapped; scores are the same. For a single file see
+                `from_single_file`.
 
         Raises:
             OSError: there is no such checkpoint.
+            CheckpointError: it is no AltCLIP, or it is damaged; the message says which.
         """
+        if name is None:  # transformers' way to load from a state_dict
+            return super().from_pretrained(name, *args, **kwargs)
         place, subfolder = resolve_scorer(name)
+        if Path(place).is_file():
+            return cls.from_single_file(place, **kwargs)
+        subfolder = kwargs.pop("subfolder", subfolder)
+        if Path(place).is_dir():
+            _altclip_of(open_checkpoint(fetch_folder(place, subfolder)))
         if subfolder:
-            kwargs.setdefault("subfolder", subfolder)
+            kwargs["subfolder"] = subfolder
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         kwargs.setdefault("key_mapping", KEY_MAPPING)
-        wants_info = kwargs.get("output_loading_info", False)
         loaded = super().from_pretrained(place, *args, **kwargs)
-        hub = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
-        scorer = loaded[0] if wants_info else loaded
+        scorer = loaded[0] if kwargs.get("output_loading_info", False) else loaded
+        if kwargs.get("offload_embeddings"):
+            files = weight_files(component_folder(place, **kwargs), kwargs.get("variant"))
+            scorer.text_model.attach_embeddings(CheckpointTensors(*files)[f"{TEXT_TOWER}{WORD_EMBEDDINGS}.weight"])
+        hub = ("subfolder", *HUB_ARGUMENTS)
         scorer.processor = AltCLIPProcessor.from_pretrained(place, **{k: kwargs[k] for k in hub if k in kwargs})
         return loaded
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | os.PathLike[str],
+        config: str | os.PathLike[str] | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads the AltCLIP inside a single file of FlagAI's.
+
+        Args:
+            path: the file.
+            config: a diffusers folder of the same sizes, with its AltCLIP in `scorer`; needed only for sizes that
+                were never published.
+            tokenizer: a folder or hub id that has the tokenizer, should the file bring none.
+            **kwargs: `dtype` (default float32), `offload_embeddings`, `device_map`, `quantization_config`, as in
+                transformers.
+
+        Raises:
+            CheckpointError: the file holds no AltCLIP, or is damaged, or its tokenizer was not found.
+        """
+        checkpoint = open_checkpoint(Path(path), None if config is None else Path(config))
+        tensors = _altclip_of(checkpoint)
+        offload = kwargs.pop("offload_embeddings", False)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
+        scorer = cls.from_pretrained(
+            None,
+            config=AltCLIPConfig(**checkpoint.configs["altclip"]),
+            state_dict=dict(tensors),
+            key_mapping=KEY_MAPPING,
+            offload_embeddings=offload,
+            **kwargs,
+        )
+        if offload:
+            scorer.text_model.attach_embeddings(tensors[f"{TEXT_TOWER}{WORD_EMBEDDINGS}.weight"])
+        scorer.processor = _processor_of(checkpoint, tokenizer)
+        return scorer.eval()
 
     @classmethod
     def from_pipeline(
@@ -158,47 +234,55 @@ class AltCLIPScorer(PreTrainedModel):
     ) -> Self:
         """Puts a CLIP head on a pipeline's text encoder, which stays one module in memory.
 
+        Of the head's checkpoint only the head is kept; its text tower is read to be compared, and let go.
+
         Args:
             pipeline: a diffusers pipeline with our text encoder.
-            head: the AltCLIP that was trained with this text encoder: "emoji-m9", or a folder or hub id in the
-                layout of transformers' AltCLIPModel. If not given, the `scorer` beside the pipeline.
+            head: the AltCLIP that was trained with this text encoder: "emoji-m9", a folder or hub id in the layout
+                of transformers' AltCLIPModel, or a single file of FlagAI's. If not given, the `scorer` beside the
+                pipeline.
             allow_other_tower: go on when the text encoder is not the one the head was trained with.
-            **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id.
+            **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id; `config` and `tokenizer`, as
+                in `from_single_file`, for a single file.
 
         Raises:
             TypeError: the pipeline's text encoder is of another class.
             OSError: there is no such head.
-            ValueError: the head was trained with another text encoder; the first tensor that differs is named.
+            CheckpointError: it is no AltCLIP, is damaged, or was trained with another text encoder; the first tensor
+                that differs is named.
         """
         body = pipeline.text_encoder
         if not isinstance(body, RobertaSeriesModelWithTransformation):
             raise TypeError(
                 f"the pipeline's text encoder is a {type(body).__name__}; an AltCLIP head needs AltDiffusion's"
             )
-        folder = fetch_folder(*resolve_scorer(head if head is not None else pipeline.config._name_or_path), **hub)
-        tensors = CheckpointTensors(folder, KEY_MAPPING)
-        config = AltCLIPConfig.from_pretrained(folder)
+        config_folder, tokenizer = hub.pop("config", None), hub.pop("tokenizer", None)
+        place, subfolder = resolve_scorer(head if head is not None else pipeline.config._name_or_path)
+        path = Path(place) if Path(place).is_file() else fetch_folder(place, subfolder, **hub)
+        checkpoint = open_checkpoint(path, None if config_folder is None else Path(config_folder))
+        tensors = _altclip_of(checkpoint)
         _check_towers(body, tensors, allow_other_tower)
         if body.pre_LN is None:
             body.pre_LN = nn.LayerNorm(body.config.hidden_size, eps=body.config.layer_norm_eps)
-            body.pre_LN.load_state_dict(
-                {k: tensors[f"text_model.pre_LN.{k}"].to(torch.float32) for k in ("weight", "bias")}
-            )
+            body.pre_LN.load_state_dict({k: tensors[f"{TEXT_TOWER}pre_LN.{k}"].float() for k in ("weight", "bias")})
             body.pre_LN.to(body.device, body.dtype)
             body.config.has_pre_LN = True
-        with no_init_weights():  # everything is loaded below, and the shared body must stay as it is
-            scorer = cls(config, text_model=body)
-        head_tensors = {name: tensors[name] for name in tensors.names if not name.startswith("text_model.")}
-        missing, unexpected = scorer.load_state_dict(head_tensors, strict=False)
-        missing = [name for name in missing if not name.startswith("text_model.")]
+        # Nothing is allocated for the head before its tensors are there, and the shared body stays as it is.
+        with no_init_weights(), init_empty_weights(include_buffers=False):
+            scorer = cls(AltCLIPConfig(**checkpoint.configs["altclip"]), text_model=body)
+        head_tensors = {name: tensors[name] for name in tensors if not name.startswith(TEXT_TOWER)}
+        in_head_dtype = {
+            name: tensor.to(body.device, tensor.dtype if name == "logit_scale" else body.dtype)
+            for name, tensor in head_tensors.items()
+        }
+        missing, unexpected = scorer.load_state_dict(in_head_dtype, strict=False, assign=True)
+        missing = [name for name in missing if not name.startswith(TEXT_TOWER)]
         if missing:
-            raise ValueError(f"{folder} is not a whole AltCLIP: {missing[0]} is missing")
+            raise CheckpointError(f"{path} is not a whole AltCLIP: {missing[0]} is missing")
         for name in unexpected:
-            logger.info("%s: %s is not used", folder, name)
-        for part in (scorer.vision_model, scorer.visual_projection, scorer.text_projection):
-            part.to(body.device, body.dtype)
-        scorer.logit_scale.data = scorer.logit_scale.data.to(body.device)
-        scorer.processor = AltCLIPProcessor.from_pretrained(folder)
+            logger.info("%s: %s is not used", path, name)
+        scorer.vision_model.to(body.device)  # its buffers
+        scorer.processor = _processor_of(checkpoint, tokenizer)
         return scorer.eval()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
@@ -363,19 +447,47 @@ def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
     return RobertaSeriesConfig(**fields)
 
 
+def _altclip_of(checkpoint: Checkpoint) -> CheckpointTensors:
+    """The tensors of a checkpoint's AltCLIP, and whether there is one."""
+    if "altclip" not in checkpoint.tensors:
+        raise CheckpointError(
+            f"{checkpoint.path} is {checkpoint.layout}, without a scorer; name the AltCLIP that was trained with it"
+        )
+    return checkpoint.tensors["altclip"]
+
+
+def _processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | None) -> AltCLIPProcessor:
+    if checkpoint.layout is Layout.ALTCLIP:
+        return AltCLIPProcessor.from_pretrained(checkpoint.path)
+    with tempfile.TemporaryDirectory(prefix="altclip-") as folder:
+        write_companions(checkpoint, Path(folder), tokenizer)
+        place = Path(folder) / SCORER
+        return AltCLIPProcessor(CLIPImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
+
+
 def _check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
     """Compares the body with the tower that the head was trained with, in the body's dtype."""
     for name, ours in body.state_dict().items():
         if name.startswith("transformation_pre."):
             continue  # m18's second projection, which no head carries
-        theirs = tensors.get(f"text_model.{name}")
-        if theirs is not None and theirs.shape == ours.shape and torch.equal(theirs.to(ours.dtype), ours.cpu()):
+        theirs = TEXT_TOWER + name
+        if theirs in tensors and tensors.shape(theirs) == ours.shape and _equal(ours, tensors, theirs):
             continue
         message = f"this head was trained with another text encoder: {name} differs"
         if not allow:
-            raise ValueError(f"{message}; pass allow_other_tower=True to use it all the same")
+            raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
         logger.warning("%s", message)
         return
+
+
+def _equal(ours: Tensor, tensors: CheckpointTensors, name: str) -> bool:
+    """Whether a tensor is the one of that name, of which few rows are in memory at a time."""
+    start = 0
+    for rows in tensors.rows(name):
+        if not torch.equal(rows.to(ours.dtype), ours[start : start + len(rows)].cpu()):
+            return False
+        start += len(rows)
+    return True
 
 
 def _as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:

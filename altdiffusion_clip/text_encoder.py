@@ -6,8 +6,9 @@ prompt for a CLIP head. Both come from one forward pass over one set of weights.
 """
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 from transformers import XLMRobertaConfig, XLMRobertaModel
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaPreTrainedModel
 from transformers.utils import ModelOutput
+
+from altdiffusion_clip.checkpoints.model_ids import component_folder
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, weight_files
+from altdiffusion_clip.offloading import WORD_EMBEDDINGS, OffloadedEmbedding, offloaded_in_place_of
 
 
 @strict
@@ -82,6 +87,11 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
     the last row is repeated: all padding rows are equal at every layer, since they have the same token and
     position and see the same keys. Outputs and gradients equal the padded run's.
 
+    Args:
+        config: the configuration.
+        offload_embeddings: leave a place for word embeddings that stay where they are (see
+            `altdiffusion_clip.offloading`); `from_pretrained` fills it.
+
     Example:
         >>> config = RobertaSeriesConfig(
         ...     vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
@@ -99,9 +109,12 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
     # The old class carried XLM-RoBERTa's pooler, which nothing reads; AltCLIP's stage files carry a scale.
     _keys_to_ignore_on_load_unexpected = [r"pooler", r"logit_scale", r"position_ids"]
 
-    def __init__(self, config: RobertaSeriesConfig) -> None:
+    def __init__(self, config: RobertaSeriesConfig, offload_embeddings: bool = False) -> None:
         super().__init__(config)
         self.roberta = XLMRobertaModel(config, add_pooling_layer=False)
+        if offload_embeddings:
+            self.roberta.set_input_embeddings(offloaded_in_place_of(self.roberta.get_input_embeddings()))
+            self._keys_to_ignore_on_load_unexpected = [*self._keys_to_ignore_on_load_unexpected, WORD_EMBEDDINGS]
         self.transformation = nn.Linear(config.hidden_size, config.project_dim)
         self.transformation_pre: nn.Linear | None = None
         if config.has_pre_transformation:
@@ -110,6 +123,41 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         if config.has_pre_LN or config.has_pre_transformation:
             self.pre_LN = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Self:
+        """Loads a text encoder.
+
+        Args:
+            name: a folder or hub id, with `subfolder="text_encoder"` for that of a pipeline.
+            *args: as in transformers.
+            **kwargs: as in transformers (`dtype`, `variant`, `device_map`, `quantization_config`, ...). With
+                `offload_embeddings=True` the word embeddings, almost half of the weights, stay in their file,
+                memory-mapped; outputs are the same.
+        """
+        loaded = super().from_pretrained(name, *args, **kwargs)
+        if kwargs.get("offload_embeddings"):
+            model = loaded[0] if kwargs.get("output_loading_info") else loaded
+            if name is None:
+                table = kwargs["state_dict"][f"{WORD_EMBEDDINGS}.weight"]
+            else:
+                files = weight_files(component_folder(name, **kwargs), kwargs.get("variant"))
+                table = CheckpointTensors(*files)[f"{WORD_EMBEDDINGS}.weight"]
+            model.attach_embeddings(table)
+        return loaded
+
+    def attach_embeddings(self, table: Tensor) -> None:
+        """Gives an encoder made with `offload_embeddings=True` its word embeddings.
+
+        Args:
+            table: (vocab_size, hidden_size), on the CPU or memory-mapped; shared, not copied.
+        """
+        embeddings = self.roberta.get_input_embeddings()
+        if not isinstance(embeddings, OffloadedEmbedding):
+            raise ValueError("this text encoder has its word embeddings itself; load it with offload_embeddings=True")
+        embeddings.attach(table)
 
     def forward(
         self,

@@ -1,0 +1,70 @@
+"""Word embeddings that stay in their file: almost half of the text encoder, of which a prompt needs a few rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WORD_EMBEDDINGS = "roberta.embeddings.word_embeddings"
+"""Where the text encoder has them."""
+
+
+class OffloadedEmbedding(nn.Module):
+    """An embedding table on the CPU, or memory-mapped from its file, whatever device the model moves to.
+
+    The rows that are looked up are copied to the model's device and dtype. The table is not trained.
+
+    Args:
+        num_embeddings: rows.
+        embedding_dim: columns.
+        padding_idx: as nn.Embedding's.
+
+    Example:
+        >>> embedding = OffloadedEmbedding(9, 4)
+        >>> embedding.attach(torch.eye(9, 4))
+        >>> embedding.half()(torch.tensor([[2]]))
+        tensor([[[0., 0., 1., 0.]]], dtype=torch.float16)
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self._table: Tensor | None = None  # neither parameter nor buffer: .to() must not move it
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    def attach(self, table: Tensor) -> None:
+        """Gives it its table.
+
+        Args:
+            table: (num_embeddings, embedding_dim), on the CPU, in any floating dtype; shared, not copied.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        if table.shape != (self.num_embeddings, self.embedding_dim):
+            raise ValueError(
+                f"embeddings of shape {tuple(table.shape)}, not {(self.num_embeddings, self.embedding_dim)}"
+            )
+        self._table = table.detach()
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, where it lies."""
+        if self._table is None:
+            raise ValueError("these embeddings have no table yet; see OffloadedEmbedding.attach")
+        return self._table
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Looks rows up: (...,) int64 to (..., embedding_dim) in the model's dtype, on the ids' device."""
+        return F.embedding(input_ids.cpu(), self.weight).to(input_ids.device, self._like.dtype)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._table is not None:
+            destination[prefix + "weight"] = self._table
+
+
+def offloaded_in_place_of(embedding: nn.Embedding) -> OffloadedEmbedding:
+    """An empty offloaded embedding of the same shape."""
+    return OffloadedEmbedding(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx)
