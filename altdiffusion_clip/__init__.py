@@ -11,12 +11,20 @@ from altdiffusion_clip import plugin
 
 if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_controlnet import (
+        AltDiffusionControlNetPipeline,
+    )
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
     from altdiffusion_clip.scoring import AltCLIPScorer
     from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
 __version__ = "0.1.0"
 __all__ = [
     "AltCLIPScorer",
+    "AltDiffusionControlNetPipeline",
+    "AltDiffusionImg2ImgPipeline",
+    "AltDiffusionInpaintPipeline",
     "AltDiffusionPipeline",
     "RobertaSeriesConfig",
     "RobertaSeriesModelWithTransformation",
@@ -24,7 +32,10 @@ __all__ = [
 
 _HOME = {
     "AltCLIPScorer": "altdiffusion_clip.scoring",
-    "AltDiffusionPipeline": "altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion",
+    "AltDiffusionControlNetPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
+    "AltDiffusionImg2ImgPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
+    "AltDiffusionInpaintPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
+    "AltDiffusionPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
     "RobertaSeriesConfig": "altdiffusion_clip.text_encoder",
     "RobertaSeriesModelWithTransformation": "altdiffusion_clip.text_encoder",
 }

@@ -1,11 +1,12 @@
 """The one place that touches diffusers' namespace.
 
 Published AltDiffusion folders name `["alt_diffusion", "RobertaSeriesModelWithTransformation"]`, a package that
-diffusers no longer has. `register` puts ours there, so that every diffusers pipeline finds it, and lets
-AutoPipelineForText2Image know the pipeline. Nothing is imported for it: the changes are made right after
-diffusers' own modules are, whenever that is.
+diffusers no longer has. `register` puts ours there, so that every diffusers pipeline finds it, lets the
+AutoPipelines know our pipelines, and gives `from_single_file` the text encoder of a file that holds one. Nothing
+is imported for it: the changes are made right after diffusers' own modules are imported, whenever that is.
 """
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -17,7 +18,12 @@ from typing import Any
 
 PACKAGE = "altdiffusion_clip.pipelines.alt_diffusion"
 MODELING = f"{PACKAGE}.modeling_roberta_series"
-_PIPELINE_NAMES = ("AltDiffusionPipeline",)
+_PIPELINE_NAMES = (
+    "AltDiffusionControlNetPipeline",
+    "AltDiffusionImg2ImgPipeline",
+    "AltDiffusionInpaintPipeline",
+    "AltDiffusionPipeline",
+)
 
 
 def _restore_package(pipelines: ModuleType) -> None:
@@ -32,14 +38,32 @@ def _restore_package(pipelines: ModuleType) -> None:
         homes[name] = "alt_diffusion"
 
 
-def _extend_auto_pipeline(auto_pipeline: ModuleType) -> None:
+def _extend_auto_pipelines(auto_pipeline: ModuleType) -> None:
+    """Lets AutoPipelineForText2Image and its like find our pipelines, and each from the others."""
     package = importlib.import_module(PACKAGE)
-    auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING["alt-diffusion"] = package.AltDiffusionPipeline
+    for task, name in (("TEXT2IMAGE", ""), ("IMAGE2IMAGE", "Img2Img"), ("INPAINT", "Inpaint")):
+        mapping = getattr(auto_pipeline, f"AUTO_{task}_PIPELINES_MAPPING")
+        mapping["alt-diffusion"] = getattr(package, f"AltDiffusion{name}Pipeline")
+
+
+def _extend_single_file_loading(single_file: ModuleType) -> None:
+    """Gives `from_single_file` of every pipeline what it lacks for a file that holds an AltDiffusion."""
+    loader = single_file.FromSingleFileMixin
+    load = loader.from_single_file.__func__
+
+    @functools.wraps(load)
+    def from_single_file(cls: type, pretrained_model_link_or_path: Any, **kwargs: Any) -> Any:
+        ours = importlib.import_module("altdiffusion_clip.pipelines.single_file")
+        with ours.single_file_arguments(cls, pretrained_model_link_or_path, kwargs) as arguments:
+            return load(cls, pretrained_model_link_or_path, **arguments)
+
+    loader.from_single_file = classmethod(from_single_file)
 
 
 _AFTER: dict[str, Callable[[ModuleType], None]] = {
     "diffusers.pipelines": _restore_package,
-    "diffusers.pipelines.auto_pipeline": _extend_auto_pipeline,
+    "diffusers.pipelines.auto_pipeline": _extend_auto_pipelines,
+    "diffusers.loaders.single_file": _extend_single_file_loading,
 }
 
 

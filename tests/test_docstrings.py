@@ -4,10 +4,10 @@ import doctest
 import importlib
 import pkgutil
 
-import altdiffusion_clip.pipelines
 import pytest
 
 import altdiffusion_clip
+import altdiffusion_clip.pipelines
 
 # An editable install finds `pipelines` by a hook and not below the package's folder.
 MODULES = sorted(

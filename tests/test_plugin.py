@@ -108,9 +108,8 @@ def test_registering_twice_changes_nothing() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    from altdiffusion_clip.pipelines import alt_diffusion
-
     import altdiffusion_clip
+    from altdiffusion_clip.pipelines import alt_diffusion
 
     for module in (altdiffusion_clip, alt_diffusion):
         with pytest.raises(AttributeError, match="AltGuesswork"):

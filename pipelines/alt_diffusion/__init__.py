@@ -4,6 +4,9 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AltDiffusionControlNetPipeline": "pipeline_alt_diffusion_controlnet",
+    "AltDiffusionImg2ImgPipeline": "pipeline_alt_diffusion_img2img",
+    "AltDiffusionInpaintPipeline": "pipeline_alt_diffusion_inpaint",
     "AltDiffusionPipeline": "pipeline_alt_diffusion",
     "RobertaSeriesConfig": "modeling_roberta_series",
     "RobertaSeriesModelWithTransformation": "modeling_roberta_series",

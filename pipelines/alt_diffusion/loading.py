@@ -1,0 +1,75 @@
+"""Loading that all AltDiffusion pipelines share."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from diffusers import DiffusionPipeline
+from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.checkpoints.layouts import open_checkpoint
+from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS, resolve
+from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+
+if TYPE_CHECKING:
+    _Base = DiffusionPipeline
+else:
+    _Base = object
+
+
+class AltDiffusionLoaderMixin(_Base):
+    """`from_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Self:
+        """Loads a pipeline.
+
+        Args:
+            name: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout, or a hub id such as
+                "BAAI/AltDiffusion-m9".
+            **kwargs: as in `diffusers.DiffusionPipeline.from_pretrained` (`dtype`, `variant`, `revision`,
+                `local_files_only`, ...). With `offload_embeddings=True` the word embeddings, almost half of the
+                text encoder, stay in their file, memory-mapped; pictures are the same.
+
+        Raises:
+            CheckpointError: a folder or file that is no AltDiffusion, or is damaged; the message says which.
+        """
+        place = resolve(name)
+        if Path(place).is_file():
+            return cls.from_single_file(place, **kwargs)
+        if Path(place).is_dir():
+            open_checkpoint(Path(place))
+        offload = kwargs.pop("offload_embeddings", False)
+        if "text_encoder" in kwargs or (
+            not offload and not kwargs.keys().isdisjoint(("device_map", "quantization_config"))
+        ):
+            return super().from_pretrained(place, **kwargs)
+        # Loaded last: while the UNet is read, its file and its weights are both in memory.
+        pipeline = super().from_pretrained(place, text_encoder=None, **kwargs)
+        shared = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")
+        text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(
+            place,
+            subfolder="text_encoder",
+            dtype=kwargs.get("dtype") or kwargs.get("torch_dtype") or pipeline.unet.dtype,
+            offload_embeddings=offload,
+            **{key: kwargs[key] for key in shared if kwargs.get(key) is not None},
+        )
+        pipeline.register_modules(text_encoder=text_encoder.eval())
+        return pipeline
+
+    def register_modules(self, **kwargs: Any) -> None:
+        """Registers components, as every diffusers pipeline does when it is made.
+
+        The 512 tokens that m18's tokenizer states are set to the 77 that its UNet was trained with.
+        """
+        tokenizer = kwargs.get("tokenizer")
+        if tokenizer is not None and tokenizer.model_max_length > WINDOW:
+            tokenizer.model_max_length = WINDOW
+        super().register_modules(**kwargs)
+
+    @classmethod
+    def _get_signature_types(cls) -> dict[str, tuple[type, ...]]:
+        # diffusers warns of components of other types than its own __init__ states.
+        ours = {"text_encoder": (RobertaSeriesModelWithTransformation,), "tokenizer": (PreTrainedTokenizerBase,)}
+        return {**super()._get_signature_types(), **ours}

@@ -1,0 +1,21 @@
+"""Text to image with AltDiffusion, guided by a ControlNet."""
+
+from diffusers import StableDiffusionControlNetPipeline
+
+from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
+
+
+class AltDiffusionControlNetPipeline(AltDiffusionLoaderMixin, StableDiffusionControlNetPipeline):
+    """Draws pictures from prompts and a control picture, as diffusers' `StableDiffusionControlNetPipeline` does.
+
+    Example:
+        >>> from diffusers import ControlNetModel
+        >>> from PIL import Image
+        >>> from altdiffusion_clip import AltDiffusionPipeline
+        >>> text_to_image = AltDiffusionPipeline.from_pretrained("emoji-m9")
+        >>> controlnet = ControlNetModel.from_unet(text_to_image.unet, conditioning_channels=3)
+        >>> pipe = AltDiffusionControlNetPipeline.from_pretrained("emoji-m9", controlnet=controlnet)
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> pipe("狗", image=Image.new("RGB", (64, 64)), num_inference_steps=2).images[0].size
+        (64, 64)
+    """

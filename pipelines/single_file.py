@@ -1,0 +1,79 @@
+"""What diffusers' `from_single_file` needs to be given for an AltDiffusion, whose text encoder it does not know."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from altdiffusion_clip.checkpoints.companions import write_companions
+from altdiffusion_clip.checkpoints.layouts import Checkpoint, is_altdiffusion_file, open_checkpoint
+from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS
+from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+
+
+@contextmanager
+def single_file_arguments(pipeline_class: type, link: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Adds to the arguments of `from_single_file` the configurations, tokenizer and text encoder of an AltDiffusion.
+
+    Args:
+        pipeline_class: whose `from_single_file` is called. If it is one of ours, the file must be an AltDiffusion.
+        link: a file, or a link to one on the hub.
+        arguments: of the call, among them ours: `tokenizer` may be a folder or hub id, and `offload_embeddings`.
+
+    Yields:
+        The arguments, unchanged if the file is no AltDiffusion. The configurations are gone afterwards.
+
+    Raises:
+        CheckpointError: it is no AltDiffusion, and `pipeline_class` is one of ours.
+    """
+    must_be_ours = pipeline_class.__module__.startswith("altdiffusion_clip.")
+    path = _local(link, arguments)
+    if not must_be_ours and not is_altdiffusion_file(path):
+        yield arguments
+        return
+    config = arguments.get("config")
+    checkpoint = open_checkpoint(path, None if config is None else Path(config))
+    with tempfile.TemporaryDirectory(prefix="altdiffusion-") as folder:
+        tokenizer = arguments.get("tokenizer")
+        names_tokenizer = isinstance(tokenizer, (str, Path))
+        arguments = {key: value for key, value in arguments.items() if key != "tokenizer" or not names_tokenizer}
+        hub = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+        write_companions(checkpoint, Path(folder), tokenizer if names_tokenizer else None, **hub)
+        offload = arguments.pop("offload_embeddings", False)
+        if "text_encoder" not in arguments:
+            arguments["text_encoder"] = text_encoder_of(checkpoint, arguments, offload)
+        yield {**arguments, "config": folder}
+
+
+def text_encoder_of(
+    checkpoint: Checkpoint, arguments: dict[str, Any], offload_embeddings: bool = False
+) -> RobertaSeriesModelWithTransformation:
+    """The text encoder of a single file, its tensors memory-mapped where they have the dtype that is asked for.
+
+    Args:
+        checkpoint: the single file.
+        arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
+        offload_embeddings: leave the word embeddings in the file.
+    """
+    dtype = arguments.get("dtype") or arguments.get("torch_dtype") or "auto"
+    return RobertaSeriesModelWithTransformation.from_pretrained(
+        None,
+        config=RobertaSeriesConfig(**checkpoint.configs["text_encoder"]),
+        state_dict=dict(checkpoint.tensors["text_encoder"]),
+        dtype=dtype,
+        offload_embeddings=offload_embeddings,
+    ).eval()
+
+
+def _local(link: str, arguments: dict[str, Any]) -> Path:
+    """The path of a file, which is fetched first if it is a link to the hub."""
+    path = Path(link)
+    if path.is_file() or ("/blob/" not in str(link) and "/resolve/" not in str(link)):
+        return path
+    from diffusers.loaders.single_file_utils import _extract_repo_id_and_weights_name
+
+    repository, name = _extract_repo_id_and_weights_name(str(link))
+    return Path(hf_hub_download(repository, name, **{key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}))
