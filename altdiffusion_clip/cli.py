@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from altdiffusion_clip.commands import evaluate, generate, rerank
+from altdiffusion_clip.commands import convert, evaluate, generate, inspect, rerank
 from altdiffusion_clip.errors import UserError
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
@@ -17,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, rerank, evaluate):
+    for module in (generate, rerank, evaluate, convert, inspect):
         module.add_parser(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 some inputs failed and were listed, 2 the call was wrong, 130 interrupted.
     """
     options = build_parser().parse_args(arguments)
+    # Asked to end, a command cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return DONE if options.run(options) else SOME_FAILED
     except KeyboardInterrupt:

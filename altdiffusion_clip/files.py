@@ -1,6 +1,7 @@
-"""Writing files so that a stop at any moment leaves either the old file or the new one, never half of one."""
+"""Writing files and folders so that a stop at any moment leaves either the old or the new, never half of one."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +33,7 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         # mkstemp makes files private; give this one the permissions that a plain open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,3 +43,47 @@ def write_text(destination: str | os.PathLike[str], text: str) -> None:
     """Writes a text file as UTF-8, whole or not at all."""
     with atomic_path(destination) as path:
         path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary folder beside the destination; on success its files are synced to disk and it is renamed.
+
+    The destination must not exist, or be an empty folder. A process that is killed leaves the temporary folder, whose
+    name begins with a dot.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_folder(Path(folder) / "a") as path:
+        ...         _ = (path / "b.txt").write_text("whole")
+        ...     (Path(folder) / "a" / "b.txt").read_text()
+        'whole'
+    """
+    destination = Path(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", suffix=".partial", dir=destination.parent))
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_bytes(destination: str | os.PathLike[str]) -> int:
+    """The bytes that are free on the disk on which a file or folder is to be written."""
+    place = Path(destination).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -27,6 +27,8 @@ class OffloadedEmbedding(nn.Module):
         tensor([[[0., 0., 1., 0.]]], dtype=torch.float16)
     """
 
+    _like: Tensor
+
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx

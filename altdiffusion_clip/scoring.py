@@ -270,12 +270,12 @@ class AltCLIPScorer(PreTrainedModel):
         # Nothing is allocated for the head before its tensors are there, and the shared body stays as it is.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             scorer = cls(AltCLIPConfig(**checkpoint.configs["altclip"]), text_model=body)
-        head_tensors = {name: tensors[name] for name in tensors if not name.startswith(TEXT_TOWER)}
-        in_head_dtype = {
-            name: tensor.to(body.device, tensor.dtype if name == "logit_scale" else body.dtype)
-            for name, tensor in head_tensors.items()
+        head_tensors = {
+            name: tensors[name].to(body.device, tensors.dtype(name) if name == "logit_scale" else body.dtype)
+            for name in tensors
+            if not name.startswith(TEXT_TOWER)
         }
-        missing, unexpected = scorer.load_state_dict(in_head_dtype, strict=False, assign=True)
+        missing, unexpected = scorer.load_state_dict(head_tensors, strict=False, assign=True)
         missing = [name for name in missing if not name.startswith(TEXT_TOWER)]
         if missing:
             raise CheckpointError(f"{path} is not a whole AltCLIP: {missing[0]} is missing")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download
 
 from altdiffusion_clip.checkpoints.companions import write_companions
@@ -58,7 +59,7 @@ def text_encoder_of(
         arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
         offload_embeddings: leave the word embeddings in the file.
     """
-    dtype = arguments.get("dtype") or arguments.get("torch_dtype") or "auto"
+    dtype = arguments.get("dtype") or arguments.get("torch_dtype") or torch.float32
     return RobertaSeriesModelWithTransformation.from_pretrained(
         None,
         config=RobertaSeriesConfig(**checkpoint.configs["text_encoder"]),

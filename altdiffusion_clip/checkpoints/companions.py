@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.checkpoints.architectures import CONFIGS
-from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout, embedded_file
+from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout, embedded_file, read_json
 from altdiffusion_clip.checkpoints.model_ids import SCORER, looks_local, resolve
 from altdiffusion_clip.errors import CheckpointError
 
 VOCABULARIES = ("sentencepiece.bpe.model", "tokenizer.json")
 TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json")
+
+_SMALL = (".json", ".txt", ".model", ".md")
 
 # Repositories whose tokenizer is the one that all published AltDiffusions have, should it be in the hub's cache.
 _SAME_TOKENIZER = (
@@ -65,15 +67,18 @@ def write_companions(
 
 
 def small_files(folder: Path) -> dict[str, Path]:
-    """The files of a folder that are neither weights nor their indices, by their path in it."""
-    kept = (".json", ".txt", ".model", ".md")
+    """The files of a model's folder that are neither weights nor their indices, by their path in it.
+
+    Of its subfolders, those of the components that model_index.json names and that of the scorer count.
+    """
+    index = folder / "model_index.json"
+    components = [name for name in read_json(index) if not name.startswith("_")] if index.is_file() else []
     return {
         path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.suffix in kept
-        and ".index." not in path.name
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        for place in (folder, *(folder / name for name in (*components, SCORER) if index.is_file()))
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if path.is_file() and path.suffix in _SMALL and ".index." not in path.name and not path.name.startswith(".")
     }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from altdiffusion_clip.checkpoints import ldm
 from altdiffusion_clip.checkpoints.altclip import TEXT_TOWER, published_name
@@ -23,7 +22,8 @@ EMBEDDED_CONFIGS = "altdiffusion_clip.configs"
 EMBEDDED_FILES = ldm.CONDITIONING + "files."
 """Before the names of the byte tensors in which `convert` puts a single file's tokenizer."""
 
-PARTS = ("unet", "vae", "text_encoder", "altclip")
+_TODAYS_NAMES = {"altclip": published_name, "vae": ldm.todays_vae_name}
+"""For parts whose tensors had other names in some published folders."""
 
 
 class Layout(StrEnum):
@@ -64,17 +64,11 @@ class Checkpoint:
         """Whether it is one file in the LDM layout."""
         return self.layout in (Layout.WEBUI, Layout.FLAGAI)
 
-    def tensor(self, part: str, name: str, ema: bool = False) -> Tensor:
-        """Reads a tensor in the shape that diffusers' folders have it in."""
-        tensors = self.ema if ema and self.ema is not None else self.tensors[part]
-        tensor = tensors[name]
-        return tensor.reshape(self.shape(part, name)) if part == "vae" else tensor
-
     def shape(self, part: str, name: str) -> torch.Size:
         """The shape of a tensor as diffusers' folders have it."""
         shape = self.tensors[part].shape(name)
         if part == "vae" and self.is_single_file and len(shape) == 4 and ".attentions." in name:
-            return shape[:2]
+            return torch.Size(shape[:2])
         return shape
 
 
@@ -143,7 +137,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
             continue
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder} has no {file}; fetch it whole")
-        tensors[part] = CheckpointTensors.in_folder(place, published_name if part == "altclip" else None)
+        tensors[part] = CheckpointTensors.in_folder(place, _TODAYS_NAMES.get(part))
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
         if (folder / part / "config.json").is_file() and index.get(part, [None])[0]:

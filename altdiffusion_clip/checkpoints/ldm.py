@@ -37,12 +37,8 @@ _VAE_ATTENTION = {
     "to_k.": "k.",
     "to_v.": "v.",
     "to_out.0.": "proj_out.",
-    # as diffusers called them until 0.15, and published folders still do
-    "query.": "q.",
-    "key.": "k.",
-    "value.": "v.",
-    "proj_attn.": "proj_out.",
 }
+_VAE_ATTENTION_UNTIL_0_15 = {"query.": "to_q.", "key.": "to_k.", "value.": "to_v.", "proj_attn.": "to_out.0."}
 
 
 def unet_name(name: str, layers_per_block: int, blocks_with_attention: Iterable[int]) -> str:
@@ -83,7 +79,7 @@ def vae_name(name: str, blocks: int) -> str:
     """LDM's name of a tensor of diffusers' AutoencoderKL.
 
     Args:
-        name: diffusers' name, today's or that of before 0.15.
+        name: diffusers' name.
         blocks: how many blocks the encoder has, and the decoder.
 
     Raises:
@@ -120,6 +116,20 @@ def ema_name(name: str) -> str:
         'model_ema.diffusion_modelinput_blocks00weight'
     """
     return f"{EMA}diffusion_model{name.replace('.', '')}"
+
+
+def todays_vae_name(name: str) -> str:
+    """diffusers' name of an autoencoder's tensor, for that which it had until 0.15 and published folders may have.
+
+    Example:
+        >>> todays_vae_name("encoder.mid_block.attentions.0.query.bias")
+        'encoder.mid_block.attentions.0.to_q.bias'
+    """
+    stem, marker, rest = name.partition(".attentions.0.")
+    for old, new in _VAE_ATTENTION_UNTIL_0_15.items():
+        if rest.startswith(old):
+            return stem + marker + new + rest[len(old) :]
+    return name
 
 
 def is_vae_attention_matrix(name: str) -> bool:

@@ -98,6 +98,6 @@ def write_safetensors(
             value = tensor.read().detach().to("cpu", tensor.dtype).reshape(-1).contiguous()
             if value.numel() * value.itemsize != tensor.nbytes:
                 raise ValueError(f"{tensor.name} has {value.numel()} elements and not the shape {tuple(tensor.shape)}")
-            file.write(memoryview(value.view(torch.uint8).numpy()))
+            file.write(value.view(torch.uint8).numpy().data)
             progress(tensor.nbytes)
     return 8 + len(text) + end

@@ -29,8 +29,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="draw a picture again from its own settings")
-    parser.add_argument("--model", default=EMOJI_M9, help="a diffusers folder or hub id (default: %(default)s)")
-    parser.add_argument("--scorer", help="an AltCLIP folder or hub id, or `none` (default: the model's own, if any)")
+    parser.add_argument(
+        "--model", default=EMOJI_M9, help="a diffusers folder, a single file, or a hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scorer", help="an AltCLIP folder, a FlagAI file or a hub id, or `none` (default: the model's own, if any)"
+    )
     parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")

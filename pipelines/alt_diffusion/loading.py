@@ -12,13 +12,8 @@ from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS, resolve
 from altdiffusion_clip.prompts import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
-if TYPE_CHECKING:
-    _Base = DiffusionPipeline
-else:
-    _Base = object
 
-
-class AltDiffusionLoaderMixin(_Base):
+class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
     """`from_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
 
     @classmethod

@@ -1,0 +1,136 @@
+"""What a checkpoint is and whether it is whole."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+
+from altdiffusion_clip.checkpoints.architectures import expected_shapes, is_unused, languages, model_name
+from altdiffusion_clip.checkpoints.layouts import Checkpoint
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
+
+
+@dataclass
+class Part:
+    """One part of a checkpoint.
+
+    Attributes:
+        name: "unet", "vae", "text_encoder" or "altclip".
+        tensors: how many there are.
+        parameters: their elements.
+        nbytes: their size in the file, in bytes.
+        dtypes: the dtypes, the commonest first.
+        missing: names that the configuration asks for.
+        surplus: names that nothing reads.
+        misshapen: names whose shape is not the configuration's, with both.
+    """
+
+    name: str
+    tensors: int
+    parameters: int
+    nbytes: int
+    dtypes: list[str]
+    missing: list[str] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Inspection:
+    """What a checkpoint is.
+
+    Attributes:
+        path: where it lies.
+        layout: in words.
+        model: "m2", "m9", "m18", or "m2 or m9", which have the same shapes.
+        languages: ISO codes.
+        has_ema: whether it also has the moving average of the UNet's weights.
+        parts: each of its parts.
+    """
+
+    path: str
+    layout: str
+    model: str
+    languages: str
+    has_ema: bool
+    parts: list[Part]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no tensor is missing or of another shape."""
+        return not any(part.missing or part.misshapen for part in self.parts)
+
+
+def inspect(checkpoint: Checkpoint, name: str = "") -> Inspection:
+    """Looks a checkpoint over; no tensor is read.
+
+    Args:
+        checkpoint: of any layout.
+        name: what its user calls it, which may say whether it is m2 or m9.
+
+    Example:
+        >>> from altdiffusion_clip.checkpoints.layouts import open_checkpoint
+        >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+        >>> report = inspect(open_checkpoint(emoji_m9_folder()), "emoji-m9")
+        >>> report.model, report.languages, report.is_whole
+        ('m9', 'en zh es fr ru ja ko ar it', True)
+    """
+    hint = f"{name} {checkpoint.path.name}"
+    model = model_name(checkpoint.tensors["text_encoder"], hint)
+    parts = [_part(checkpoint, part) for part in checkpoint.tensors if part in checkpoint.configs]
+    return Inspection(
+        str(checkpoint.path), str(checkpoint.layout), model, languages(model), checkpoint.ema is not None, parts
+    )
+
+
+def first_difference(one: CheckpointTensors, other: CheckpointTensors) -> str | None:
+    """The first tensor in which two text towers differ, or None.
+
+    Values are compared in the coarser of both dtypes. `pre_LN` and m18's second projection, which some published
+    towers lack, are compared where both have them.
+    """
+    optional = ("pre_LN.", "transformation_pre.")
+    for name in [*one, *(name for name in other if name not in one)]:
+        if is_unused(name) or name == "logit_scale":
+            continue
+        if name not in one or name not in other:
+            if name.startswith(optional):
+                continue
+            return name
+        if one.shape(name) != other.shape(name):
+            return name
+        dtype = min(one.dtype(name), other.dtype(name), key=lambda dtype: torch.finfo(dtype).bits)
+        for ours, theirs in zip(one.rows(name), _rows_as(one, other, name), strict=True):
+            if not torch.equal(ours.to(dtype), theirs.to(dtype)):
+                return name
+    return None
+
+
+def _rows_as(one: CheckpointTensors, other: CheckpointTensors, name: str) -> "list[torch.Tensor] | object":
+    """The other's tensor in blocks of as many rows as the one's."""
+    ratio = other.dtype(name).itemsize / one.dtype(name).itemsize
+    return other.rows(name, int(2**26 * ratio))
+
+
+def _part(checkpoint: Checkpoint, part: str) -> Part:
+    tensors = checkpoint.tensors[part]
+    shapes = {name: checkpoint.shape(part, name) for name in tensors}
+    expected = expected_shapes(part, checkpoint.configs[part])
+    optional: set[str] = set()
+    if part == "text_encoder" and not checkpoint.configs[part].get("has_pre_transformation"):
+        optional = {"pre_LN.weight", "pre_LN.bias"}  # m2 and m9 were published with and without it
+    dtypes = Counter(str(tensors.dtype(name)).removeprefix("torch.") for name in tensors)
+    return Part(
+        name=part,
+        tensors=len(tensors),
+        parameters=sum(shape.numel() for shape in shapes.values()),
+        nbytes=sum(shape.numel() * tensors.dtype(name).itemsize for name, shape in shapes.items()),
+        dtypes=[dtype for dtype, _ in dtypes.most_common()],
+        missing=sorted(expected.keys() - shapes.keys() - optional),
+        surplus=sorted(shapes.keys() - expected.keys()),
+        misshapen=[
+            f"{name}: {tuple(shape)}, not {tuple(expected[name])}"
+            for name, shape in shapes.items()
+            if name in expected and shape != expected[name]
+        ],
+    )

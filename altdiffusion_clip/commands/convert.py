@@ -1,0 +1,61 @@
+"""`altdiffusion convert`: writes a checkpoint in another layout."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from altdiffusion_clip.commands.options import DTYPES, dtype_of, prepare_output
+from altdiffusion_clip.errors import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "convert",
+        help="write a checkpoint as a diffusers folder or a single file",
+        description="Write a checkpoint of any published layout as a diffusers folder, or, where DST ends in "
+        ".safetensors, as a single file that the WebUIs read. One tensor at a time is in memory, and DST is written "
+        "whole or not at all.",
+    )
+    parser.add_argument("source", metavar="SRC", help="a folder, a single file, a hub id, or emoji-m9")
+    parser.add_argument("destination", metavar="DST", help="a folder, or a file that ends in .safetensors")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they are)")
+    parser.add_argument("--variant", metavar="NAME", help="for the names of the weights in a folder, such as fp16")
+    parser.add_argument("--ema", action="store_true", help="take the moving average of the UNet's weights")
+    parser.add_argument(
+        "--config", type=Path, metavar="FOLDER", help="a diffusers folder of the same sizes, for a file"
+    )
+    parser.add_argument("--tokenizer", metavar="WHERE", help="a folder or hub id with the tokenizer, for a file")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Converts, with a progress bar on stderr."""
+    from tqdm import tqdm
+
+    from altdiffusion_clip.checkpoints.convert import convert
+
+    prepare_output()
+    with tqdm(desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
+
+        def progress(written: int, total: int) -> None:
+            bar.total = total
+            bar.update(written - bar.n)
+
+        try:
+            done = convert(
+                options.source,
+                options.destination,
+                dtype=dtype_of(options.dtype) if options.dtype else None,
+                variant=options.variant,
+                config=options.config,
+                tokenizer=options.tokenizer,
+                extract_ema=options.ema,
+                progress=progress,
+            )
+        except OSError as error:
+            raise UserError(f"cannot read {options.source}: {error}") from error
+    print(f"{done.destination}: {done.layout}, {done.nbytes / 1e6:,.1f} MB")
+    if done.left_out:
+        print(f"left out: {', '.join(done.left_out)}", file=sys.stderr)
+    return True

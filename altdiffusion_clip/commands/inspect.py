@@ -1,0 +1,70 @@
+"""`altdiffusion inspect`: says what a checkpoint is and whether it is whole."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from altdiffusion_clip.commands.loading import opened
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.checkpoints.inspection import Inspection
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint is and whether it is whole",
+        description="Say what a checkpoint is, which languages it speaks, and which tensors are missing or surplus. "
+        "The exit code is 1 if it is not whole, or if its text tower is not that of --against.",
+    )
+    parser.add_argument("source", metavar="SRC", help="a folder, a single file, a hub id, or emoji-m9")
+    parser.add_argument("--against", metavar="OTHER", help="also compare the text towers of both")
+    parser.add_argument(
+        "--config", type=Path, metavar="FOLDER", help="a diffusers folder of the same sizes, for a file"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Looks the checkpoint over. Returns whether it is whole, and its tower the same as the other's."""
+    from dataclasses import asdict
+
+    from altdiffusion_clip.checkpoints.inspection import first_difference, inspect
+    from altdiffusion_clip.commands.options import prepare_output
+
+    prepare_output()
+    checkpoint = opened(options.source, options.config)
+    report = inspect(checkpoint, options.source)
+    result = {**asdict(report), "is_whole": report.is_whole}
+    if options.against:
+        other = opened(options.against, options.config)
+        difference = first_difference(checkpoint.tensors["text_encoder"], other.tensors["text_encoder"])
+        result |= {"against": str(other.path), "first_difference": difference}
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _print(report)
+        if options.against:
+            same = "is the same as" if difference is None else f"differs at {difference} from"
+            print(f"tower      {same} that of {other.path}")
+    return report.is_whole and result.get("first_difference") is None
+
+
+def _print(report: "Inspection") -> None:
+    print(f"{report.path}\nlayout     {report.layout}\nmodel      {report.model}\nlanguages  {report.languages}")
+    print(f"EMA        {'also the moving average of the UNet' if report.has_ema else 'none'}")
+    print(f"\n{'part':<13}{'tensors':>8}{'parameters':>13}{'MB':>9}  dtype")
+    for part in report.parts:
+        megabytes = part.nbytes / 1e6
+        print(f"{part.name:<13}{part.tensors:>8}{part.parameters:>13,}{megabytes:>9,.1f}  {', '.join(part.dtypes)}")
+    print()
+    for part in report.parts:
+        for what, names in (("missing", part.missing), ("misshapen", part.misshapen), ("surplus", part.surplus)):
+            if names:
+                rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                print(f"{what:<11}{part.name}: {', '.join(names[:5])}{rest}")
+    if report.is_whole:
+        print("whole      nothing is missing")
