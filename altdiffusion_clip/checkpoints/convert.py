@@ -201,9 +201,7 @@ class _Job:
         if single and "altclip" in checkpoint.tensors:
             left.append("the scorer")
         if checkpoint.ema is not None:
-            left.append(
-                "the last weights of the UNet" if self.extract_ema else "the moving average of the UNet (--ema)"
-            )
+            left.append("the UNet's last weights" if self.extract_ema else "the UNet's moving average (--ema takes it)")
         return left
 
     def write(self, path: Path, tensors: Iterable[TensorToWrite], metadata: dict[str, str] | None = None) -> None:
@@ -238,7 +236,7 @@ def _tokenizer_bytes(checkpoint: Checkpoint) -> list[TensorToWrite]:
         path = checkpoint.path / "tokenizer" / name
         if path.is_file():
             content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-            return [TensorToWrite(EMBEDDED_FILES + name, content.shape, torch.uint8, lambda: content)]
+            return [TensorToWrite(EMBEDDED_FILES + name, content.shape, torch.uint8, content.clone)]
     return []
 
 

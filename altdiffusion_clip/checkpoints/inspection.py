@@ -1,6 +1,7 @@
 """What a checkpoint is and whether it is whole."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -106,7 +107,7 @@ def first_difference(one: CheckpointTensors, other: CheckpointTensors) -> str | 
     return None
 
 
-def _rows_as(one: CheckpointTensors, other: CheckpointTensors, name: str) -> "list[torch.Tensor] | object":
+def _rows_as(one: CheckpointTensors, other: CheckpointTensors, name: str) -> Iterator[torch.Tensor]:
     """The other's tensor in blocks of as many rows as the one's."""
     ratio = other.dtype(name).itemsize / one.dtype(name).itemsize
     return other.rows(name, int(2**26 * ratio))

@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--variant", metavar="NAME", help="for the names of the weights in a folder, such as fp16")
     parser.add_argument("--ema", action="store_true", help="take the moving average of the UNet's weights")
     parser.add_argument(
-        "--config", type=Path, metavar="FOLDER", help="a diffusers folder of the same sizes, for a file"
+        "--config", type=Path, metavar="FOLDER", help="for a file of unpublished sizes, a folder that has them"
     )
     parser.add_argument("--tokenizer", metavar="WHERE", help="a folder or hub id with the tokenizer, for a file")
     parser.set_defaults(run=run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.loading import load_pipeline, opened
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
@@ -29,12 +30,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="draw a picture again from its own settings")
-    parser.add_argument(
-        "--model", default=EMOJI_M9, help="a diffusers folder, a single file, or a hub id (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--scorer", help="an AltCLIP folder, a FlagAI file or a hub id, or `none` (default: the model's own, if any)"
-    )
+    parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
+    parser.add_argument("--scorer", help="an AltCLIP, or `none` (default: the model's own, if it brings one)")
     parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
@@ -55,7 +52,6 @@ def run(options: argparse.Namespace) -> bool:
     prompts, empty = _prompts(options)
     prepare_output()
 
-    from altdiffusion_clip.commands.loading import load_pipeline
     from altdiffusion_clip.prompts import warn_of_cuts
     from altdiffusion_clip.results import ResultsFolder
 
@@ -150,19 +146,26 @@ def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -
 
 
 def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer | None":
-    from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
     from altdiffusion_clip.scoring import AltCLIPScorer
 
     if options.scorer == "none":
         return None
     head = options.scorer or options.model
-    if options.scorer is None and resolve_scorer(head)[1] is None:
+    if options.scorer is None and not _brings_scorer(head):
         print("this model brings no scorer, so the pictures are not ranked (--scorer names one)", file=sys.stderr)
         return None
     try:
         return AltCLIPScorer.from_pipeline(pipeline, head)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot use the scorer {head}: {' '.join(str(error).split())}") from error
+
+
+def _brings_scorer(model: str) -> bool:
+    from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+
+    if Path(model).is_file():
+        return "altclip" in opened(model).tensors
+    return resolve_scorer(model)[1] is not None
 
 
 def _draw(

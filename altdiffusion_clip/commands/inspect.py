@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("source", metavar="SRC", help="a folder, a single file, a hub id, or emoji-m9")
     parser.add_argument("--against", metavar="OTHER", help="also compare the text towers of both")
     parser.add_argument(
-        "--config", type=Path, metavar="FOLDER", help="a diffusers folder of the same sizes, for a file"
+        "--config", type=Path, metavar="FOLDER", help="for a file of unpublished sizes, a folder that has them"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(run=run)

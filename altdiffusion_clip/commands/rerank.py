@@ -30,7 +30,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("prompt", help="in any language of the model")
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="pictures, or folders of them")
     parser.add_argument(
-        "--model", default=EMOJI_M9, help="an AltCLIP folder, a FlagAI file, or a hub id (default: %(default)s)"
+        "--model", default=EMOJI_M9, help="an AltCLIP: a folder, a FlagAI file, a hub id (default: %(default)s)"
     )
     parser.add_argument("--top", type=int, metavar="K", help="only the best K")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to a .csv, .tsv, .json or .jsonl file")
