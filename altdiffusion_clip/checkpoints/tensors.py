@@ -134,6 +134,8 @@ class CheckpointTensors(Mapping[str, Tensor]):
         self._pickles.clear()
 
     def _survey(self, path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {path}")
         if is_pickle(path):
             self._pickles[path] = _unpickle(path)
             for name, tensor in self._pickles[path].items():
@@ -209,7 +211,7 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{path} would have to run code to load ({wanted[1]}), so it is not opened; ask for a safetensors file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise _damaged(path, error) from error
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -219,8 +221,6 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    if not path.is_file():
-        return CheckpointError(f"there is no file {path}")
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
             return CheckpointError(f"{path} is a Git LFS pointer and not the weights; run `git lfs pull`")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
-from altdiffusion_clip.checkpoints.layouts import open_checkpoint
+from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
 from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS, resolve
+from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.prompts import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
@@ -34,7 +35,9 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
         if Path(place).is_file():
             return cls.from_single_file(place, **kwargs)
         if Path(place).is_dir():
-            open_checkpoint(Path(place))
+            checkpoint = open_checkpoint(Path(place))
+            if checkpoint.layout is not Layout.DIFFUSERS:
+                raise CheckpointError(f"{place} is {checkpoint.layout}, and no pipeline; load it as an AltCLIPScorer")
         offload = kwargs.pop("offload_embeddings", False)
         if "text_encoder" in kwargs or (
             not offload and not kwargs.keys().isdisjoint(("device_map", "quantization_config"))
