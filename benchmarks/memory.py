@@ -1,120 +1,90 @@
-"""Memory of a pipeline and a scorer: one shared text encoder, against diffusers' and transformers' classes apart.
+"""Memory of a pipeline with its scorer, sharing one text encoder, against the reference classes loaded apart.
 
-    python benchmarks/memory.py [--folder build/memory] [--dtype float32]
+    python benchmarks/memory.py [--dtype float16] [--format safetensors] [--rounds 3] [--folder build/memory]
 
-Full-size AltDiffusion-m9 and AltCLIP-m9 with random weights (10 GB on disk, made once). Each case runs in a
-process of its own, which loads, draws one step of a small picture and scores it; the figure is the most memory that
-was resident. `--offload` is the line for `offload_embeddings=True`.
+AltDiffusion-m9 and AltCLIP-m9 in full size with random weights, float32 on disk as published (10 GB, made once). Each
+case runs in a process of its own: it loads, draws one small picture in one step, and scores it. Its figure is the most
+memory that was resident. Theirs are the text encoder that diffusers has deprecated, in its pipeline, and
+transformers' AltCLIPModel; both towers are the same weights. Rounds of all cases alternate; figures are medians.
+
+The default is float16, as diffusers' documentation loads AltDiffusion. In float32 today's loaders leave the weights
+in their files, memory-mapped, so that what is resident there is the system's cache of them, and the word embeddings
+are on disk for both sides.
+
+A last line is for `altdiffusion convert`: the most memory resident against one copy of the largest part plus 1 GB.
 """
 
 import argparse
 import json
+import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import torch
+from report import report, report_at_most
+
+from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, CONFIGS, expected_shapes
+from altdiffusion_clip.checkpoints.layouts import read_json
+from altdiffusion_clip.checkpoints.writer import TensorToWrite, write_safetensors
 
 CASES = ("theirs", "ours", "ours_offloaded")
+PROMPT = "蓝色背景上的猫"
+TOKENIZER = Path(__file__).parents[1] / "tests" / "fixtures" / "published" / "alt-clip-m9-tiny"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("build/memory"))
-    parser.add_argument("--dtype", default="float32")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", default="float16", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--format", default="safetensors", choices=["safetensors", "bin"])
-    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("build/memory"))
+    parser.add_argument("--case", choices=[*CASES, "convert"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case:
-        measure(options)
-        return
-    make(options.folder, options.format)
-    results = {}
-    for case in CASES:
-        command = [
-            sys.executable,
-            __file__,
-            "--case",
-            case,
-            "--folder",
-            str(options.folder),
-            "--dtype",
-            options.dtype,
-            "--format",
-            options.format,
-        ]
-        results[case] = json.loads(
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        )
-        print(case, results[case])
-
-
-def make(folder: Path, format: str) -> None:
-    import shutil
-
-    from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, CONFIGS, expected_shapes
-    from altdiffusion_clip.checkpoints.layouts import read_json
-    from altdiffusion_clip.checkpoints.writer import TensorToWrite, write_safetensors
-
-    if (folder / format / "done").exists():
-        return
-    folder = folder / format
-    shutil.copytree(CONFIGS / "m2-m9", folder / "pipeline", dirs_exist_ok=True)
-    fixture = Path(__file__).parents[1] / "tests/fixtures/published/alt-clip-m9-tiny"
-    for place in (folder / "pipeline" / "tokenizer", folder / "altclip"):
-        place.mkdir(exist_ok=True)
-        for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
-            shutil.copy(fixture / name, place / name)
-    for name in ("config.json", "preprocessor_config.json"):
-        shutil.move(folder / "pipeline" / "scorer" / name, folder / "altclip" / name)
-    (folder / "pipeline" / "scorer").rmdir()
-    places = {
-        "unet": "pipeline/unet/diffusion_pytorch_model",
-        "vae": "pipeline/vae/diffusion_pytorch_model",
-        "text_encoder": "pipeline/text_encoder/model",
-        "altclip": "altclip/model",
-    }
-
-    def random(name, shape):
-        generator = torch.Generator().manual_seed(hash(name.removeprefix("text_model.")) % 2**31)
-        if shape.numel() == 1:
-            return torch.full(shape, 2.6)
-        return (
-            torch.randn(shape, generator=generator)
-            .mul_(0.02)
-            .add_(1 if "norm" in name.lower() and "weight" in name else 0)
-        )
-
-    for part, place in places.items():
-        config = read_json(folder / ("altclip/config.json" if part == "altclip" else f"pipeline/{CONFIG_FILES[part]}"))
-        shapes = expected_shapes(part, config)
-        if format == "bin":
-            torch.save(
-                {n: random(n, s) for n, s in shapes.items()},
-                folder / f"{place.replace('/model', '/pytorch_model')}.bin",
-            )
-        else:
-            write_safetensors(
-                folder / f"{place}.safetensors",
-                [TensorToWrite(n, s, torch.float32, lambda n=n, s=s: random(n, s)) for n, s in shapes.items()],
-            )
-    (folder / "done").touch()
-
-
-def status():
-    d = dict(l.split(":", 1) for l in open("/proc/self/status") if ":" in l)
-    return {k: round(int(d[k].split()[0]) / 1024) for k in ("VmHWM", "VmRSS", "RssAnon", "RssFile")}
-
-
-def measure(options) -> None:
-    import diffusers
-
-    dtype = getattr(torch, options.dtype)
     folder = options.folder / options.format
-    log = {}
-    prompt = "a cat on a blue background"
-    if options.case == "theirs":
+    if options.case:
+        print(json.dumps(convert(folder) if options.case == "convert" else load(options.case, folder, options.dtype)))
+        return
+    make_checkpoints(folder, options.format)
+    rounds = [{case: in_a_process(case, options) for case in CASES} for _ in range(options.rounds)]
+
+    def median(case: str, measure: str) -> float:
+        return statistics.median(results[case][measure] for results in rounds)
+
+    for case in CASES:
+        print(f"{case}: {median(case, 'peak'):.0f} MB, loaded in {median(case, 'seconds'):.1f} s")
+    converted = in_a_process("convert", options)
+    largest = max(path.stat().st_size for path in folder.rglob("*.*") if path.is_file()) / 2**20
+    what = f"{options.dtype}, .{options.format}"
+    report_at_most(f"convert, peak memory, {what}", converted["peak"], largest + 1000, "MB resident", goal=1)
+    theirs = median("theirs", "seconds")
+    report(
+        f"load time, {what}", median("ours", "seconds"), theirs, "seconds", theirs / median("ours", "seconds"), goal=1
+    )
+    for case, goal in (("ours_offloaded", 0.66), ("ours", 0.77)):
+        name = f"pipeline and scorer, peak memory, {'offload_embeddings, ' if case != 'ours' else ''}{what}"
+        report_at_most(name, median(case, "peak"), median("theirs", "peak"), "MB resident", goal)
+
+
+def in_a_process(case: str, options: argparse.Namespace) -> dict[str, float]:
+    arguments = ["--dtype", options.dtype, "--format", options.format, "--folder", str(options.folder)]
+    finished = subprocess.run(
+        [sys.executable, __file__, "--case", case, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def load(case: str, folder: Path, dtype_name: str) -> dict[str, float]:
+    """Loads one side, draws and scores."""
+    dtype = getattr(torch, dtype_name)
+    if case == "theirs":
         from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
         from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import (
             RobertaSeriesModelWithTransformation,
@@ -122,52 +92,88 @@ def measure(options) -> None:
         from diffusers.pipelines.deprecated.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
         from transformers import AltCLIPModel, AltCLIPProcessor, XLMRobertaTokenizer
 
-        log["import"] = status()
         start = time.perf_counter()
-        p = folder / "pipeline"
-        unet = UNet2DConditionModel.from_pretrained(p, subfolder="unet", torch_dtype=dtype)
-        log["unet"] = status()
-        vae = AutoencoderKL.from_pretrained(p, subfolder="vae", torch_dtype=dtype)
-        te = RobertaSeriesModelWithTransformation.from_pretrained(p, subfolder="text_encoder", dtype=dtype)
-        log["te"] = status()
+        parts = folder / "pipeline"
         pipe = AltDiffusionPipeline(
-            vae,
-            te,
-            XLMRobertaTokenizer.from_pretrained(p / "tokenizer"),
-            unet,
-            PNDMScheduler.from_pretrained(p, subfolder="scheduler"),
-            None,
-            None,
-            None,
-            False,
+            unet=UNet2DConditionModel.from_pretrained(parts, subfolder="unet", dtype=dtype),
+            vae=AutoencoderKL.from_pretrained(parts, subfolder="vae", dtype=dtype),
+            text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(
+                parts, subfolder="text_encoder", dtype=dtype
+            ),
+            tokenizer=XLMRobertaTokenizer.from_pretrained(parts / "tokenizer"),
+            scheduler=PNDMScheduler.from_pretrained(parts, subfolder="scheduler"),
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
         )
         clip = AltCLIPModel.from_pretrained(folder / "altclip", dtype=dtype)
         processor = AltCLIPProcessor.from_pretrained(folder / "altclip")
-        log["clip"] = status()
     else:
         from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 
-        diffusers.UNet2DConditionModel, AltDiffusionPipeline, AltCLIPScorer
-        log["import"] = status()
         start = time.perf_counter()
-        more = {"offload_embeddings": True} if options.case == "ours_offloaded" else {}
-        pipe = AltDiffusionPipeline.from_pretrained(folder / "pipeline", torch_dtype=dtype, **more)
-        log["pipe"] = status()
+        offload = case == "ours_offloaded"
+        pipe = AltDiffusionPipeline.from_pretrained(folder / "pipeline", dtype=dtype, offload_embeddings=offload)
         scorer = AltCLIPScorer.from_pipeline(pipe, folder / "altclip")
-        log["scorer"] = status()
     seconds = time.perf_counter() - start
-    pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
-        image = pipe(prompt, num_inference_steps=1, height=64, width=64).images[0]
-        log["drawn"] = status()
-        if options.case == "theirs":
-            inputs = processor(text=[prompt], images=[image], return_tensors="pt")
+        image = pipe(PROMPT, num_inference_steps=1, height=64, width=64).images[0]
+        if case == "theirs":
+            inputs = processor(text=[PROMPT], images=[image], return_tensors="pt")
             inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-            logit = clip(**inputs).logits_per_image
+            clip(**inputs)
         else:
-            logit = scorer.rank(prompt, [image])[0].cosine
-    log["scored"] = status()
-    print(json.dumps({"seconds": seconds, "peak": status()["VmHWM"], "log": log}))
+            scorer.rank(PROMPT, [image])
+    return {"seconds": seconds, "peak": peak()}
+
+
+def convert(folder: Path) -> dict[str, float]:
+    """Writes the pipeline as a single file."""
+    from altdiffusion_clip.checkpoints.convert import convert
+
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        start = time.perf_counter()
+        convert(folder / "pipeline", Path(temporary) / "single.safetensors")
+        return {"seconds": time.perf_counter() - start, "peak": peak()}
+
+
+def peak() -> float:
+    """The most memory that this process has had resident, in MB."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def make_checkpoints(folder: Path, format_name: str) -> None:
+    """Writes both checkpoints, the tower of the one being that of the other."""
+    if (folder / "done").is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(CONFIGS / "m2-m9", folder / "pipeline")
+    shutil.move(folder / "pipeline" / "scorer", folder / "altclip")
+    for place in (folder / "pipeline" / "tokenizer", folder / "altclip"):
+        for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
+            shutil.copy(TOKENIZER / name, place / name)
+    for part in ("unet", "vae", "text_encoder", "altclip"):
+        place = folder / "altclip" if part == "altclip" else folder / "pipeline" / part
+        shapes = expected_shapes(part, read_json(place / Path(CONFIG_FILES[part]).name))
+        base = "diffusion_pytorch_model" if part in ("unet", "vae") else "model"
+        if format_name == "bin":
+            tensors = {name: random(name, shape) for name, shape in shapes.items()}
+            torch.save(tensors, place / ("pytorch_model.bin" if base == "model" else f"{base}.bin"))
+        else:
+            entries = [
+                TensorToWrite(name, shape, torch.float32, lambda name=name, shape=shape: random(name, shape))
+                for name, shape in shapes.items()
+            ]
+            write_safetensors(place / f"{base}.safetensors", entries)
+    (folder / "done").touch()
+
+
+def random(name: str, shape: torch.Size) -> torch.Tensor:
+    """The same values for a tensor of the tower wherever it is."""
+    seed = zlib.crc32(name.removeprefix("text_model.").encode())
+    values = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return values + 1 if "norm" in name.lower() and name.endswith("weight") else values
 
 
 if __name__ == "__main__":

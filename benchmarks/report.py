@@ -19,6 +19,18 @@ def machine() -> str:
 
 def report(name: str, ours: float, theirs: float, unit: str, ratio: float, goal: float, **more: object) -> None:
     """Prints the line; `ratio` is the direction that is better when larger."""
-    line = {"name": name, "ours": ours, "theirs": theirs, "unit": unit, "ratio": ratio, "goal": goal}
+    _print(name, ours, theirs, unit, {"ratio": ratio, "goal": goal}, ratio >= goal, more)
+
+
+def report_at_most(name: str, ours: float, theirs: float, unit: str, goal: float, **more: object) -> None:
+    """Prints the line for a measure that is better when smaller, by its share of theirs."""
+    share = ours / theirs
+    _print(name, ours, theirs, unit, {"ratio_at_most": share, "goal": goal}, share <= goal, more)
+
+
+def _print(
+    name: str, ours: float, theirs: float, unit: str, ratio: dict[str, float], holds: bool, more: dict[str, object]
+) -> None:
+    line: dict[str, object] = {"name": name, "ours": ours, "theirs": theirs, "unit": unit, **ratio}
     rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()}
-    print(json.dumps({**rounded, "holds": ratio >= goal, "machine": machine(), **more}))
+    print(json.dumps({**rounded, "holds": holds, "machine": machine(), **more}))

@@ -6,7 +6,7 @@ import pytest
 from altdiffusion_clip.cli import main
 
 
-@pytest.mark.parametrize("command", ["", "generate", "rerank", "evaluate"])
+@pytest.mark.parametrize("command", ["", "generate", "rerank", "evaluate", "convert", "inspect"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*([command] if command else []), "--help"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -40,3 +40,30 @@ def test_folders_are_made_and_the_suffix_is_kept(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "new" / "a.png") as path:
         assert path.suffix == ".png"
     assert (tmp_path / "new" / "a.png").is_file()
+
+
+class TestFolders:
+    def test_a_failure_leaves_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), atomic_folder(tmp_path / "a") as folder:
+            (folder / "b.txt").write_text("half")
+            raise RuntimeError
+        assert not any(tmp_path.iterdir())
+
+    def test_all_of_it_appears_at_once(self, tmp_path: Path) -> None:
+        with atomic_folder(tmp_path / "new" / "a") as folder:
+            (folder / "b").mkdir()
+            (folder / "b" / "c.txt").write_text("whole")
+            assert not (tmp_path / "new" / "a").exists()
+        assert (tmp_path / "new" / "a" / "b" / "c.txt").read_text() == "whole"
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
+        assert stat.S_IMODE((tmp_path / "new" / "a").stat().st_mode) & 0o500 == 0o500
+
+    def test_what_is_there_is_not_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "mine.txt").write_text("mine")
+        with pytest.raises(OSError), atomic_folder(tmp_path / "a") as folder:
+            (folder / "b.txt").write_text("new")
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine.txt"]
+
+    def test_free_room_is_that_of_the_nearest_folder(self, tmp_path: Path) -> None:
+        assert free_bytes(tmp_path / "not" / "there" / "yet") > 0

@@ -71,6 +71,94 @@ def test_published_folders_load_in_every_pipeline(loader: str, m: str, published
         np.testing.assert_allclose(picture, golden[f"{m}.image.{i}"], atol=1e-5)
 
 
+TASKS = """
+import sys, numpy as np, torch
+{imports}
+from PIL import Image
+folder, out = sys.argv[1:]
+more = {{}}
+if "ControlNet" in "{loader}":
+    from diffusers import ControlNetModel, UNet2DConditionModel
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    more = {{"controlnet": ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16))}}
+pipe = {loader}.from_pretrained(folder, **more)
+pipe.set_progress_bar_config(disable=True)
+arguments = {{"image": Image.new("RGB", (64, 64), "red")}}
+if "Inpaint" in "{loader}":
+    arguments["mask_image"] = Image.new("L", (64, 64), 255)
+if "2Im" not in "{loader}":
+    arguments |= {{"height": 64, "width": 64}}
+pictures = pipe("猫", num_inference_steps=4, generator=torch.Generator().manual_seed(0), output_type="np", **arguments)
+np.save(out, pictures.images[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("loader", "ours"),
+    [
+        ("StableDiffusionImg2ImgPipeline", "AltDiffusionImg2ImgPipeline"),
+        ("StableDiffusionInpaintPipeline", "AltDiffusionInpaintPipeline"),
+        ("StableDiffusionControlNetPipeline", None),
+        ("AutoPipelineForImage2Image", "AltDiffusionImg2ImgPipeline"),
+        ("AutoPipelineForInpainting", "AltDiffusionInpaintPipeline"),
+    ],
+)
+def test_diffusers_pipelines_for_other_tasks_load_it_in_a_fresh_process(loader, ours, published, tmp_path) -> None:
+    folder = str(published / "alt-diffusion-m9-tiny")
+    pictures = []
+    for owner, name in (("diffusers", loader), ("altdiffusion_clip", ours)):
+        if name is None:
+            continue
+        imports = f"import altdiffusion_clip; from {owner} import {name}"
+        out = tmp_path / f"{owner}.npy"
+        command = [sys.executable, "-c", TASKS.format(imports=imports, loader=name), folder, str(out)]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert finished.returncode == 0, finished.stderr
+        pictures.append(np.load(out))
+    assert np.isfinite(pictures[0]).all()
+    np.testing.assert_array_equal(pictures[0], pictures[-1])
+
+
+@pytest.mark.parametrize("loader", ["DiffusionPipeline", "StableDiffusionPipeline", "AutoPipelineForText2Image"])
+def test_diffusers_pipelines_load_it_in_a_fresh_process(loader: str, published, golden, tmp_path) -> None:
+    imports = f"import altdiffusion_clip; from diffusers import {loader}"
+    folder = published / "alt-diffusion-m9-tiny"
+    picture = draw_in_a_fresh_process(imports, loader, folder, published, tmp_path / "a.npy")
+    np.testing.assert_allclose(picture, golden["m9.image.1"], atol=1e-5)
+
+
+def test_a_script_that_begins_with_the_old_import_runs(published) -> None:
+    code = (
+        "import altdiffusion_clip\n"
+        "from diffusers.pipelines.alt_diffusion.modeling_roberta_series import RobertaSeriesModelWithTransformation\n"
+        "import sys\n"
+        "model = RobertaSeriesModelWithTransformation.from_pretrained(sys.argv[1], subfolder='text_encoder')\n"
+        "assert type(model).__name__ == 'RobertaSeriesModelWithTransformation'"
+    )
+    command = [sys.executable, "-c", code, str(published / "alt-diffusion-m9-tiny")]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_without_the_import_nothing_of_diffusers_is_changed(published) -> None:
+    code = (
+        "import sys, diffusers, diffusers.pipelines, diffusers.loaders.single_file as single_file\n"
+        "from diffusers.pipelines import auto_pipeline\n"
+        "assert not hasattr(diffusers.pipelines, 'alt_diffusion')\n"
+        "assert 'alt-diffusion' not in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING\n"
+        "before = single_file.FromSingleFileMixin.from_single_file\n"
+        "assert before.__func__.__module__.startswith(('diffusers', 'huggingface_hub'))\n"
+        "import altdiffusion_clip\n"  # after diffusers is fine, and so is twice
+        "import importlib; importlib.reload(altdiffusion_clip)\n"
+        "after = single_file.FromSingleFileMixin.from_single_file.__func__\n"
+        "assert after.__wrapped__ is before.__func__\n"
+        "assert 'alt-diffusion' in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING\n"
+        "assert diffusers.pipelines.alt_diffusion"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_the_old_import_path_works() -> None:
     from diffusers.pipelines.alt_diffusion.modeling_roberta_series import (
         RobertaSeriesConfig,

@@ -29,9 +29,6 @@ from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes
 SINGLE_FILE = ".safetensors"
 """What the name of a destination ends in that is to be a single file."""
 
-_STREAMED = 2**30
-"""Bytes of a memory-mapped pickle after which what was read of it is let go."""
-
 _OTHER_PARTS = ("safety_checker", "image_encoder")
 
 
@@ -127,7 +124,7 @@ class _Job:
         progress: Callable[[int, int], object],
     ) -> None:
         self.checkpoint, self.dtype, self.extract_ema, self.progress = checkpoint, dtype, extract_ema, progress
-        self.written, self.total, self._since_release = 0, 0, 0
+        self.written, self.total = 0, 0
 
     def folder(self, variant: str | None) -> list[tuple[str, list[TensorToWrite]]]:
         """The files of a folder, by their path in it, and what they hold."""
@@ -140,7 +137,7 @@ class _Job:
             files.append((f"{Path(CONFIG_FILES[part]).parent}/{base}{middle}.safetensors", list(self.part(part))))
         for part in self.other_parts():
             tensors = CheckpointTensors(*weight_files(self.checkpoint.path / part))
-            names = [self.to_write(tensors, name, name, tensors.shape(name)) for name in tensors]
+            names = [self.to_write(tensors, name, tensors.shape(name)) for name in tensors]
             files.append((f"{part}/model{middle}.safetensors", names))
         return files
 
@@ -165,21 +162,13 @@ class _Job:
         averaged = part == "unet" and self.extract_ema and checkpoint.ema is not None
         tensors = checkpoint.ema if averaged and checkpoint.ema is not None else checkpoint.tensors[part]
         for name in tensors:
-            yield self.to_write(tensors, name, name, checkpoint.shape(part, name))
+            yield self.to_write(tensors, name, checkpoint.shape(part, name))
 
-    def to_write(self, tensors: CheckpointTensors, name: str, new_name: str, shape: torch.Size) -> TensorToWrite:
+    def to_write(self, tensors: CheckpointTensors, name: str, shape: torch.Size) -> TensorToWrite:
         dtype = tensors.dtype(name)
         if self.dtype is not None and dtype.is_floating_point:
             dtype = self.dtype
-
-        def read() -> torch.Tensor:
-            if self._since_release > _STREAMED:
-                tensors.release()
-                self._since_release = 0
-            self._since_release += shape.numel() * tensors.dtype(name).itemsize
-            return tensors[name]
-
-        return TensorToWrite(new_name, shape, dtype, read)
+        return TensorToWrite(name, shape, dtype, lambda: tensors[name])
 
     def other_parts(self) -> list[str]:
         """Components of a diffusers folder that are no part of an AltDiffusion's drawing."""

@@ -17,6 +17,9 @@ from altdiffusion_clip.errors import CheckpointError
 WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
 """What transformers and diffusers call the weights of a folder, before variant, shard number and suffix."""
 
+LET_GO_AFTER = 2**29
+"""Bytes read of a memory-mapped pickle after which it is opened anew, so that what was read can leave memory."""
+
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -62,6 +65,7 @@ class CheckpointTensors(Mapping[str, Tensor]):
         self._places: dict[str, tuple[Path, str]] = {}
         self._shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
         self._pickles: dict[Path, Mapping[str, Any]] = {}
+        self._read_of_pickles = 0
         for path in files:
             for stored, shape, dtype in self._survey(path):
                 name = stored if rename is None else rename(stored)
@@ -81,9 +85,11 @@ class CheckpointTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         path, stored = self._places[name]
         if is_pickle(path):
-            if path not in self._pickles:
-                self._pickles[path] = _unpickle(path)
-            return self._pickles[path][stored]
+            if path not in self._pickles or self._read_of_pickles > LET_GO_AFTER:
+                self._pickles[path], self._read_of_pickles = _unpickle(path), 0
+            tensor = self._pickles[path][stored]
+            self._read_of_pickles += tensor.nbytes
+            return tensor
         # Opened for each tensor: a file that stays open keeps what was read of it in memory.
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(stored)
@@ -128,10 +134,6 @@ class CheckpointTensors(Mapping[str, Tensor]):
             if new is not None:
                 other._places[new], other._shapes[new] = place, self._shapes[old]
         return other
-
-    def release(self) -> None:
-        """Lets go of what was read of memory-mapped pickles; they are opened again when needed."""
-        self._pickles.clear()
 
     def _survey(self, path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
         if not path.is_file():

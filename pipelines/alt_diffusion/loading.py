@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffusers import DiffusionPipeline
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
@@ -12,6 +13,10 @@ from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS, resolve
 from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.prompts import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+
+_OF_EVERY_PART = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")
+_GOVERN_ALL_PARTS = frozenset({"text_encoder", "unet", "device_map", "quantization_config"})
+"""Arguments with which loading is left to diffusers."""
 
 
 class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -39,20 +44,25 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
             if checkpoint.layout is not Layout.DIFFUSERS:
                 raise CheckpointError(f"{place} is {checkpoint.layout}, and no pipeline; load it as an AltCLIPScorer")
         offload = kwargs.pop("offload_embeddings", False)
-        if "text_encoder" in kwargs or (
-            not offload and not kwargs.keys().isdisjoint(("device_map", "quantization_config"))
-        ):
+        if offload and "text_encoder" in kwargs:
+            raise ValueError("offload_embeddings is for the text encoder that is loaded; load yours with it")
+        if not offload and not _GOVERN_ALL_PARTS.isdisjoint(kwargs):
             return super().from_pretrained(place, **kwargs)
-        # Loaded last: while the UNet is read, its file and its weights are both in memory.
+
+        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
+        dtypes = dtype if isinstance(dtype, dict) else {"default": dtype}
+        shared = {key: kwargs[key] for key in _OF_EVERY_PART if kwargs.get(key) is not None}
+
+        def load(kind: Any, part: str, **more: Any) -> Any:
+            part_dtype = dtypes.get(part) or dtypes.get("default") or torch.float32
+            return kind.from_pretrained(place, subfolder=part, dtype=part_dtype, **shared, **more)
+
+        # While a part is read, its file and its weights are both in memory, so the largest goes first, and the text
+        # encoder last. (diffusers goes in no fixed order.)
+        if _GOVERN_ALL_PARTS.isdisjoint(kwargs):
+            kwargs["unet"] = load(UNet2DConditionModel, "unet")
         pipeline = super().from_pretrained(place, text_encoder=None, **kwargs)
-        shared = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")
-        text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(
-            place,
-            subfolder="text_encoder",
-            dtype=kwargs.get("dtype") or kwargs.get("torch_dtype") or pipeline.unet.dtype,
-            offload_embeddings=offload,
-            **{key: kwargs[key] for key in shared if kwargs.get(key) is not None},
-        )
+        text_encoder = load(RobertaSeriesModelWithTransformation, "text_encoder", offload_embeddings=offload)
         pipeline.register_modules(text_encoder=text_encoder.eval())
         return pipeline
 

@@ -217,9 +217,9 @@ def test_a_conversion_holds_one_tensor_at_a_time(kind: str, tmp_path: Path) -> N
     source = replicas.write(tensors | large, tmp_path / f"large.{kind}")
     code = (
         "import sys; from pathlib import Path\n"
-        "from altdiffusion_clip.checkpoints import convert as module\n"
+        "from altdiffusion_clip.checkpoints import convert as module, tensors\n"
         "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
-        "module._STREAMED = 2**26\n"
+        "tensors.LET_GO_AFTER = 2**26\n"
         "module.convert(sys.argv[1], sys.argv[3], config=Path(sys.argv[4]))\n"  # imports what is needed
         "before = peak()\n"
         "module.convert(sys.argv[2], sys.argv[3] + '-large', config=Path(sys.argv[4]))\n"

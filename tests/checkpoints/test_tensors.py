@@ -41,7 +41,6 @@ def test_reads_every_kind_under_the_names_that_are_wanted(kind: str, tmp_path: P
     assert tensors.shape("new.layer.0") == (6, 2)
     assert tensors.dtype("head") == torch.float16
     assert "old.layers.0" not in tensors
-    tensors.release()
     torch.testing.assert_close(tensors["head"], TENSORS["head"])
     only = tensors.select(lambda name: name.upper() if name == "head" else None)
     assert list(only) == ["HEAD"]

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,25 @@ def test_a_batch_equals_single_pictures(emoji_m9: AltDiffusionPipeline) -> None:
     for i, prompt in enumerate(["猫", "a red apple on a white background"]):
         alone = draw(emoji_m9, prompt, generator=torch.Generator().manual_seed(seeds[i]))
         np.testing.assert_allclose(together[i], alone[0], atol=1e-4)
+
+
+def in_a_hubs_cache(folder, cache, repository: str) -> dict[str, object]:
+    """Puts a folder where the hub's own client would have put it, so that nothing is fetched."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40))
+    return {"cache_dir": cache, "local_files_only": True}
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("m", ["m9", "m18"])
+def test_hub_ids(m: str, offload: bool, published, golden, tmp_path) -> None:
+    hub = in_a_hubs_cache(published / f"alt-diffusion-{m}-tiny", tmp_path, f"BAAI/AltDiffusion-{m}")
+    pipe = AltDiffusionPipeline.from_pretrained(f"BAAI/AltDiffusion-{m}", offload_embeddings=offload, **hub)
+    settings = {"num_inference_steps": 4, "guidance_scale": 5.0, "generator": torch.Generator().manual_seed(101)}
+    picture = draw(pipe, str(golden["prompts"][1]), negative_prompt="模糊", height=64, width=64, **settings)[0]
+    np.testing.assert_allclose(picture, golden[f"{m}.image.1"], atol=1e-5)
 
 
 def test_long_tokenizer_windows_are_77(published) -> None:
