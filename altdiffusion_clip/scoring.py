@@ -218,7 +218,7 @@ class AltCLIPScorer(PreTrainedModel):
         scorer = cls.from_pretrained(
             None,
             config=AltCLIPConfig(**checkpoint.configs["altclip"]),
-            state_dict=dict(tensors),
+            state_dict=tensors.together(tensors),
             key_mapping=KEY_MAPPING,
             offload_embeddings=offload,
             **kwargs,
@@ -270,12 +270,8 @@ class AltCLIPScorer(PreTrainedModel):
         # Nothing is allocated for the head before its tensors are there, and the shared body stays as it is.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             scorer = cls(AltCLIPConfig(**checkpoint.configs["altclip"]), text_model=body)
-        head_tensors = {
-            name: tensors[name].to(body.device, tensors.dtype(name) if name == "logit_scale" else body.dtype)
-            for name in tensors
-            if not name.startswith(TEXT_TOWER)
-        }
-        missing, unexpected = scorer.load_state_dict(head_tensors, strict=False, assign=True)
+        own = _to_like(tensors, [name for name in tensors if not name.startswith(TEXT_TOWER)], body)
+        missing, unexpected = scorer.load_state_dict(own, strict=False, assign=True)
         missing = [name for name in missing if not name.startswith(TEXT_TOWER)]
         if missing:
             raise CheckpointError(f"{path} is not a whole AltCLIP: {missing[0]} is missing")
@@ -463,6 +459,16 @@ def _processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | No
         write_companions(checkpoint, Path(folder), tokenizer)
         place = Path(folder) / SCORER
         return AltCLIPProcessor(CLIPImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
+
+
+def _to_like(
+    tensors: CheckpointTensors, names: list[str], body: RobertaSeriesModelWithTransformation
+) -> dict[str, Tensor]:
+    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file."""
+    if body.device.type == "cpu" and all(tensors.dtype(name) == body.dtype for name in names):
+        return tensors.together(names)
+    dtypes = {name: tensors.dtype(name) if name == "logit_scale" else body.dtype for name in names}
+    return {name: tensors[name].to(body.device, dtypes[name]) for name in names}
 
 
 def _check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:

@@ -59,11 +59,12 @@ def text_encoder_of(
         arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
         offload_embeddings: leave the word embeddings in the file.
     """
+    tensors = checkpoint.tensors["text_encoder"]
     dtype = arguments.get("dtype") or arguments.get("torch_dtype") or torch.float32
     return RobertaSeriesModelWithTransformation.from_pretrained(
         None,
         config=RobertaSeriesConfig(**checkpoint.configs["text_encoder"]),
-        state_dict=dict(checkpoint.tensors["text_encoder"]),
+        state_dict=tensors.together(tensors),
         dtype=dtype,
         offload_embeddings=offload_embeddings,
     ).eval()

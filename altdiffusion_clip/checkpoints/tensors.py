@@ -4,7 +4,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,6 +107,22 @@ class CheckpointTensors(Mapping[str, Tensor]):
     def dtype(self, name: str) -> torch.dtype:
         """The dtype of a tensor, which is not read."""
         return self._shapes[name][1]
+
+    def together(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors for a model to keep, each file memory-mapped once.
+
+        What is read of any of them stays in memory as long as one of them does.
+        """
+        places = {name: self._places[name] for name in names}
+        tensors: dict[str, Tensor] = {}
+        for path in dict.fromkeys(path for path, _ in places.values()):
+            if is_pickle(path):
+                stored = _unpickle(path)
+                tensors |= {name: stored[place[1]] for name, place in places.items() if place[0] == path}
+                continue
+            with safe_open(path, framework="pt") as file:
+                tensors |= {name: file.get_tensor(place[1]) for name, place in places.items() if place[0] == path}
+        return tensors
 
     def rows(self, name: str, most: int = 2**26) -> Iterator[Tensor]:
         """Reads a tensor in blocks of rows, each of which can be let go before the next is read.
