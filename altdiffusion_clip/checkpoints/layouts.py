@@ -93,11 +93,11 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
 def is_altdiffusion_file(path: Path) -> bool:
     """Whether a file is an AltDiffusion in the LDM layout; False for anything else, also what cannot be read."""
     try:
-        return any(
-            _text_tower_name(name, _is_flagai(tensors)) for tensors in [CheckpointTensors(path)] for name in tensors
-        )
+        tensors = CheckpointTensors(path)
     except CheckpointError:
         return False
+    flagai = _is_flagai(tensors)
+    return any(_text_tower_name(name, flagai) for name in tensors)
 
 
 def embedded_file(path: Path, name: str) -> bytes | None:
@@ -119,7 +119,10 @@ def _open_folder(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} is a {named}, and neither an AltDiffusion nor an AltCLIP")
     if has_weights(folder):
         raise CheckpointError(f"{folder} has weights but neither a model_index.json nor a config.json; fetch it whole")
-    raise CheckpointError(f"{folder} has no model_index.json; give a diffusers folder, a single file, or a hub id")
+    raise CheckpointError(
+        f"{folder} has no model_index.json and no config.json; give the folder of a pipeline or of an AltCLIP, a single "
+        "file, or a hub id"
+    )
 
 
 def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
@@ -140,7 +143,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
         tensors[part] = CheckpointTensors.in_folder(place, _TODAYS_NAMES.get(part))
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
-        if (folder / part / "config.json").is_file() and index.get(part, [None])[0]:
+        if has_weights(folder / part) and index.get(part, [None])[0]:
             CheckpointTensors.in_folder(folder / part)  # only to find a damaged file now and not when it is used
     return Checkpoint(folder, Layout.DIFFUSERS, tensors, configs=configs, config_folder=folder)
 

@@ -39,7 +39,7 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
         place = resolve(name)
         if Path(place).is_file():
             return cls.from_single_file(place, **kwargs)
-        if Path(place).is_dir():
+        if Path(place).is_dir() and {"unet", "vae", "text_encoder"}.isdisjoint(kwargs):
             checkpoint = open_checkpoint(Path(place))
             if checkpoint.layout is not Layout.DIFFUSERS:
                 raise CheckpointError(f"{place} is {checkpoint.layout}, and no pipeline; load it as an AltCLIPScorer")

@@ -155,7 +155,7 @@ def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp
         (["cat", "--steps", "0"], "--steps must be 1 or more"),
         (["cat", "--seed", "-1"], "--seed must be 0 or more"),
         (["cat", "--height", "63"], "--height must be a multiple of 16"),
-        (["cat", "--model", "./nowhere"], "is not a folder"),
+        (["cat", "--model", "./nowhere"], "there is no file or folder ./nowhere"),
         (["cat", "--model", "TMP"], "has no model_index.json"),
         (["--prompts-file", "nowhere.txt"], "cannot read nowhere.txt"),
         (["--prompts-file", "LATIN"], "not UTF-8"),

@@ -72,7 +72,7 @@ def test_files_of_results(suffix: str, mixed: Path, tmp_path: Path) -> None:
         (["cat", "FOLDER", "--batch-size", "0"], "--batch-size must be 1 or more"),
         (["cat", "FOLDER", "--output", "a.xlsx"], "must end in .csv"),
         (["cat", "EMPTY"], "no pictures in"),
-        (["cat", "FOLDER", "--model", "EMPTY"], "cannot load a scorer"),
+        (["cat", "FOLDER", "--model", "EMPTY"], "has no model_index.json and no config.json"),
         (["cat", "FOLDER", "--device", "abacus"], "no device 'abacus'"),
     ],
     ids=str,
