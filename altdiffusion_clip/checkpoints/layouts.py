@@ -120,8 +120,8 @@ def _open_folder(folder: Path) -> Checkpoint:
     if has_weights(folder):
         raise CheckpointError(f"{folder} has weights but neither a model_index.json nor a config.json; fetch it whole")
     raise CheckpointError(
-        f"{folder} has no model_index.json and no config.json; give the folder of a pipeline or of an AltCLIP, a single "
-        "file, or a hub id"
+        f"{folder} has no model_index.json and no config.json; give the folder of a pipeline or an AltCLIP, "
+        "a single file, or a hub id"
     )
 
 
