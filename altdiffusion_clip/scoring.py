@@ -290,6 +290,14 @@ class AltCLIPScorer(PreTrainedModel):
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings, which transformers' quantizers and PEFT ask for."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Puts other word embeddings in."""
+        self.text_model.set_input_embeddings(value)
+
     # ---------------------------------------------------------------- features
 
     def get_text_features(
