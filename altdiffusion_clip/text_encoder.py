@@ -7,6 +7,7 @@ prompt for a CLIP head. Both come from one forward pass over one set of weights.
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,6 +72,8 @@ class TransformationModelOutput(ModelOutput):
         hidden_states: of the embeddings and of each layer, each float (batch, length, hidden_size), if asked
             for.
         attentions: of each layer, each float (batch, heads, length, length), if asked for.
+        conditioning_states: the hidden states up to the one that conditions, if hidden states are asked for.
+            Last, because diffusers' pipelines count `clip_skip` back from the end of the last element.
     """
 
     projection_state: Tensor | None = None
@@ -78,6 +81,19 @@ class TransformationModelOutput(ModelOutput):
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    conditioning_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ConditioningEnd:
+    """What diffusers' pipelines look for as `text_encoder.text_model`.
+
+    Attributes:
+        final_layer_norm: makes the conditioning of a hidden state: float (batch, length, hidden_size) to
+            (batch, length, project_dim). In CLIP that is a LayerNorm.
+    """
+
+    final_layer_norm: Callable[[Tensor], Tensor]
 
 
 class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
@@ -215,20 +231,31 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
             return_dict=True,
         )
         last = outputs.last_hidden_state
-        if self.transformation_pre is not None and self.pre_LN is not None:
-            conditioning = self.transformation_pre(self.pre_LN(outputs.hidden_states[-2]))
-        else:
-            conditioning = self.transformation(last)
+        conditioning = self.project(outputs.hidden_states[-2] if config.has_pre_transformation else last)
+        hidden = tuple(_repeat_last_row(h, length) for h in outputs.hidden_states) if want_hidden else None
+        conditioning_states = hidden[:-1] if hidden is not None and config.has_pre_transformation else hidden
         pooled = None if self.pre_LN is None else self.transformation(self.pre_LN(last[:, 0]))
         result = TransformationModelOutput(
             projection_state=_repeat_last_row(conditioning, length),
             last_hidden_state=_repeat_last_row(last, length),
             pooler_output=pooled,
-            hidden_states=tuple(_repeat_last_row(h, length) for h in outputs.hidden_states) if want_hidden else None,
+            hidden_states=hidden,
             attentions=outputs.attentions if want_attentions else None,
+            conditioning_states=conditioning_states,
         )
         return_dict = config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
+
+    def project(self, hidden_state: Tensor) -> Tensor:
+        """Makes the conditioning of a hidden state: float (..., hidden_size) to (..., project_dim)."""
+        if self.transformation_pre is not None and self.pre_LN is not None:
+            return self.transformation_pre(self.pre_LN(hidden_state))
+        return self.transformation(hidden_state)
+
+    @property
+    def text_model(self) -> ConditioningEnd:
+        """For diffusers' pipelines, whose `clip_skip` projects another layer with its `final_layer_norm`."""
+        return ConditioningEnd(self.project)
 
     def _check_length(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
         if (input_ids is None) == (inputs_embeds is None):

@@ -237,3 +237,18 @@ def test_config_reads_and_writes_the_published_fields(published, tmp_path) -> No
     assert config.use_attention_mask
     small_config("m18").save_pretrained(tmp_path)
     assert RobertaSeriesConfig.from_pretrained(tmp_path).has_pre_transformation
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_clip_skip_counts_back_from_the_layer_that_conditions(shape: str) -> None:
+    """As diffusers' pipelines read it: the last element of the outputs, from the end, projected."""
+    model = small_encoder(shape)
+    ids, mask = prompts([5, 77])
+    outputs = model(ids, attention_mask=mask, output_hidden_states=True)
+    skipped = [model.text_model.final_layer_norm(outputs[-1][-(skip + 1)]) for skip in (0, 1)]
+    assert torch.equal(skipped[0], model(ids, attention_mask=mask)[0])
+    assert not torch.allclose(skipped[1], skipped[0])
+    last = -2 if shape == "m18" else -1
+    torch.testing.assert_close(skipped[1], model.project(outputs.hidden_states[last - 1]))
+    assert model(ids, attention_mask=mask).conditioning_states is None
