@@ -77,6 +77,15 @@ def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Ima
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
     ).images
+    return pictures_of(arrays)
+
+
+def pictures_of(arrays: np.ndarray) -> list[Image.Image | None]:
+    """Pictures of what a pipeline gives as `output_type="np"`, None for one that is not a number.
+
+    Args:
+        arrays: float (pictures, height, width, 3), in [0, 1].
+    """
     return [Image.fromarray(np.rint(a * 255).astype(np.uint8)) if np.isfinite(a).all() else None for a in arrays]
 
 

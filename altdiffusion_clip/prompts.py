@@ -1,15 +1,25 @@
 """From prompts to token ids, without losing a word in silence."""
 
+import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.prompt_weights import WeightedText
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 77
 """Tokens that one encoding holds, with the two at its ends: CLIP's, kept by AltCLIP and Stable Diffusion."""
+
+_LOOK_BACK = 20
+"""Tokens before the end of a window among which a mark is looked for to end the window at."""
+
+_MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 
 
 def tokenize(
@@ -50,6 +60,99 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max
             logger.warning(
                 "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt), len(ids), max_length, lost
             )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A prompt in as many windows as it takes.
+
+    Attributes:
+        input_ids: int64 (windows, WINDOW), each window with the special tokens at its ends, padded on the right.
+        weights: float32 (windows, WINDOW), 1 for special tokens and padding.
+    """
+
+    input_ids: Tensor
+    weights: Tensor
+
+
+def split_into_windows(
+    tokenizer: PreTrainedTokenizerBase, prompt: WeightedText, most: int = 1, window: int = WINDOW
+) -> Windows:
+    """Tokenises a prompt as one text, and parts its tokens into windows.
+
+    A window ends after a punctuation mark if there is one among its last twenty tokens. What is beyond the last
+    window is cut, with a warning that quotes it.
+
+    Args:
+        tokenizer: XLM-R's, backed by the tokenizers library, since weights are found by characters.
+        prompt: what `parse_weights` gives.
+        most: windows.
+        window: tokens in each, with the special ones.
+
+    Example:
+        >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+        >>> from altdiffusion_clip.prompt_weights import parse_weights
+        >>> from transformers import AutoTokenizer
+        >>> tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+        >>> split_into_windows(tokenizer, parse_weights("a (red:1.5) apple")).input_ids.shape
+        torch.Size([1, 77])
+    """
+    ids, token_weights = _weighted_tokens(tokenizer, prompt)
+    parts: list[tuple[int, int]] = []
+    start = 0
+    while start < len(ids) and len(parts) < most:
+        end = min(start + window - 2, len(ids))
+        if end < len(ids) and len(parts) + 1 < most:
+            end = _after_a_mark(tokenizer, ids, start, end)
+        parts.append((start, end))
+        start = end
+    if start < len(ids):
+        lost = tokenizer.decode(ids[start:]).strip()
+        kept = start + 2 * len(parts)
+        total = len(ids) + 2 * len(parts)
+        logger.warning(
+            "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt.text), total, kept, lost
+        )
+    input_ids = torch.full((max(1, len(parts)), window), tokenizer.pad_token_id)
+    weights = torch.ones(input_ids.shape)
+    for row, (start, end) in enumerate(parts or [(0, 0)]):
+        whole = [tokenizer.cls_token_id, *ids[start:end], tokenizer.sep_token_id]
+        input_ids[row, : len(whole)] = torch.tensor(whole)
+        weights[row, 1 : 1 + end - start] = torch.tensor(token_weights[start:end])
+    return Windows(input_ids, weights)
+
+
+def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> tuple[list[int], list[float]]:
+    """The tokens of a prompt, without the special ones, and the weight of each."""
+    encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    weights = []
+    for start, end in encoded.offset_mapping:
+        # A token may begin with the space before its word, which the brackets do not hold.
+        within = {prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()}
+        if len(within) > 1:
+            return _tokens_of_fragments(tokenizer, prompt)
+        weights.append(within.pop() if within else 1.0)
+    return encoded.input_ids, weights
+
+
+def _tokens_of_fragments(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> tuple[list[int], list[float]]:
+    """As `_weighted_tokens`, where a token would reach across a bracket, as in languages that set no spaces."""
+    ids: list[int] = []
+    weights: list[float] = []
+    characters = zip(prompt.text, prompt.weights, strict=True)
+    for weight, fragment in itertools.groupby(characters, key=lambda pair: pair[1]):
+        text = "".join(character for character, _ in fragment)
+        tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ids += tokens
+        weights += [weight] * len(tokens)
+    return ids, weights
+
+
+def _after_a_mark(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int, end: int) -> int:
+    for place in range(end, max(start, end - _LOOK_BACK), -1):
+        if tokenizer.convert_ids_to_tokens(ids[place - 1])[-1] in _MARKS:
+            return place
+    return end
 
 
 def _short(text: str, most: int = 40) -> str:

@@ -26,11 +26,13 @@ class ResultsFolder:
     Args:
         folder: made if it is not there.
         scorer: scores the pictures, if given.
+        keep: of each prompt's pictures in this run only so many stay, the best ones; all if not given.
     """
 
-    def __init__(self, folder: Path, scorer: "AltCLIPScorer | None" = None) -> None:
+    def __init__(self, folder: Path, scorer: "AltCLIPScorer | None" = None, keep: int | None = None) -> None:
         self.folder = folder
         self.scorer = scorer
+        self.keep = keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -63,7 +65,11 @@ class ResultsFolder:
             row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
         self.rows.append(row)
         self._rank(settings.prompt)
+        dropped = [r for r in self.rows if self.keep and r["prompt"] == row["prompt"] and (r["rank"] or 0) > self.keep]
+        self.rows = [r for r in self.rows if r not in dropped]
         self._write()
+        for each in dropped:  # after the list no longer names it
+            (self.folder / each["file"]).unlink(missing_ok=True)
         return row
 
     def finish(self) -> None:

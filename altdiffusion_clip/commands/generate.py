@@ -34,6 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--scorer", help="an AltCLIP, or `none` (default: the model's own, if it brings one)")
     parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
+    parser.add_argument("--keep", type=int, metavar="K", help="keep only the K best of each prompt's pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
     parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
     parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
@@ -59,7 +60,10 @@ def run(options: argparse.Namespace) -> bool:
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
     warn_of_cuts(pipeline.tokenizer, list(dict.fromkeys([*(job.prompt for job in jobs), jobs[0].negative_prompt])))
-    results = ResultsFolder(options.output, _scorer(options, pipeline))
+    scorer = _scorer(options, pipeline)
+    if options.keep and scorer is None:
+        raise UserError("--keep needs a scorer to tell the best; name one with --scorer")
+    results = ResultsFolder(options.output, scorer, options.keep)
     try:
         failed = [*empty, *_draw(pipeline, results, jobs, wanted)]
     finally:
@@ -111,6 +115,8 @@ def _check(options: argparse.Namespace) -> None:
     for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
+    if options.keep is not None and not 1 <= options.keep <= options.num_images:
+        raise UserError("--keep must be between 1 and --num-images")
     if not 0 <= options.seed < 2**63 - options.num_images:
         raise UserError("--seed must be 0 or more, and below 2^63")
     if options.from_png and (options.prompts or options.prompts_file):

@@ -2,10 +2,10 @@
 
 from diffusers import StableDiffusionPipeline
 
-from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
+from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
-class AltDiffusionPipeline(AltDiffusionLoaderMixin, StableDiffusionPipeline):
+class AltDiffusionPipeline(AltDiffusionMixin, StableDiffusionPipeline):
     """Draws pictures from prompts in the languages of its text encoder.
 
     diffusers' own Stable Diffusion pipeline with another text encoder in it: everything that

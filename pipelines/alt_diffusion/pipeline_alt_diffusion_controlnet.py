@@ -2,10 +2,10 @@
 
 from diffusers import StableDiffusionControlNetPipeline
 
-from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
+from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
-class AltDiffusionControlNetPipeline(AltDiffusionLoaderMixin, StableDiffusionControlNetPipeline):
+class AltDiffusionControlNetPipeline(AltDiffusionMixin, StableDiffusionControlNetPipeline):
     """Draws pictures from prompts and a control picture, as diffusers' `StableDiffusionControlNetPipeline` does.
 
     Example:

@@ -2,10 +2,10 @@
 
 from diffusers import StableDiffusionImg2ImgPipeline
 
-from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
+from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
-class AltDiffusionImg2ImgPipeline(AltDiffusionLoaderMixin, StableDiffusionImg2ImgPipeline):
+class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipeline):
     """Redraws a picture after a prompt, as diffusers' `StableDiffusionImg2ImgPipeline` does.
 
     Example:

@@ -2,10 +2,10 @@
 
 from diffusers import StableDiffusionInpaintPipeline
 
-from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
+from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
-class AltDiffusionInpaintPipeline(AltDiffusionLoaderMixin, StableDiffusionInpaintPipeline):
+class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipeline):
     """Redraws the white part of a mask after a prompt, as diffusers' `StableDiffusionInpaintPipeline` does.
 
     Example:

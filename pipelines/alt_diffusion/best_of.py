@@ -1,0 +1,109 @@
+"""Drawing many pictures of a prompt and keeping those that fit it best."""
+
+import heapq
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from altdiffusion_clip.drawing import pictures_of
+from altdiffusion_clip.scoring import AltCLIPScorer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The pictures that were kept, best first.
+
+    Attributes:
+        images: the pictures.
+        seeds: of each.
+        cosine: of each with the prompt, in [-1, 1].
+        all_cosines: of every picture that was drawn, by its seed.
+    """
+
+    images: list[Image.Image]
+    seeds: list[int]
+    cosine: list[float]
+    all_cosines: dict[int, float]
+
+
+class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
+    """`best_of` for every AltDiffusion pipeline; put it before the diffusers class."""
+
+    @torch.no_grad()
+    def best_of(
+        self,
+        prompt: str,
+        n: int = 8,
+        keep: int = 1,
+        scorer: AltCLIPScorer | None = None,
+        seed: int = 0,
+        batch_size: int = 1,
+        **arguments: Any,
+    ) -> BestOf:
+        """Draws `n` pictures of a prompt and keeps those that a scorer finds to fit it best.
+
+        Each picture's noise comes from a CPU generator of its own seed, so what is kept does not depend on the batch
+        size. No more than `keep` pictures and one batch are in memory.
+
+        Args:
+            prompt: what to draw, and what to score by.
+            n: how many to draw, with the seeds `seed` to `seed + n - 1`.
+            keep: how many to keep.
+            scorer: the judge; by default the pipeline's own head, as `AltCLIPScorer.from_pipeline` finds it.
+            seed: of the first picture.
+            batch_size: pictures drawn at a time.
+            **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt` and `output_type`.
+
+        Raises:
+            ValueError: `n`, `keep` or `batch_size` is less than one, or there are more to keep than to draw.
+
+        Example:
+            >>> from altdiffusion_clip import AltDiffusionPipeline
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+            >>> pipe.set_progress_bar_config(disable=True)
+            >>> best = pipe.best_of("蓝色背景上的猫", n=3, keep=2, num_inference_steps=2, guidance_scale=3.0)
+            >>> len(best.images), best.cosine[0] >= best.cosine[1]
+            (2, True)
+        """
+        if not 1 <= keep <= n:
+            raise ValueError(f"cannot keep {keep} of {n} pictures; give keep between 1 and n")
+        if batch_size < 1:
+            raise ValueError(f"a batch of {batch_size} pictures; give batch_size 1 or more")
+        scorer = scorer or self._own_scorer()
+        kept: list[tuple[float, int, Image.Image]] = []
+        cosines: dict[int, float] = {}
+        for start in range(seed, seed + n, batch_size):
+            seeds = list(range(start, min(start + batch_size, seed + n)))
+            drawn = self(
+                prompt,
+                num_images_per_prompt=len(seeds),
+                generator=[torch.Generator().manual_seed(each) for each in seeds],
+                output_type="np",
+                **arguments,
+            )
+            for each, image in zip(seeds, pictures_of(drawn.images), strict=True):
+                if image is None:
+                    logger.warning("the picture of seed %d is not a number and is left out; try float32", each)
+                    continue
+                cosines[each] = float(scorer.score(prompt, image).cosine)
+                heapq.heappush(kept, (cosines[each], -each, image))
+                if len(kept) > keep:
+                    heapq.heappop(kept)
+        best = sorted(kept, key=lambda entry: entry[:2], reverse=True)
+        return BestOf(
+            [image for _, _, image in best], [-each for _, each, _ in best], [cosine for cosine, _, _ in best], cosines
+        )
+
+    def _own_scorer(self) -> AltCLIPScorer:
+        """The head beside the pipeline, which is loaded once."""
+        scorer: AltCLIPScorer | None = getattr(self, "_scorer_of_text_encoder", None)
+        if scorer is None or scorer.text_model is not self.text_encoder:
+            scorer = AltCLIPScorer.from_pipeline(self)
+            self._scorer_of_text_encoder = scorer
+        return scorer

@@ -1,0 +1,170 @@
+"""Prompts with weights and prompts longer than a window, for every AltDiffusion pipeline."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
+from torch import Tensor
+
+from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts import WINDOW, Windows, split_into_windows
+
+
+class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
+    """`encode_prompt` with weights and long prompts; put it before the diffusers class.
+
+    Weights are written as in the AUTOMATIC1111 WebUI (see `altdiffusion_clip.prompt_weights`). A weight scales what a
+    word does: the difference between the prompt's conditioning and that of the same prompt with padding in the
+    word's place. (The WebUI scales the vectors at the word's place. XLM-R's vectors all speak of the whole prompt:
+    scaling single ones moved the colours of emoji-m9's backgrounds the wrong way.)
+    """
+
+    _prompt_windows = 1
+
+    def enable_long_prompts(self, windows: int = 4) -> None:
+        """Encodes prompts of more than 77 tokens in several windows, which the UNet sees one after the other.
+
+        Without it, the rest of a long prompt is cut, with a warning, as published AltDiffusions do.
+
+        Args:
+            windows: at most so many.
+
+        Raises:
+            ValueError: it is less than one.
+        """
+        if windows < 1:
+            raise ValueError(f"{windows} windows: give 1 or more")
+        self._prompt_windows = windows
+
+    def disable_long_prompts(self) -> None:
+        """Cuts prompts after one window of 77 tokens."""
+        self._prompt_windows = 1
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device | str,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encodes prompts, as `StableDiffusionPipeline.encode_prompt`.
+
+        Returns:
+            Conditioning of the prompts and of the negative prompts, each float
+            (prompts · num_images_per_prompt, 77 · windows, project_dim).
+
+        Raises:
+            TypeError: one of both prompts is a list and the other is not.
+            ValueError: there are not as many negative prompts as prompts.
+        """
+        prompts = _as_list(prompt)
+        wants_negative = (
+            do_classifier_free_guidance and negative_prompt_embeds is None and self.text_encoder is not None
+        )
+        count = len(prompts) if prompt_embeds is None else prompt_embeds.shape[0]
+        negatives = _negatives(prompt, negative_prompt, count) if wants_negative else []
+        if prompt_embeds is not None:
+            prompts = []
+            least = prompt_embeds.shape[1] // WINDOW
+        else:
+            least = 1 if negative_prompt_embeds is None else negative_prompt_embeds.shape[1] // WINDOW
+        windows = [self._windows(text) for text in [*prompts, *negatives]]
+        length = max([least, *(len(w.input_ids) for w in windows)])
+        with self._lora_scaled(lora_scale):
+            if prompts:
+                prompt_embeds = self._conditioning(windows[: len(prompts)], length, device, clip_skip)
+            if negatives:  # the layer before the last is for what is wanted; diffusers does so too
+                negative_prompt_embeds = self._conditioning(windows[len(prompts) :], length, device, None)
+        return super().encode_prompt(
+            prompt,
+            device,
+            num_images_per_prompt,
+            do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=lora_scale,
+            clip_skip=clip_skip,
+        )
+
+    def _windows(self, prompt: str) -> Windows:
+        prompt = self.maybe_convert_prompt(prompt, self.tokenizer)  # tokens of several vectors, of textual inversion
+        window = min(self.tokenizer.model_max_length, WINDOW)
+        return split_into_windows(self.tokenizer, parse_weights(prompt), self._prompt_windows, window)
+
+    def _conditioning(
+        self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
+    ) -> Tensor:
+        """Encodes prompts in one batch: float (prompts, length · window, project_dim)."""
+        pad = self.tokenizer.pad_token_id
+        rows: list[Tensor] = []
+        plan: list[list[tuple[float, int]]] = []  # for each window the row of it, and of it without a word
+        empty = split_into_windows(self.tokenizer, parse_weights("")).input_ids[0]
+        for windows in prompts:
+            for ids, weights in zip(windows.input_ids, windows.weights, strict=True):
+                plan.append([(1.0, len(rows))])
+                rows.append(ids)
+                for weight in sorted(set(weights.tolist()) - {1.0}):
+                    plan[-1].append((weight, len(rows)))
+                    rows.append(torch.where(weights == weight, pad, ids))
+            for _ in range(length - len(windows.input_ids)):
+                plan.append([(1.0, len(rows))])
+                rows.append(empty[: windows.input_ids.shape[1]])
+        encoded = self._encode(torch.stack(rows).to(device), clip_skip)
+        conditionings = []
+        for (_, whole), *without in plan:
+            conditioning = encoded[whole]
+            for weight, row in without:
+                conditioning = conditioning + (weight - 1) * (encoded[whole] - encoded[row])
+            conditionings.append(conditioning)
+        return torch.stack(conditionings).unflatten(0, (len(prompts), length)).flatten(1, 2)
+
+    def _encode(self, input_ids: Tensor, clip_skip: int | None) -> Tensor:
+        encoder: Any = self.text_encoder
+        mask = (input_ids != self.tokenizer.pad_token_id).long() if encoder.config.use_attention_mask else None
+        if clip_skip is None:
+            return encoder(input_ids, attention_mask=mask)[0]
+        states = encoder(input_ids, attention_mask=mask, output_hidden_states=True)[-1]
+        return encoder.text_model.final_layer_norm(states[-(clip_skip + 1)])
+
+    @contextmanager
+    def _lora_scaled(self, scale: float | None) -> Iterator[None]:
+        if scale is None or not USE_PEFT_BACKEND:
+            yield
+            return
+        scale_lora_layers(self.text_encoder, scale)
+        try:
+            yield
+        finally:
+            unscale_lora_layers(self.text_encoder, scale)
+
+
+def _as_list(prompt: str | list[str] | None) -> list[str]:
+    if prompt is None:
+        return []
+    return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
+def _negatives(prompt: str | list[str] | None, negative: str | list[str] | None, count: int) -> list[str]:
+    """The negative prompts, one for each prompt, with diffusers' own complaints."""
+    if negative is None:
+        return [""] * count
+    if prompt is not None and type(prompt) is not type(negative):
+        raise TypeError(
+            f"`negative_prompt` should be the same type to `prompt`, but got {type(negative)} != {type(prompt)}."
+        )
+    negatives = _as_list(negative)
+    if len(negatives) != count:
+        raise ValueError(
+            f"`negative_prompt`: {negative} has batch size {len(negatives)}, but `prompt`: {prompt} has batch size "
+            f"{count}. Please make sure that passed `negative_prompt` matches the batch size of `prompt`."
+        )
+    return negatives
