@@ -44,6 +44,7 @@ class Settings:
         width: likewise.
         device: where it was drawn.
         dtype: of weights and arithmetic.
+        prompt_windows: of 77 tokens each, which the prompt may take.
     """
 
     prompt: str
@@ -57,6 +58,7 @@ class Settings:
     width: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    prompt_windows: int = 1
 
 
 def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Image.Image | None]:
@@ -66,6 +68,7 @@ def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Ima
     the device.
     """
     seeds = settings.batch_seeds
+    pipeline.enable_long_prompts(settings.prompt_windows)
     arrays = pipeline(
         settings.prompt,
         negative_prompt=settings.negative_prompt,

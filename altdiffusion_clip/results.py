@@ -12,6 +12,7 @@ from altdiffusion_clip.drawing import SETTINGS_KEY, Settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.gallery import best_first, write_contact_sheet, write_index
+from altdiffusion_clip.prompt_weights import parse_weights
 
 if TYPE_CHECKING:
     from altdiffusion_clip.scoring import AltCLIPScorer
@@ -61,7 +62,7 @@ class ResultsFolder:
             "settings": asdict(settings),
         }
         if self.scorer is not None:
-            cosine = float(self.scorer.score(settings.prompt, image).cosine)
+            cosine = float(self.scorer.score(parse_weights(settings.prompt).text, image).cosine)
             row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
         self.rows.append(row)
         self._rank(settings.prompt)

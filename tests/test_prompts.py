@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import XLMRobertaTokenizer
 
-from altdiffusion_clip.prompts import WINDOW, tokenize
+from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts import WINDOW, split_into_windows, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +41,50 @@ def test_a_tokenizer_that_states_a_longer_window_is_held_to_77(published) -> Non
         published / "alt-diffusion-m18-tiny" / "tokenizer", model_max_length=512
     )
     assert tokenize(tokenizer, ["long " * 600])[0].shape[1] == WINDOW
+
+
+class TestWindows:
+    @pytest.mark.parametrize("prompt", ["", "猫", "  two  spaces ", "قطة زرقاء", "ﾌﾙ width", "word " * 300])
+    def test_one_window_holds_what_the_tokenizer_gives(self, prompt: str, tokenizer) -> None:
+        windows = split_into_windows(tokenizer, parse_weights(prompt))
+        expected, _ = tokenize(tokenizer, [prompt], pad_to_max=True)
+        assert torch.equal(windows.input_ids, expected)
+        assert (windows.weights == 1).all()
+
+    def test_weights_lie_on_the_tokens_of_their_words(self, tokenizer) -> None:
+        windows = split_into_windows(tokenizer, parse_weights("a (red:1.5) apple"))
+        plain = split_into_windows(tokenizer, parse_weights("a red apple"))
+        assert torch.equal(windows.input_ids, plain.input_ids)
+        weighted = windows.input_ids[windows.weights == 1.5]
+        assert tokenizer.decode(weighted).strip() == "red"
+
+    def test_words_without_spaces_are_parted_at_the_brackets(self, tokenizer) -> None:
+        windows = split_into_windows(tokenizer, parse_weights("(蓝色:1.5)背景上的猫"))
+        assert tokenizer.decode(windows.input_ids[windows.weights == 1.5]).strip() == "蓝色"
+        assert tokenizer.decode(windows.input_ids[0], skip_special_tokens=True).replace(" ", "") == "蓝色背景上的猫"
+
+    def test_long_prompts_take_several_and_lose_nothing(self, tokenizer, caplog) -> None:
+        words = [f"word{i}" for i in range(60)]
+        windows = split_into_windows(tokenizer, parse_weights(" ".join(words)), most=9)
+        assert windows.input_ids.shape[0] > 1
+        assert not caplog.records
+        kept = "".join(tokenizer.decode(ids, skip_special_tokens=True) for ids in windows.input_ids)
+        assert kept.replace(" ", "") == "".join(words)
+        for ids in windows.input_ids:
+            assert ids[0] == tokenizer.cls_token_id
+            assert (ids == tokenizer.sep_token_id).sum() == 1
+
+    def test_a_window_ends_after_a_mark(self, tokenizer) -> None:
+        sentence = "a dog on a blue background, "
+        windows = split_into_windows(tokenizer, parse_weights(sentence * 12), most=9)
+        first = windows.input_ids[0]
+        assert tokenizer.decode(first, skip_special_tokens=True).rstrip().endswith(",")
+
+    def test_what_is_beyond_the_last_window_is_named(self, tokenizer, caplog) -> None:
+        words = [f"word{i}" for i in range(100)]
+        with caplog.at_level(logging.WARNING):
+            windows = split_into_windows(tokenizer, parse_weights(" ".join(words)), most=2)
+        assert windows.input_ids.shape == (2, WINDOW)
+        assert "word99" in caplog.records[0].args[-1]
+        kept = "".join(tokenizer.decode(ids, skip_special_tokens=True) for ids in windows.input_ids)
+        assert (kept + caplog.records[0].args[-1]).replace(" ", "") == "".join(words)

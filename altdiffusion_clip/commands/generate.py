@@ -37,6 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--keep", type=int, metavar="K", help="keep only the K best of each prompt's pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
     parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
+    parser.add_argument("--long-prompts", action="store_true", help="read up to four windows of 77 tokens, not one")
     parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
     parser.add_argument("--guidance-scale", type=float, help="how closely to follow (default: 7.5; emoji-m9: 3)")
     parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
@@ -53,13 +54,11 @@ def run(options: argparse.Namespace) -> bool:
     prompts, empty = _prompts(options)
     prepare_output()
 
-    from altdiffusion_clip.prompts import warn_of_cuts
     from altdiffusion_clip.results import ResultsFolder
 
     jobs, wanted = _again(options) if options.from_png else (_jobs(options, prompts), None)
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
-    warn_of_cuts(pipeline.tokenizer, list(dict.fromkeys([*(job.prompt for job in jobs), jobs[0].negative_prompt])))
     scorer = _scorer(options, pipeline)
     if options.keep and scorer is None:
         raise UserError("--keep needs a scorer to tell the best; name one with --scorer")
@@ -93,6 +92,7 @@ def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
             width=options.width,
             device=str(device_of(options.device)),
             dtype=options.dtype,
+            prompt_windows=4 if options.long_prompts else 1,
         )
         for prompt in prompts
         for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from altdiffusion_clip.drawing import pictures_of
+from altdiffusion_clip.prompt_weights import parse_weights
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         if batch_size < 1:
             raise ValueError(f"a batch of {batch_size} pictures; give batch_size 1 or more")
         scorer = scorer or self._own_scorer()
+        wanted = parse_weights(prompt).text
         kept: list[tuple[float, int, Image.Image]] = []
         cosines: dict[int, float] = {}
         for start in range(seed, seed + n, batch_size):
@@ -91,7 +93,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 if image is None:
                     logger.warning("the picture of seed %d is not a number and is left out; try float32", each)
                     continue
-                cosines[each] = float(scorer.score(prompt, image).cosine)
+                cosines[each] = float(scorer.score(wanted, image).cosine)
                 heapq.heappush(kept, (cosines[each], -each, image))
                 if len(kept) > keep:
                     heapq.heappop(kept)

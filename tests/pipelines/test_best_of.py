@@ -1,0 +1,75 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
+
+PROMPT = "蓝色背景上的猫"
+QUICK = {"num_inference_steps": 3, "guidance_scale": 3.0}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> AltDiffusionPipeline:
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_the_best_are_kept_in_order(pipe: AltDiffusionPipeline) -> None:
+    everything = pipe.best_of(PROMPT, n=5, keep=5, **QUICK)
+    best = pipe.best_of(PROMPT, n=5, keep=2, **QUICK)
+    assert sorted(everything.seeds) == [0, 1, 2, 3, 4]
+    assert best.seeds == everything.seeds[:2]
+    assert best.cosine == sorted(everything.cosine, reverse=True)[:2]
+    assert best.all_cosines == everything.all_cosines
+    for kept, of_all in zip(best.images, everything.images, strict=False):
+        np.testing.assert_array_equal(np.asarray(kept), np.asarray(of_all))
+    ranked = AltCLIPScorer.from_pipeline(pipe).rank(PROMPT, best.images)
+    assert [image.index for image in ranked] == [0, 1]
+
+
+def test_batches_change_nothing(pipe: AltDiffusionPipeline) -> None:
+    one, three = (pipe.best_of(PROMPT, n=4, keep=2, seed=7, batch_size=size, **QUICK) for size in (1, 3))
+    assert one.seeds == three.seeds
+    assert one.cosine == pytest.approx(three.cosine, abs=1e-4)
+    difference = np.abs(np.asarray(one.images[0], int) - np.asarray(three.images[0], int))
+    assert difference.max() <= 1
+
+
+def test_the_scorer_is_loaded_once_and_shares_the_tower(pipe: AltDiffusionPipeline) -> None:
+    pipe.best_of(PROMPT, n=1, **QUICK)
+    scorer = pipe._own_scorer()
+    assert scorer is pipe._own_scorer()
+    assert scorer.text_model is pipe.text_encoder
+
+
+def test_weights_are_no_words_for_the_scorer(pipe: AltDiffusionPipeline) -> None:
+    plain = AltCLIPScorer.from_pipeline(pipe)
+    best = pipe.best_of("(蓝色:1.2)背景上的猫", n=1, **QUICK)
+    assert best.cosine[0] == pytest.approx(float(plain.score(PROMPT, best.images[0]).cosine), abs=1e-6)
+
+
+def test_other_tasks(pipe: AltDiffusionPipeline) -> None:
+    redraw = AltDiffusionImg2ImgPipeline.from_pipe(pipe)
+    redraw.set_progress_bar_config(disable=True)
+    scorer = AltCLIPScorer.from_pipeline(pipe)
+    best = redraw.best_of("狗", n=2, scorer=scorer, image=Image.new("RGB", (64, 64), "red"), strength=0.9, **QUICK)
+    assert best.images[0].size == (64, 64)
+
+
+def test_pictures_that_are_no_numbers_are_left_out(pipe: AltDiffusionPipeline, caplog) -> None:
+    def spoil(pipe, step, time, tensors):
+        return {"latents": tensors["latents"] * float("nan")}
+
+    with caplog.at_level(logging.WARNING):
+        best = pipe.best_of(PROMPT, n=2, callback_on_step_end=spoil, **QUICK)
+    assert best.images == []
+    assert "seed 1 is not a number" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 2, "keep": 3}, {"n": 2, "keep": 0}, {"n": 2, "batch_size": 0}])
+def test_wrong_calls(wrong: dict[str, int], pipe: AltDiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match="give"):
+        pipe.best_of(PROMPT, **wrong)

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.training_utils import _collate_lora_metadata
+from peft import LoraConfig, get_peft_model_state_dict
+
+from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
+
+
+def load(published: Path, m: str) -> AltDiffusionPipeline:
+    pipe = AltDiffusionPipeline.from_pretrained(published / f"alt-diffusion-{m}-tiny", safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe: AltDiffusionPipeline, **more: object) -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    settings = {"num_inference_steps": 2, "height": 64, "width": 64, "output_type": "np"}
+    return pipe("雪山下的红色小屋", generator=generator, **settings, **more).images[0]
+
+
+@pytest.fixture(scope="module", params=["m9", "m18"])
+def m(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def trained(m: str, published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A folder with a LoRA on XLM-R's query, key and value and on the UNet, and what it draws."""
+    torch.manual_seed(0)
+    pipe = load(published, m)
+    on_text = LoraConfig(r=4, lora_alpha=8, target_modules=["query", "key", "value"], init_lora_weights=False)
+    pipe.text_encoder.add_adapter(on_text)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("lora")
+    AltDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=get_peft_model_state_dict(pipe.unet),
+        text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder),
+        **_collate_lora_metadata({"unet": pipe.unet, "text_encoder": pipe.text_encoder}),
+    )
+    return folder, draw(pipe)
+
+
+def test_loaded_is_saved(m: str, trained, published: Path) -> None:
+    folder, expected = trained
+    pipe = load(published, m)
+    base = draw(pipe)
+    assert np.abs(expected - base).max() > 1e-3
+    pipe.load_lora_weights(folder)
+    np.testing.assert_allclose(draw(pipe), expected, atol=1e-5)
+    np.testing.assert_allclose(draw(pipe, cross_attention_kwargs={"scale": 0.0}), base, atol=1e-5)
+    pipe.fuse_lora()
+    np.testing.assert_allclose(draw(pipe), expected, atol=1e-4)
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
+    np.testing.assert_allclose(draw(pipe), base, atol=1e-4)
+
+
+def test_adapters_are_named_weighted_and_switched(m: str, trained, published: Path) -> None:
+    folder, expected = trained
+    pipe = load(published, m)
+    base = draw(pipe)
+    pipe.load_lora_weights(folder, adapter_name="style")
+    assert pipe.get_list_adapters() == {"unet": ["style"], "text_encoder": ["style"]}
+    pipe.set_adapters("style", 0.5)
+    half = draw(pipe)
+    assert np.abs(half - base).max() > 1e-4
+    assert np.abs(half - expected).max() > 1e-4
+    pipe.disable_lora()
+    np.testing.assert_allclose(draw(pipe), base, atol=1e-5)
+    pipe.enable_lora()
+    pipe.set_adapters("style", 1.0)
+    np.testing.assert_allclose(draw(pipe), expected, atol=1e-5)
+
+
+def test_without_metadata_alpha_is_the_rank(m: str, published: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    pipe = load(published, m)
+    pattern = {"encoder.layer.0.attention.self.query": 2}
+    config = LoraConfig(
+        r=4,
+        lora_alpha=4,
+        rank_pattern=pattern,
+        alpha_pattern=pattern,
+        target_modules=["query"],
+        init_lora_weights=False,
+    )
+    pipe.text_encoder.add_adapter(config)
+    AltDiffusionPipeline.save_lora_weights(
+        tmp_path, text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder)
+    )
+    other = load(published, m)
+    other.load_lora_weights(tmp_path)
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-5)
+
+
+def test_every_pipeline_has_it(m: str, trained, published: Path) -> None:
+    pipe = AltDiffusionImg2ImgPipeline.from_pretrained(published / f"alt-diffusion-{m}-tiny")
+    pipe.load_lora_weights(trained[0])
+    assert set(pipe.get_list_adapters()) == {"unet", "text_encoder"}
+
+
+def test_a_hot_swap_is_refused(m: str, trained, published: Path) -> None:
+    with pytest.raises(ValueError, match="hotswap"):
+        load(published, m).load_lora_into_text_encoder(
+            {"text_encoder.roberta.x.lora_B.weight": torch.ones(2, 2)}, None, None, hotswap=True
+        )
