@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,62 +97,66 @@ def split_into_windows(
         >>> split_into_windows(tokenizer, parse_weights("a (red:1.5) apple")).input_ids.shape
         torch.Size([1, 77])
     """
-    ids, token_weights = _weighted_tokens(tokenizer, prompt)
-    parts: list[tuple[int, int]] = []
+    tokens = _weighted_tokens(tokenizer, prompt)
+    parts: list[list[_Token]] = []
     start = 0
-    while start < len(ids) and len(parts) < most:
-        end = min(start + window - 2, len(ids))
-        if end < len(ids) and len(parts) + 1 < most:
-            end = _after_a_mark(tokenizer, ids, start, end)
-        parts.append((start, end))
+    while start < len(tokens) and len(parts) < most:
+        end = min(start + window - 2, len(tokens))
+        if end < len(tokens) and len(parts) + 1 < most:
+            end = _after_a_mark(tokens, start, end)
+        parts.append(tokens[start:end])
         start = end
-    if start < len(ids):
-        lost = tokenizer.decode(ids[start:]).strip()
-        kept = start + 2 * len(parts)
-        total = len(ids) + 2 * len(parts)
+    if start < len(tokens):
+        lost = tokenizer.decode([token.id for token in tokens[start:]]).strip()
+        special = 2 * len(parts)
         logger.warning(
-            "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt.text), total, kept, lost
+            "the prompt %r has %d tokens and only %d are used; cut: %r",
+            _short(prompt.text),
+            len(tokens) + special,
+            start + special,
+            lost,
         )
     input_ids = torch.full((max(1, len(parts)), window), tokenizer.pad_token_id)
     weights = torch.ones(input_ids.shape)
-    for row, (start, end) in enumerate(parts or [(0, 0)]):
-        whole = [tokenizer.cls_token_id, *ids[start:end], tokenizer.sep_token_id]
+    for row, part in enumerate(parts or [[]]):
+        whole = [tokenizer.cls_token_id, *(token.id for token in part), tokenizer.sep_token_id]
         input_ids[row, : len(whole)] = torch.tensor(whole)
-        weights[row, 1 : 1 + end - start] = torch.tensor(token_weights[start:end])
+        weights[row, 1 : 1 + len(part)] = torch.tensor([token.weight for token in part])
     return Windows(input_ids, weights)
 
 
-def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> tuple[list[int], list[float]]:
-    """The tokens of a prompt, without the special ones, and the weight of each."""
+@dataclass(frozen=True)
+class _Token:
+    id: int
+    weight: float
+    ends_with_mark: bool
+
+
+def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> list[_Token]:
+    """The tokens of a prompt, without the special ones."""
     encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    weights = []
-    for start, end in encoded.offset_mapping:
+    tokens = []
+    for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
         # A token may begin with the space before its word, which the brackets do not hold.
-        within = {prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()}
-        if len(within) > 1:
-            return _tokens_of_fragments(tokenizer, prompt)
-        weights.append(within.pop() if within else 1.0)
-    return encoded.input_ids, weights
+        weights = {prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()}
+        if len(weights) > 1:  # it reaches across a bracket, as in languages that set no spaces
+            return [token for fragment in _fragments(prompt) for token in _weighted_tokens(tokenizer, fragment)]
+        tokens.append(_Token(token, weights.pop() if weights else 1.0, prompt.text[start:end][-1:] in _MARKS))
+    return tokens
 
 
-def _tokens_of_fragments(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> tuple[list[int], list[float]]:
-    """As `_weighted_tokens`, where a token would reach across a bracket, as in languages that set no spaces."""
-    ids: list[int] = []
-    weights: list[float] = []
-    characters = zip(prompt.text, prompt.weights, strict=True)
-    for weight, fragment in itertools.groupby(characters, key=lambda pair: pair[1]):
-        text = "".join(character for character, _ in fragment)
-        tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        ids += tokens
-        weights += [weight] * len(tokens)
-    return ids, weights
+def _fragments(prompt: WeightedText) -> Iterator[WeightedText]:
+    """Stretches of a prompt in which all characters have the same weight."""
+    pairs = zip(prompt.text, prompt.weights, strict=True)
+    for _, stretch in itertools.groupby(pairs, key=lambda pair: pair[1]):
+        characters, weights = zip(*stretch, strict=True)
+        yield WeightedText("".join(characters), weights)
 
 
-def _after_a_mark(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int, end: int) -> int:
-    for place in range(end, max(start, end - _LOOK_BACK), -1):
-        if tokenizer.convert_ids_to_tokens(ids[place - 1])[-1] in _MARKS:
-            return place
-    return end
+def _after_a_mark(tokens: list[_Token], start: int, end: int) -> int:
+    """The last place to end a window at that begins at `start` and may reach to `end`."""
+    places = range(end, max(start, end - _LOOK_BACK), -1)
+    return next((place for place in places if tokens[place - 1].ends_with_mark), end)
 
 
 def _short(text: str, most: int = 40) -> str:

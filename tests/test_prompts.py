@@ -74,11 +74,14 @@ class TestWindows:
             assert ids[0] == tokenizer.cls_token_id
             assert (ids == tokenizer.sep_token_id).sum() == 1
 
-    def test_a_window_ends_after_a_mark(self, tokenizer) -> None:
-        sentence = "a dog on a blue background, "
-        windows = split_into_windows(tokenizer, parse_weights(sentence * 12), most=9)
-        first = windows.input_ids[0]
-        assert tokenizer.decode(first, skip_special_tokens=True).rstrip().endswith(",")
+    @pytest.mark.parametrize("sentence", ["a dog on a blue background, ", "雪山下的红色小屋，", "قطة زرقاء، "])
+    def test_a_window_ends_after_a_mark(self, sentence: str, tokenizer) -> None:
+        one = len(tokenizer(sentence, add_special_tokens=False).input_ids)
+        windows = split_into_windows(tokenizer, parse_weights(sentence * 30), most=30)
+        tokens = [int((ids != tokenizer.pad_token_id).sum()) - 2 for ids in windows.input_ids]
+        assert all(75 - one <= count <= 75 for count in tokens[:-1])
+        beginnings = {tokenizer.decode(ids, skip_special_tokens=True).strip()[:4] for ids in windows.input_ids}
+        assert len(beginnings) == 1
 
     def test_what_is_beyond_the_last_window_is_named(self, tokenizer, caplog) -> None:
         words = [f"word{i}" for i in range(100)]

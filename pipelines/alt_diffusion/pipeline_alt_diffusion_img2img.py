@@ -1,6 +1,9 @@
 """Image to image with AltDiffusion."""
 
+from typing import Any
+
 from diffusers import StableDiffusionImg2ImgPipeline
+from torch import Tensor
 
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
@@ -15,3 +18,16 @@ class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipel
         >>> pipe("狗", image=Image.new("RGB", (64, 64), "red"), strength=0.5, num_inference_steps=4).images[0].size
         (64, 64)
     """
+
+    def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[Tensor, int]:
+        """The steps that are left of a strength.
+
+        Raises:
+            ValueError: there are none, which diffusers finds out deep inside the UNet.
+        """
+        timesteps, steps = super().get_timesteps(num_inference_steps, strength, device)
+        if steps < 1:
+            raise ValueError(
+                f"strength {strength} of {num_inference_steps} steps leaves no step to draw; give more of either"
+            )
+        return timesteps, steps

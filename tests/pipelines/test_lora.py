@@ -89,9 +89,8 @@ def test_without_metadata_alpha_is_the_rank(m: str, published: Path, tmp_path: P
         init_lora_weights=False,
     )
     pipe.text_encoder.add_adapter(config)
-    AltDiffusionPipeline.save_lora_weights(
-        tmp_path, text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder)
-    )
+    layers = get_peft_model_state_dict(pipe.text_encoder)
+    AltDiffusionPipeline.save_lora_weights(tmp_path, text_encoder_lora_layers=layers)
     other = load(published, m)
     other.load_lora_weights(tmp_path)
     np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-5)

@@ -1,0 +1,357 @@
+"""What Stable Diffusion's tools do, in every AltDiffusion pipeline, each seen to change what it should.
+
+The ground is that of diffusers' own common pipeline checks. The text encoder and the tokenizer are the real ones, at
+a small size, with the random weights of the published fixtures.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, DDIMScheduler
+from PIL import Image
+
+import altdiffusion_clip
+
+TASKS = ("", "Img2Img", "Inpaint", "ControlNet")
+CLOSE = 1e-4
+Pipe = Any
+
+
+class Bench:
+    """One pipeline of one checkpoint, and the same call again and again."""
+
+    def __init__(self, task: str, m: str, published: Path) -> None:
+        self.task, self.m = task, m
+        self.folder = published / f"alt-diffusion-{m}-tiny"
+        self.ours = getattr(altdiffusion_clip, f"AltDiffusion{task}Pipeline")
+        self.theirs = getattr(diffusers, f"StableDiffusion{task}Pipeline")
+
+    def load(self, kind: type | None = None, **more: Any) -> Pipe:
+        kind = kind or self.ours
+        if self.task == "ControlNet":
+            unet = diffusers.UNet2DConditionModel.from_pretrained(self.folder, subfolder="unet")
+            torch.manual_seed(0)
+            # three widths, because this autoencoder makes pictures smaller by four and not by eight
+            controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16))
+            more.setdefault("controlnet", controlnet)
+        pipe = kind.from_pretrained(self.folder, safety_checker=None, requires_safety_checker=False, **more)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def arguments(self) -> dict[str, Any]:
+        gradient = np.linspace(0, 255, 64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+        image = {"image": Image.fromarray(gradient)} if self.task else {}
+        if self.task == "Inpaint":
+            mask = np.zeros((64, 64), np.uint8)
+            mask[:, 32:] = 255
+            image["mask_image"] = Image.fromarray(mask)
+        return image | ({} if self.task == "Img2Img" else {"height": 64, "width": 64})
+
+    def draw(self, pipe: Pipe, prompt: Any = "雪山下的红色小屋", **more: Any) -> np.ndarray:
+        settings = {"num_inference_steps": 4, "output_type": "np", "generator": torch.Generator().manual_seed(0)}
+        return pipe(prompt, **{**self.arguments(), **settings, **more}).images
+
+
+@pytest.fixture(scope="module", params=["m9", "m18"])
+def m(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=TASKS, ids=lambda task: task or "Text2Image")
+def bench(request: pytest.FixtureRequest, m: str, published: Path) -> Bench:
+    return Bench(request.param, m, published)
+
+
+@pytest.fixture(scope="module")
+def base(bench: Bench) -> np.ndarray:
+    return bench.draw(bench.load())
+
+
+def close(one: np.ndarray, other: np.ndarray, tolerance: float = CLOSE) -> bool:
+    return one.shape == other.shape and bool(np.isfinite(one).all()) and np.abs(one - other).max() <= tolerance
+
+
+class TestTheSamePictures:
+    """Ways of computing that must not change what is drawn."""
+
+    def test_as_diffusers_own_class(self, bench: Bench, base: np.ndarray) -> None:
+        assert close(bench.draw(bench.load(bench.theirs)), base, 1e-5)
+
+    def test_saved_is_loaded(self, bench: Bench, base: np.ndarray, tmp_path: Path) -> None:
+        bench.load().save_pretrained(tmp_path)
+        kwargs = {"safety_checker": None, "requires_safety_checker": False}
+        pipe = bench.ours.from_pretrained(tmp_path, **kwargs)
+        pipe.set_progress_bar_config(disable=True)
+        assert close(bench.draw(pipe), base, 1e-6)
+
+    def test_from_pipe_both_ways(self, bench: Bench, base: np.ndarray) -> None:
+        ours = bench.load()
+        theirs = bench.theirs.from_pipe(ours)
+        back = bench.ours.from_pipe(theirs)
+        for pipe in (theirs, back):
+            pipe.set_progress_bar_config(disable=True)
+            assert pipe.text_encoder is ours.text_encoder
+            assert close(bench.draw(pipe), base, 1e-5)
+
+    def test_a_batch_is_its_single_pictures(self, bench: Bench) -> None:
+        pipe = bench.load()
+        prompts = ["猫", "a red house"]
+        inputs = {key: [value] * 2 for key, value in bench.arguments().items() if key in ("image", "mask_image")}
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        together = bench.draw(pipe, prompts, generator=generators, **inputs)
+        for i, prompt in enumerate(prompts):
+            alone = bench.draw(pipe, prompt, generator=torch.Generator().manual_seed(i + 1))
+            assert close(together[i : i + 1], alone)
+
+    def test_several_pictures_of_a_prompt(self, bench: Bench) -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        pictures = bench.draw(bench.load(), num_images_per_prompt=2, generator=generators)
+        assert pictures.shape[0] == 2
+        assert not close(pictures[:1], pictures[1:])
+
+    def test_a_tuple_holds_what_the_output_holds(self, bench: Bench, base: np.ndarray) -> None:
+        settings = {"num_inference_steps": 4, "output_type": "np", "generator": torch.Generator().manual_seed(0)}
+        images, _ = bench.load()("雪山下的红色小屋", return_dict=False, **bench.arguments(), **settings)
+        assert close(images, base, 1e-6)
+
+    def test_embeddings_in_place_of_prompts(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        positive, negative = pipe.encode_prompt("雪山下的红色小屋", "cpu", 1, True)
+        given = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+        assert close(bench.draw(pipe, None, **given), base, 1e-6)
+
+    @pytest.mark.parametrize(
+        "switch",
+        [
+            lambda pipe: pipe.enable_attention_slicing(1),
+            lambda pipe: pipe.vae.enable_slicing(),
+            lambda pipe: pipe.unet.to(memory_format=torch.channels_last),
+            lambda pipe: pipe.fuse_qkv_projections(),
+            lambda pipe: pipe.unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor()),
+            lambda pipe: pipe.text_encoder.set_attn_implementation("eager"),
+        ],
+        ids=["attention slicing", "vae slicing", "channels last", "fused projections", "plain attention", "eager text"],
+    )
+    def test_ways_of_computing(self, switch: Callable[[Pipe], object], bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        switch(pipe)
+        assert close(bench.draw(pipe), base)
+
+    def test_vae_tiling(self, bench: Bench) -> None:
+        pipe = bench.load()
+        pipe.vae.enable_tiling()
+        assert pipe.vae.use_tiling
+        assert np.isfinite(bench.draw(pipe)).all()
+        pipe.vae.disable_tiling()
+        assert not pipe.vae.use_tiling
+
+    def test_group_offload(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        onto = torch.device("cpu")
+        try:
+            pipe.enable_group_offload(onload_device=onto, offload_device=onto, offload_type="leaf_level")
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            pytest.skip(f"group offloading does not run here: {error}")
+        assert close(bench.draw(pipe), base)
+
+    @pytest.mark.parametrize("kind", ["model", "sequential"])
+    def test_offloading_from_a_gpu(self, kind: str, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        if not torch.cuda.is_available():
+            with pytest.raises(RuntimeError, match="accelerator"):  # and no picture from half of a pipeline
+                getattr(pipe, f"enable_{kind}_cpu_offload")()
+            return
+        getattr(pipe, f"enable_{kind}_cpu_offload")()
+        assert close(bench.draw(pipe), base, 1e-2)
+
+    def test_xformers(self, bench: Bench, base: np.ndarray) -> None:
+        pytest.importorskip("xformers")
+        pipe = bench.load()
+        pipe.enable_xformers_memory_efficient_attention()
+        assert close(bench.draw(pipe), base)
+
+    def test_half_precision(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load().to(torch.bfloat16)
+        assert pipe.text_encoder.dtype == torch.bfloat16
+        assert close(bench.draw(pipe), base, 0.15)
+
+
+class TestOtherPictures:
+    """What asks for other pictures, and gets them."""
+
+    def test_the_prompt_the_negative_and_the_guidance(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        others = [
+            bench.draw(pipe, "狗"),
+            bench.draw(pipe, negative_prompt="模糊"),
+            bench.draw(pipe, guidance_scale=2.0),
+            bench.draw(pipe, guidance_scale=1.0),
+            bench.draw(pipe, "(雪山:1.5)下的红色小屋"),
+        ]
+        for i, picture in enumerate(others):
+            assert np.isfinite(picture).all()
+            assert not close(picture, base, 1e-5), i
+
+    def test_clip_skip(self, bench: Bench, base: np.ndarray) -> None:
+        for pipe in (bench.load(), bench.load(bench.theirs)):
+            assert close(bench.draw(pipe, clip_skip=0), base, 1e-5)
+            assert not close(bench.draw(pipe, clip_skip=1), base, 1e-5)
+        skips = [bench.draw(bench.load(kind), clip_skip=2) for kind in (bench.ours, bench.theirs)]
+        assert close(skips[0], skips[1], 1e-5)
+
+    def test_freeu(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+        assert all(getattr(pipe.unet.up_blocks[0], name) is not None for name in ("s1", "s2", "b1", "b2"))
+        assert np.isfinite(bench.draw(pipe)).all()
+        pipe.disable_freeu()
+        assert close(bench.draw(pipe), base, 1e-6)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "DDIMScheduler",
+            "DPMSolverMultistepScheduler",
+            "UniPCMultistepScheduler",
+            "EulerDiscreteScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "LCMScheduler",
+            "TCDScheduler",
+        ],
+    )
+    def test_schedulers(self, name: str, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+        picture = bench.draw(pipe)
+        assert picture.shape == base.shape
+        assert np.isfinite(picture).all()
+        assert not close(picture, base, 1e-5)
+
+    def test_eta_and_guidance_rescale(self, bench: Bench) -> None:
+        pipe = bench.load()
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        plain = bench.draw(pipe)
+        assert not close(bench.draw(pipe, eta=1.0), plain, 1e-5)
+        if bench.task == "":
+            assert not close(bench.draw(pipe, guidance_rescale=0.7), plain, 1e-5)
+
+    def test_textual_inversion_of_several_vectors(self, bench: Bench, base: np.ndarray) -> None:
+        vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+        pictures = []
+        for kind, learned in ((bench.ours, vectors), (bench.theirs, vectors), (bench.ours, vectors[:1])):
+            pipe = bench.load(kind)
+            pipe.load_textual_inversion({"<ding>": learned})
+            assert torch.equal(pipe.text_encoder.get_input_embeddings().weight[-len(learned) :], learned)
+            pictures.append(bench.draw(pipe, "一个 <ding>"))
+            assert close(bench.draw(pipe), base, 1e-5)
+        several, theirs, one = pictures
+        assert close(several, theirs, 1e-5)
+        assert not close(several, one, 1e-5)
+        pipe.unload_textual_inversion("<ding>")
+        assert pipe.tokenizer.convert_tokens_to_ids("<ding>") == pipe.tokenizer.unk_token_id
+
+
+class TestWatchingAndStopping:
+    def test_callbacks_see_each_step_and_may_change_it(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        seen: list[int] = []
+
+        def watch(pipe: Pipe, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            seen.append(step)
+            assert tensors.keys() == {"latents", "prompt_embeds"}
+            assert tensors["prompt_embeds"].shape[1] == 77
+            return tensors
+
+        inputs = ["latents", "prompt_embeds"]
+        picture = bench.draw(pipe, callback_on_step_end=watch, callback_on_step_end_tensor_inputs=inputs)
+        assert close(picture, base, 1e-6)
+        assert seen == list(range(len(seen)))
+        assert len(seen) >= 3
+
+        def blank(pipe: Pipe, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"latents": torch.zeros_like(tensors["latents"])}
+
+        assert not close(bench.draw(pipe, callback_on_step_end=blank), base, 1e-5)
+
+    def test_interrupts(self, bench: Bench) -> None:
+        pipe = bench.load()
+        seen: list[int] = []
+
+        def stop(pipe: Pipe, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            seen.append(step)
+            pipe._interrupt = True
+            return tensors
+
+        bench.draw(pipe, callback_on_step_end=stop)
+        assert seen == [0]
+
+
+class TestWrongUse:
+    """The same exceptions as diffusers' own classes raise."""
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"prompt": ["猫", "狗"], "negative_prompt": ["模糊"]},
+            {"prompt": "猫", "negative_prompt": ["模糊"]},
+            {"prompt": None},
+            {"prompt": 7},
+            {"callback_on_step_end_tensor_inputs": ["nonsense"]},
+            {"strength": 2.0},
+            {"height": 63, "width": 64},
+        ],
+        ids=str,
+    )
+    def test_it_is_refused_alike(self, wrong: dict[str, Any], bench: Bench) -> None:
+        if "strength" in wrong and bench.task not in ("Img2Img", "Inpaint"):
+            pytest.skip("there is no strength")
+        if "height" in wrong and bench.task in ("Img2Img", "ControlNet"):
+            pytest.skip("the size is that of the picture")
+        messages = []
+        for kind in (bench.ours, bench.theirs):
+            pipe = bench.load(kind)
+            with pytest.raises((ValueError, TypeError)) as caught:
+                bench.draw(pipe, **{"prompt": "猫", **wrong})
+            messages.append((type(caught.value), str(caught.value)))
+        assert messages[0] == messages[1]
+        assert messages[0][1]
+
+    def test_pictures_of_other_modes_and_sizes(self, bench: Bench) -> None:
+        if bench.task != "Img2Img":
+            pytest.skip("takes no picture, or one of a stated size")
+        pipe = bench.load()
+        for mode in ("RGB", "L", "RGBA"):
+            image = Image.new(mode, (64, 64), 128 if mode == "L" else "red").convert("RGB")
+            assert np.isfinite(bench.draw(pipe, image=image)).all()
+        assert bench.draw(pipe, image=Image.new("RGB", (50, 70), "red")).shape[1:3] == (68, 48)
+
+    def test_a_strength_that_leaves_no_step(self, bench: Bench) -> None:
+        if bench.task not in ("Img2Img", "Inpaint"):
+            pytest.skip("there is no strength")
+        pipe = bench.load()
+        for strength in (0.0, 0.01):
+            with pytest.raises(ValueError, match=r"strength.*steps?"):  # diffusers: torch's RuntimeError
+                bench.draw(pipe, strength=strength)
+
+    def test_latents_that_are_no_numbers(self, bench: Bench) -> None:
+        pipe = bench.load()
+
+        def spoil(pipe: Pipe, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"latents": tensors["latents"] * float("nan")}
+
+        assert not np.isfinite(bench.draw(pipe, callback_on_step_end=spoil)).all()
+
+
+def test_torch_compile(published: Path) -> None:
+    bench = Bench("", "m9", published)
+    pipe = bench.load()
+    expected = bench.draw(pipe)
+    pipe.text_encoder = torch.compile(pipe.text_encoder, backend="aot_eager")
+    pipe.unet = torch.compile(pipe.unet, backend="aot_eager")
+    assert close(bench.draw(pipe), expected)
