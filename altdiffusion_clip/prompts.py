@@ -1,8 +1,7 @@
 """From prompts to token ids, without losing a word in silence."""
 
-import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -133,24 +132,18 @@ class _Token:
 
 
 def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> list[_Token]:
-    """The tokens of a prompt, without the special ones."""
+    """The tokens of a prompt, without the special ones; they are those of the prompt without brackets.
+
+    A token that reaches across a bracket, as in languages that set no spaces, has the mean weight of its characters.
+    """
     encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     tokens = []
     for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-        # A token may begin with the space before its word, which the brackets do not hold.
-        weights = {prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()}
-        if len(weights) > 1:  # it reaches across a bracket, as in languages that set no spaces
-            return [token for fragment in _fragments(prompt) for token in _weighted_tokens(tokenizer, fragment)]
-        tokens.append(_Token(token, weights.pop() if weights else 1.0, prompt.text[start:end][-1:] in _MARKS))
+        # The space before a word belongs to its token, but not to its brackets.
+        weights = [prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()]
+        weight = sum(weights) / len(weights) if weights else 1.0
+        tokens.append(_Token(token, weight, prompt.text[start:end][-1:] in _MARKS))
     return tokens
-
-
-def _fragments(prompt: WeightedText) -> Iterator[WeightedText]:
-    """Stretches of a prompt in which all characters have the same weight."""
-    pairs = zip(prompt.text, prompt.weights, strict=True)
-    for _, stretch in itertools.groupby(pairs, key=lambda pair: pair[1]):
-        characters, weights = zip(*stretch, strict=True)
-        yield WeightedText("".join(characters), weights)
 
 
 def _after_a_mark(tokens: list[_Token], start: int, end: int) -> int:

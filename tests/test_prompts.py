@@ -58,10 +58,14 @@ class TestWindows:
         weighted = windows.input_ids[windows.weights == 1.5]
         assert tokenizer.decode(weighted).strip() == "red"
 
-    def test_words_without_spaces_are_parted_at_the_brackets(self, tokenizer) -> None:
-        windows = split_into_windows(tokenizer, parse_weights("(蓝色:1.5)背景上的猫"))
-        assert tokenizer.decode(windows.input_ids[windows.weights == 1.5]).strip() == "蓝色"
-        assert tokenizer.decode(windows.input_ids[0], skip_special_tokens=True).replace(" ", "") == "蓝色背景上的猫"
+    def test_tokens_across_a_bracket_have_the_mean_weight_of_their_characters(self, tokenizer) -> None:
+        plain = split_into_windows(tokenizer, parse_weights("background"))
+        halved = split_into_windows(tokenizer, parse_weights("(backg:2)round"))
+        assert torch.equal(halved.input_ids, plain.input_ids)
+        count = int((plain.input_ids != tokenizer.pad_token_id).sum()) - 2
+        offsets = tokenizer("background", add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        expected = [sum(2 if i < 5 else 1 for i in range(*pair)) / (pair[1] - pair[0]) for pair in offsets]
+        assert halved.weights[0, 1 : 1 + count].tolist() == pytest.approx(expected)
 
     def test_long_prompts_take_several_and_lose_nothing(self, tokenizer, caplog) -> None:
         words = [f"word{i}" for i in range(60)]
