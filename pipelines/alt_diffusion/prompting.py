@@ -79,9 +79,12 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         windows = [self._windows(text) for text in [*prompts, *negatives]]
         length = max([least, *(len(w.input_ids) for w in windows)])
         with self._lora_scaled(lora_scale):
-            if prompts:
+            if prompts and negatives and not clip_skip:  # in one pass over the weights
+                both = self._conditioning(windows, length, device, clip_skip)
+                prompt_embeds, negative_prompt_embeds = both[: len(prompts)], both[len(prompts) :]
+            elif prompts:
                 prompt_embeds = self._conditioning(windows[: len(prompts)], length, device, clip_skip)
-            if negatives:  # the layer before the last is for what is wanted; diffusers does so too
+            if negatives and negative_prompt_embeds is None:  # never with clip_skip, as in diffusers
                 negative_prompt_embeds = self._conditioning(windows[len(prompts) :], length, device, None)
         return super().encode_prompt(
             prompt,
