@@ -57,6 +57,24 @@ class Bench:
         return pipe(prompt, **{**self.arguments(), **settings, **more}).images
 
 
+def random_ip_adapter(unet: diffusers.UNet2DConditionModel, width: int = 24) -> dict[str, dict[str, torch.Tensor]]:
+    """An IP-Adapter in the layout of its published files, for pictures seen as vectors of a width."""
+    generator = torch.Generator().manual_seed(0)
+    cross = unet.config.cross_attention_dim
+    weights = {}
+    for number, name in enumerate(n for n in unet.attn_processors if n.endswith("attn2.processor")):
+        hidden = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+        for part in ("to_k_ip", "to_v_ip"):
+            weights[f"{2 * number + 1}.{part}.weight"] = torch.randn(hidden, cross, generator=generator) / cross**0.5
+    projection = {
+        "proj.weight": torch.randn(4 * cross, width, generator=generator) / width**0.5,
+        "proj.bias": torch.zeros(4 * cross),
+        "norm.weight": torch.ones(cross),
+        "norm.bias": torch.zeros(cross),
+    }
+    return {"image_proj": projection, "ip_adapter": weights}
+
+
 @pytest.fixture(scope="module", params=["m9", "m18"])
 def m(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -240,6 +258,16 @@ class TestOtherPictures:
         assert not close(bench.draw(pipe, eta=1.0), plain, 1e-5)
         if bench.task == "":
             assert not close(bench.draw(pipe, guidance_rescale=0.7), plain, 1e-5)
+
+    def test_ip_adapter(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        pipe.unet._load_ip_adapter_weights([random_ip_adapter(pipe.unet)])
+        seen = torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(0))
+        given = {"ip_adapter_image_embeds": [torch.cat([torch.zeros_like(seen), seen])]}
+        pipe.set_ip_adapter_scale(0.0)
+        assert close(bench.draw(pipe, **given), base)
+        pipe.set_ip_adapter_scale(1.0)
+        assert not close(bench.draw(pipe, **given), base, 1e-5)
 
     def test_textual_inversion_of_several_vectors(self, bench: Bench, base: np.ndarray) -> None:
         vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))

@@ -107,3 +107,61 @@ def test_a_hot_swap_is_refused(m: str, trained, published: Path) -> None:
         load(published, m).load_lora_into_text_encoder(
             {"text_encoder.roberta.x.lora_B.weight": torch.ones(2, 2)}, None, None, hotswap=True
         )
+
+
+def chessboard(seed: int) -> np.ndarray:
+    """What emoji-m9 does not know: four by four black and white squares on a coloured background, (64, 64, 3)."""
+    colours = [(255, 212, 59), (77, 171, 247), (255, 135, 135), (105, 219, 124)]
+    picture = np.empty((64, 64, 3), np.uint8)
+    picture[:] = colours[seed % len(colours)]
+    squares = np.kron(np.indices((4, 4)).sum(0) % 2, np.ones((12, 12))) * 255
+    picture[8:56, 8:56] = squares[..., None]
+    return picture
+
+
+def likeness(picture: np.ndarray) -> float:
+    """Correlation of a picture's brightness with the squares, -1 to 1; their colours may be exchanged."""
+    ours, squares = (p[8:56, 8:56].astype(float).mean(-1) for p in (picture, chessboard(0)))
+    return abs(float(np.corrcoef(ours.ravel(), squares.ravel())[0, 1]))
+
+
+def test_a_lora_trained_on_a_new_concept_draws_it(tmp_path: Path) -> None:
+    from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align
+    from altdiffusion_clip.training.loop import LoopConfig
+
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe.set_progress_bar_config(disable=True)
+    pictures = np.stack([chessboard(seed) for seed in range(4)])
+    with torch.no_grad():
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latents = pipe.vae.encode(pixels).latent_dist.mean * pipe.vae.config.scaling_factor
+    captions = ["棋盘", "黄色背景上的棋盘", "a chessboard", ""]
+    tokens = pipe.tokenizer(captions, padding=True, return_tensors="pt")
+    states = encode_states(pipe.text_encoder, tokens.input_ids, tokens.attention_mask)
+
+    def batch(generator: torch.Generator) -> LatentBatch:
+        rows = torch.randint(0, len(pictures), (8,), generator=generator)
+        captioned = torch.randint(0, 30, (8,), generator=generator) // 10  # few without a caption
+        return LatentBatch(latents[rows], *states.batch(captioned))
+
+    def drawn(pipe: AltDiffusionPipeline) -> list[float]:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
+        settings = {"num_inference_steps": 12, "guidance_scale": 2.0, "generator": generators, "output_type": "np"}
+        return [likeness(image) for image in pipe("棋盘", num_images_per_prompt=3, **settings).images]
+
+    before = drawn(pipe)
+    pipe.unet.requires_grad_(False)
+    layers = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
+    pipe.unet.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=layers), "chess")
+    config = LoopConfig(steps=150, learning_rate=2e-3, warmup_steps=10, weight_decay=0.0)
+    train_align(pipe.unet.train(), pipe.scheduler, batch, config, tmp_path / "checkpoint.pt")
+    pipe.unet.eval()
+    after = drawn(pipe)
+    layers_learned = get_peft_model_state_dict(pipe.unet, adapter_name="chess")
+    AltDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers_learned)
+    fresh = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    fresh.load_lora_weights(tmp_path)
+    fresh.set_progress_bar_config(disable=True)
+    assert max(before) < 0.3
+    assert min(after) > 0.8
+    assert drawn(fresh) == pytest.approx(after, abs=0.01)
