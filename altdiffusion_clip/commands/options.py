@@ -47,11 +47,10 @@ def dtype_of(name: str) -> "torch.dtype":
 def prepare_output() -> None:
     """Keeps the libraries' bars and notices out of a command's output, and shows each of our warnings once."""
     package = logging.getLogger("altdiffusion_clip")
-    if not package.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("altdiffusion: %(message)s"))
-        handler.addFilter(_once())
-        package.addHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("altdiffusion: %(message)s"))
+    handler.addFilter(_once())
+    package.handlers[:] = [handler]  # of this command alone, should another have run in the same process
 
     import diffusers
     import transformers

@@ -189,3 +189,45 @@ def test_a_wrong_call_is_one_line(
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_only_the_best_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--num-images", "4", "--steps", "3", "--json"]
+    assert main(["generate", "蓝色背景上的猫", *quick, "--output", str(tmp_path / "all")]) == 0
+    everything = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["generate", "蓝色背景上的猫", *quick, "--keep", "2", "--output", str(tmp_path / "kept")]) == 0
+    kept = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["seed"], row["rank"], row["score"]) for row in kept] == [
+        (row["seed"], row["rank"], row["score"]) for row in everything[:2]
+    ]
+    assert {path.name for path in (tmp_path / "kept").glob("*-seed*.png")} == {Path(row["file"]).name for row in kept}
+    assert len((tmp_path / "kept" / "results.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [(["--keep", "0"], "--keep must be"), (["--keep", "1", "--scorer", "none"], "needs a scorer")]
+)
+def test_keeping_needs_a_number_and_a_scorer(more: list[str], message: str, tmp_path: Path, capsys) -> None:
+    assert main(["generate", "猫", "--num-images", "2", "--output", str(tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_long_prompts_are_read_and_can_be_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "a cat on a blue background, " * 12
+    quick = ["--num-images", "1", "--steps", "2", "--scorer", "none"]
+    assert main(["generate", prompt, *quick, "--output", str(tmp_path / "cut")]) == 0
+    assert "cut: '" in capsys.readouterr().err
+    assert main(["generate", prompt, *quick, "--long-prompts", "--output", str(tmp_path / "long")]) == 0
+    assert "cut" not in capsys.readouterr().err
+    pictures = [np.asarray(Image.open(tmp_path / name / "000-seed0.png")) for name in ("cut", "long")]
+    assert (pictures[0] != pictures[1]).any()
+    again = [
+        "--scorer",
+        "none",
+        "--from-png",
+        str(tmp_path / "long" / "000-seed0.png"),
+        "--output",
+        str(tmp_path / "again"),
+    ]
+    assert main(["generate", *again]) == 0
+    assert (np.asarray(Image.open(tmp_path / "again" / "000-seed0.png")) == pictures[1]).all()

@@ -4,6 +4,7 @@ The ground is that of diffusers' own common pipeline checks. The text encoder an
 a small size, with the random weights of the published fixtures.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
+from peft import LoraConfig
 from PIL import Image
 
 import altdiffusion_clip
@@ -259,6 +261,21 @@ class TestOtherPictures:
         if bench.task == "":
             assert not close(bench.draw(pipe, guidance_rescale=0.7), plain, 1e-5)
 
+    def test_lora_on_both(self, bench: Bench, base: np.ndarray) -> None:
+        torch.manual_seed(0)
+        pipe = bench.load()
+        on_text, on_unet = ["query", "key", "value"], ["to_q", "to_k", "to_v"]
+        pipe.text_encoder.add_adapter(LoraConfig(r=4, target_modules=on_text, init_lora_weights=False), "both")
+        pipe.unet.add_adapter(LoraConfig(r=4, target_modules=on_unet, init_lora_weights=False), "both")
+        pipe.set_adapters("both", 0.0)
+        assert close(bench.draw(pipe), base, 1e-5)
+        pipe.set_adapters("both", 1.0)
+        whole = bench.draw(pipe)
+        assert not close(whole, base, 1e-3)
+        half = bench.draw(pipe, cross_attention_kwargs={"scale": 0.5})
+        assert not close(half, base, 1e-4)
+        assert not close(half, whole, 1e-4)
+
     def test_ip_adapter(self, bench: Bench, base: np.ndarray) -> None:
         pipe = bench.load()
         pipe.unet._load_ip_adapter_weights([random_ip_adapter(pipe.unet)])
@@ -283,6 +300,28 @@ class TestOtherPictures:
         assert not close(several, one, 1e-5)
         pipe.unload_textual_inversion("<ding>")
         assert pipe.tokenizer.convert_tokens_to_ids("<ding>") == pipe.tokenizer.unk_token_id
+
+    def test_textual_inversion_is_trained(self, m: str, published: Path) -> None:
+        """A new word learns the conditioning of another: only its own row changes."""
+        bench = Bench("", m, published)
+        pipe = bench.load()
+        pipe.load_textual_inversion({"<ding>": torch.zeros(1, 32)})
+        table = pipe.text_encoder.get_input_embeddings().weight
+        before = table.detach().clone()
+        pipe.text_encoder.requires_grad_(False)
+        table.requires_grad_(True)
+        target = pipe.encode_prompt("猫", "cpu", 1, False)[0].detach()
+        optimizer = torch.optim.Adam([table], lr=0.05)
+        losses = []
+        for _ in range(40):
+            loss = (pipe.encode_prompt("<ding>", "cpu", 1, False)[0] - target).square().mean()
+            loss.backward()
+            table.grad[:-1] = 0  # as diffusers' own script keeps the other words
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.9 * losses[0]
+        assert torch.equal(table[:-1], before[:-1])
 
 
 class TestWatchingAndStopping:
@@ -354,10 +393,30 @@ class TestWrongUse:
         if bench.task != "Img2Img":
             pytest.skip("takes no picture, or one of a stated size")
         pipe = bench.load()
-        for mode in ("RGB", "L", "RGBA"):
-            image = Image.new(mode, (64, 64), 128 if mode == "L" else "red").convert("RGB")
-            assert np.isfinite(bench.draw(pipe, image=image)).all()
+        other = bench.load(bench.theirs)
+        for mode in ("RGB", "L", "RGBA", "P"):
+            image = Image.new(mode, (64, 64), 128 if mode in "LP" else "red")
+            outcomes = []
+            for each in (pipe, other):
+                try:
+                    outcomes.append(bench.draw(each, image=image))
+                except (ValueError, RuntimeError) as error:
+                    outcomes.append(np.frombuffer(f"{type(error).__name__}: {error}".encode(), np.uint8) / 255)
+            assert close(outcomes[0], outcomes[1], 1e-5), mode
         assert bench.draw(pipe, image=Image.new("RGB", (50, 70), "red")).shape[1:3] == (68, 48)
+
+    def test_a_scheduler_that_nobody_knows(self, bench: Bench, tmp_path: Path) -> None:
+        folder = tmp_path / "model"
+        shutil.copytree(bench.folder, folder)
+        index = folder / "model_index.json"
+        index.write_text(index.read_text().replace("PNDMScheduler", "GuessworkScheduler"))
+        errors = []
+        for kind in (bench.ours, bench.theirs):
+            more = {"controlnet": None} if bench.task == "ControlNet" else {}
+            with pytest.raises((AttributeError, ValueError), match="GuessworkScheduler") as caught:
+                kind.from_pretrained(folder, **more)
+            errors.append(type(caught.value))
+        assert errors[0] is errors[1]
 
     def test_a_strength_that_leaves_no_step(self, bench: Bench) -> None:
         if bench.task not in ("Img2Img", "Inpaint"):
