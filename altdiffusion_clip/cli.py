@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from altdiffusion_clip.commands import convert, evaluate, generate, inspect, rerank
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 some inputs failed and were listed, 2 the call was wrong, 130 interrupted.
     """
     options = build_parser().parse_args(arguments)
-    # Asked to end, a command cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():  # others cannot set it
+        # Asked to end, a command cleans up as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return DONE if options.run(options) else SOME_FAILED
     except KeyboardInterrupt:

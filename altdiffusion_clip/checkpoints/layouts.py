@@ -1,6 +1,7 @@
 """What a checkpoint is, told by what it holds, and its parts under one naming whatever its layout."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +22,8 @@ EMBEDDED_CONFIGS = "altdiffusion_clip.configs"
 
 EMBEDDED_FILES = ldm.CONDITIONING + "files."
 """Before the names of the byte tensors in which `convert` puts a single file's tokenizer."""
+
+_IS_CONFIG = re.compile(r"(\w+/)?\w+\.json")
 
 _TODAYS_NAMES = {"altclip": published_name, "vae": ldm.todays_vae_name}
 """For parts whose tensors had other names in some published folders."""
@@ -159,20 +162,10 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
     text_encoder = everything.select(lambda name: _text_tower_name(name, flagai))
     if not text_encoder:
         raise CheckpointError(f"{path} is {_stranger(everything)}, and neither an AltDiffusion nor an AltCLIP")
-    embedded = json.loads(everything.metadata.get(EMBEDDED_CONFIGS, "{}"))
-    folder = config or (None if embedded else published_configs(text_encoder))
-    if folder is None and not embedded:
-        raise CheckpointError(
-            f"{path} has none of the published sizes; name a diffusers folder of the same sizes (config=, --config)"
-        )
-    configs = {
-        part: read_json(folder / file) if folder is not None else json.loads(embedded[file])
-        for part, file in CONFIG_FILES.items()
-        if (folder is not None and (folder / file).is_file()) or file in embedded
-    }
+    configs, folder, embedded = _configurations(everything, path, text_encoder, config)
     tensors = {"text_encoder": text_encoder}
     if flagai:
-        tensors["altclip"] = everything.select(lambda name: _altclip_name(name))
+        tensors["altclip"] = everything.select(_altclip_name)
     to_unet, to_vae = _diffusers_names(configs)
     tensors["unet"] = everything.select(
         lambda name: to_unet.get(name.removeprefix(ldm.UNET)) if name.startswith(ldm.UNET) else None
@@ -187,6 +180,27 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
             raise CheckpointError(f"{path} has AltDiffusion's text encoder but no {what}")
     layout = Layout.FLAGAI if flagai else Layout.WEBUI
     return Checkpoint(path, layout, tensors, ema or None, configs, folder, embedded)
+
+
+def _configurations(
+    everything: CheckpointTensors, path: Path, text_encoder: CheckpointTensors, given: Path | None
+) -> tuple[dict[str, dict[str, Any]], Path | None, dict[str, str]]:
+    """A single file's configurations by part, the folder they lie in if any, and those in the file itself."""
+    try:
+        embedded = json.loads(everything.metadata.get(EMBEDDED_CONFIGS, "{}"))
+        # These names become paths, and whoever wrote the file chose them.
+        embedded = {name: text for name, text in embedded.items() if _IS_CONFIG.fullmatch(name)}
+        if given is None and embedded:
+            configs = {part: json.loads(embedded[file]) for part, file in CONFIG_FILES.items() if part != "altclip"}
+            return configs, None, embedded
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the configurations in {path} are damaged ({error}); name others (config=)") from error
+    folder = given or published_configs(text_encoder)
+    if folder is None:
+        raise CheckpointError(
+            f"{path} has none of the published sizes; name a diffusers folder of the same sizes (config=, --config)"
+        )
+    return {p: read_json(folder / f) for p, f in CONFIG_FILES.items() if (folder / f).is_file()}, folder, {}
 
 
 def _diffusers_names(configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,5 +1,6 @@
 """Single files in the LDM layout, through every loader, against the reference classes on the same tensors."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.deprecated.alt_diffusion import modeling_roberta_series as reference
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AltCLIPConfig, AltCLIPModel, XLMRobertaTokenizer
 
 import altdiffusion_clip
@@ -222,3 +224,33 @@ def test_no_notice_of_the_tower_is_lost(configs: Path, files: dict[str, Path], c
     with caplog.at_level(logging.WARNING):
         AltDiffusionPipeline.from_single_file(str(files["webui"]), config=str(configs))
     assert "newly initialized" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "a/../../evil.json", "a/b/evil.json", "evil.py"])
+def test_names_in_a_file_lead_nowhere_else(name: str, published: Path, tmp_path: Path) -> None:
+    from altdiffusion_clip.checkpoints.convert import convert
+    from altdiffusion_clip.checkpoints.layouts import EMBEDDED_CONFIGS
+
+    convert(published / "alt-diffusion-m9-tiny", tmp_path / "good.safetensors")
+    tensors = CheckpointTensors(tmp_path / "good.safetensors")
+    embedded = json.loads(tensors.metadata[EMBEDDED_CONFIGS]) | {name: "{}"}
+    metadata = {"format": "pt", EMBEDDED_CONFIGS: json.dumps(embedded)}
+    save_file(tensors.together(tensors), tmp_path / "bad.safetensors", metadata=metadata)
+    assert name not in open_checkpoint(tmp_path / "bad.safetensors").embedded
+    convert(tmp_path / "bad.safetensors", tmp_path / "inner" / "folder")
+    assert not list(tmp_path.rglob("evil*"))
+    assert not Path("/tmp/evil.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"unet/config.json": "{"}', '{"unet/config.json": "{}"}'])
+def test_configurations_in_a_file_that_are_damaged(content: str, published: Path, tmp_path: Path) -> None:
+    from altdiffusion_clip.checkpoints.convert import convert
+    from altdiffusion_clip.checkpoints.layouts import EMBEDDED_CONFIGS
+
+    convert(published / "alt-diffusion-m9-tiny", tmp_path / "good.safetensors")
+    tensors = CheckpointTensors(tmp_path / "good.safetensors")
+    metadata = {"format": "pt", EMBEDDED_CONFIGS: content}
+    save_file(tensors.together(tensors), tmp_path / "bad.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match="are damaged"):
+        open_checkpoint(tmp_path / "bad.safetensors")
+    assert open_checkpoint(tmp_path / "bad.safetensors", published / "alt-diffusion-m9-tiny").tensors
