@@ -186,15 +186,17 @@ def _configurations(
     everything: CheckpointTensors, path: Path, text_encoder: CheckpointTensors, given: Path | None
 ) -> tuple[dict[str, dict[str, Any]], Path | None, dict[str, str]]:
     """A single file's configurations by part, the folder they lie in if any, and those in the file itself."""
-    try:
-        embedded = json.loads(everything.metadata.get(EMBEDDED_CONFIGS, "{}"))
-        # These names become paths, and whoever wrote the file chose them.
-        embedded = {name: text for name, text in embedded.items() if _IS_CONFIG.fullmatch(name)}
-        if given is None and embedded:
+    if given is None and EMBEDDED_CONFIGS in everything.metadata:
+        try:
+            texts = json.loads(everything.metadata[EMBEDDED_CONFIGS])
+            # These names become paths, and whoever wrote the file chose them.
+            embedded = {name: text for name, text in texts.items() if _IS_CONFIG.fullmatch(name)}
             configs = {part: json.loads(embedded[file]) for part, file in CONFIG_FILES.items() if part != "altclip"}
-            return configs, None, embedded
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the configurations in {path} are damaged ({error}); name others (config=)") from error
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"the configurations in {path} are damaged ({error}); name others (config=)"
+            ) from error
+        return configs, None, embedded
     folder = given or published_configs(text_encoder)
     if folder is None:
         raise CheckpointError(
