@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
+from diffusers.schedulers import KarrasDiffusionSchedulers
 from peft import LoraConfig
 from PIL import Image
 
@@ -199,6 +200,60 @@ class TestTheSamePictures:
         pipe = bench.load().to(torch.bfloat16)
         assert pipe.text_encoder.dtype == torch.bfloat16
         assert close(bench.draw(pipe), base, 0.15)
+
+
+class TestTypes:
+    """What goes in and comes out may be of several kinds."""
+
+    def test_kinds_of_output(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        tensors = bench.draw(pipe, output_type="pt")
+        assert close(tensors.permute(0, 2, 3, 1).numpy(), base, 1e-6)
+        images = bench.draw(pipe, output_type="pil")
+        assert np.abs(np.asarray(images[0]).astype(float) - 255 * base[0]).max() < 1
+        latents = bench.draw(pipe, output_type="latent")
+        assert latents.shape == (1, 4, 16, 16)
+
+    def test_kinds_of_picture(self, bench: Bench, base: np.ndarray) -> None:
+        if not bench.task:
+            pytest.skip("takes no picture")
+        pipe = bench.load()
+        array = np.asarray(bench.arguments()["image"]).astype(np.float32)[None] / 255
+        for image in (array, torch.from_numpy(array).permute(0, 3, 1, 2)):
+            assert close(bench.draw(pipe, image=image), base, 1e-3)
+
+    def test_latents_that_are_given(self, bench: Bench, base: np.ndarray) -> None:
+        if bench.task in ("Img2Img", "Inpaint"):
+            pytest.skip("begins with the latents of a picture")
+        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        assert close(bench.draw(bench.load(), latents=latents), base, 1e-6)
+
+    def test_components_that_are_left_out(self, bench: Bench, tmp_path: Path) -> None:
+        pipe = bench.load(feature_extractor=None)
+        pipe.save_pretrained(tmp_path)
+        back = bench.ours.from_pretrained(tmp_path)
+        for name in ("safety_checker", "feature_extractor", "image_encoder"):
+            assert getattr(back, name) is None, name
+
+    @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+    def test_half_of_the_weights_is_saved_and_loaded(self, half: torch.dtype, bench: Bench, tmp_path: Path) -> None:
+        bench.load().to(half).save_pretrained(tmp_path)
+        back = bench.ours.from_pretrained(tmp_path, dtype=half)
+        assert {back.unet.dtype, back.vae.dtype, back.text_encoder.dtype} == {half}
+        expected = bench.load().to(half).text_encoder.state_dict()
+        for name, tensor in back.text_encoder.state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+
+    def test_every_scheduler_of_stable_diffusion(self, bench: Bench, base: np.ndarray) -> None:
+        pipe = bench.load()
+        config = pipe.scheduler.config
+        for each in KarrasDiffusionSchedulers:
+            try:
+                pipe.scheduler = getattr(diffusers, each.name).from_config(config)
+                picture = bench.draw(pipe, num_inference_steps=5)
+            except ImportError:
+                continue  # it needs scipy or torchsde
+            assert picture.shape == base.shape, each.name
 
 
 class TestOtherPictures:
