@@ -6,7 +6,6 @@ that conditions the UNet, so that a pipeline and its scorer hold it in memory on
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,25 +20,22 @@ from transformers import (
     AltCLIPProcessor,
     AltCLIPTextConfig,
     AltCLIPVisionModel,
-    AutoTokenizer,
-    CLIPImageProcessor,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
 from transformers.models.altclip.modeling_altclip import AltCLIPOutput
 
 from altdiffusion_clip.checkpoints.altclip import KEY_MAPPING, TEXT_TOWER
-from altdiffusion_clip.checkpoints.companions import write_companions
-from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout, open_checkpoint
+from altdiffusion_clip.checkpoints.layouts import open_checkpoint
 from altdiffusion_clip.checkpoints.model_ids import (
     HUB_ARGUMENTS,
-    SCORER,
     component_folder,
     fetch_folder,
     resolve_scorer,
 )
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, weight_files
 from altdiffusion_clip.errors import CheckpointError
+from altdiffusion_clip.heads import altclip_of, check_towers, processor_of, tensors_like
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 from altdiffusion_clip.prompts import tokenize
@@ -174,7 +170,7 @@ class AltCLIPScorer(PreTrainedModel):
             return cls.from_single_file(place, **kwargs)
         subfolder = kwargs.pop("subfolder", subfolder)
         if Path(place).is_dir():
-            _altclip_of(open_checkpoint(fetch_folder(place, subfolder)))
+            altclip_of(open_checkpoint(fetch_folder(place, subfolder)))
         if subfolder:
             kwargs["subfolder"] = subfolder
         if "torch_dtype" not in kwargs:
@@ -211,7 +207,7 @@ class AltCLIPScorer(PreTrainedModel):
             CheckpointError: the file holds no AltCLIP, or is damaged, or its tokenizer was not found.
         """
         checkpoint = open_checkpoint(Path(path), None if config is None else Path(config))
-        tensors = _altclip_of(checkpoint)
+        tensors = altclip_of(checkpoint)
         offload = kwargs.pop("offload_embeddings", False)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
@@ -225,7 +221,7 @@ class AltCLIPScorer(PreTrainedModel):
         )
         if offload:
             scorer.text_model.attach_embeddings(tensors[f"{TEXT_TOWER}{WORD_EMBEDDINGS}.weight"])
-        scorer.processor = _processor_of(checkpoint, tokenizer)
+        scorer.processor = processor_of(checkpoint, tokenizer)
         return scorer.eval()
 
     @classmethod
@@ -260,8 +256,8 @@ class AltCLIPScorer(PreTrainedModel):
         place, subfolder = resolve_scorer(head if head is not None else pipeline.config._name_or_path)
         path = Path(place) if Path(place).is_file() else fetch_folder(place, subfolder, **hub)
         checkpoint = open_checkpoint(path, None if config_folder is None else Path(config_folder))
-        tensors = _altclip_of(checkpoint)
-        _check_towers(body, tensors, allow_other_tower)
+        tensors = altclip_of(checkpoint)
+        check_towers(body, tensors, allow_other_tower)
         if body.pre_LN is None:
             body.pre_LN = nn.LayerNorm(body.config.hidden_size, eps=body.config.layer_norm_eps)
             body.pre_LN.load_state_dict({k: tensors[f"{TEXT_TOWER}pre_LN.{k}"].float() for k in ("weight", "bias")})
@@ -270,7 +266,7 @@ class AltCLIPScorer(PreTrainedModel):
         # Nothing is allocated for the head before its tensors are there, and the shared body stays as it is.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             scorer = cls(AltCLIPConfig(**checkpoint.configs["altclip"]), text_model=body)
-        own = _to_like(tensors, [name for name in tensors if not name.startswith(TEXT_TOWER)], body)
+        own = tensors_like(tensors, [name for name in tensors if not name.startswith(TEXT_TOWER)], body)
         missing, unexpected = scorer.load_state_dict(own, strict=False, assign=True)
         missing = [name for name in missing if not name.startswith(TEXT_TOWER)]
         if missing:
@@ -278,7 +274,7 @@ class AltCLIPScorer(PreTrainedModel):
         for name in unexpected:
             logger.info("%s: %s is not used", path, name)
         scorer.vision_model.to(body.device)  # its buffers
-        scorer.processor = _processor_of(checkpoint, tokenizer)
+        scorer.processor = processor_of(checkpoint, tokenizer)
         return scorer.eval()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
@@ -449,59 +445,6 @@ def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
     shared = RobertaSeriesConfig().to_dict().keys() & config.to_dict().keys()
     fields = {key: getattr(config, key) for key in shared if key not in ("model_type", "architectures", "dtype")}
     return RobertaSeriesConfig(**fields)
-
-
-def _altclip_of(checkpoint: Checkpoint) -> CheckpointTensors:
-    """The tensors of a checkpoint's AltCLIP, and whether there is one."""
-    if "altclip" not in checkpoint.tensors:
-        raise CheckpointError(
-            f"{checkpoint.path} is {checkpoint.layout}, without a scorer; name the AltCLIP that was trained with it"
-        )
-    return checkpoint.tensors["altclip"]
-
-
-def _processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | None) -> AltCLIPProcessor:
-    if checkpoint.layout is Layout.ALTCLIP:
-        return AltCLIPProcessor.from_pretrained(checkpoint.path)
-    with tempfile.TemporaryDirectory(prefix="altclip-") as folder:
-        write_companions(checkpoint, Path(folder), tokenizer)
-        place = Path(folder) / SCORER
-        return AltCLIPProcessor(CLIPImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
-
-
-def _to_like(
-    tensors: CheckpointTensors, names: list[str], body: RobertaSeriesModelWithTransformation
-) -> dict[str, Tensor]:
-    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file."""
-    if body.device.type == "cpu" and all(tensors.dtype(name) == body.dtype for name in names):
-        return tensors.together(names)
-    dtypes = {name: tensors.dtype(name) if name == "logit_scale" else body.dtype for name in names}
-    return {name: tensors[name].to(body.device, dtypes[name]) for name in names}
-
-
-def _check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
-    """Compares the body with the tower that the head was trained with, in the body's dtype."""
-    for name, ours in body.state_dict().items():
-        if name.startswith("transformation_pre."):
-            continue  # m18's second projection, which no head carries
-        theirs = TEXT_TOWER + name
-        if theirs in tensors and tensors.shape(theirs) == ours.shape and _equal(ours, tensors, theirs):
-            continue
-        message = f"this head was trained with another text encoder: {name} differs"
-        if not allow:
-            raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
-        logger.warning("%s", message)
-        return
-
-
-def _equal(ours: Tensor, tensors: CheckpointTensors, name: str) -> bool:
-    """Whether a tensor is the one of that name, of which few rows are in memory at a time."""
-    start = 0
-    for rows in tensors.rows(name):
-        if not torch.equal(rows.to(ours.dtype), ours[start : start + len(rows)].cpu()):
-            return False
-        start += len(rows)
-    return True
 
 
 def _as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:

@@ -1,0 +1,87 @@
+"""Reading the head of an AltCLIP for a text encoder that is in memory already."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AltCLIPProcessor, AutoTokenizer, CLIPImageProcessor
+
+from altdiffusion_clip.checkpoints.altclip import TEXT_TOWER
+from altdiffusion_clip.checkpoints.companions import write_companions
+from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout
+from altdiffusion_clip.checkpoints.model_ids import SCORER
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
+from altdiffusion_clip.errors import CheckpointError
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+
+logger = logging.getLogger(__name__)
+
+
+def altclip_of(checkpoint: Checkpoint) -> CheckpointTensors:
+    """The tensors of a checkpoint's AltCLIP.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    if "altclip" not in checkpoint.tensors:
+        raise CheckpointError(
+            f"{checkpoint.path} is {checkpoint.layout}, without a scorer; name the AltCLIP that was trained with it"
+        )
+    return checkpoint.tensors["altclip"]
+
+
+def processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | None) -> AltCLIPProcessor:
+    """The processor of a checkpoint's AltCLIP.
+
+    Args:
+        checkpoint: an AltCLIP, or a single file that holds one.
+        tokenizer: a folder or hub id that has the tokenizer, should the file bring none.
+    """
+    if checkpoint.layout is Layout.ALTCLIP:
+        return AltCLIPProcessor.from_pretrained(checkpoint.path)
+    with tempfile.TemporaryDirectory(prefix="altclip-") as folder:
+        write_companions(checkpoint, Path(folder), tokenizer)
+        place = Path(folder) / SCORER
+        return AltCLIPProcessor(CLIPImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
+
+
+def tensors_like(
+    tensors: CheckpointTensors, names: list[str], body: RobertaSeriesModelWithTransformation
+) -> dict[str, Tensor]:
+    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file."""
+    if body.device.type == "cpu" and all(tensors.dtype(name) == body.dtype for name in names):
+        return tensors.together(names)
+    dtypes = {name: tensors.dtype(name) if name == "logit_scale" else body.dtype for name in names}
+    return {name: tensors[name].to(body.device, dtypes[name]) for name in names}
+
+
+def check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
+    """Compares a text encoder with the tower that a head was trained with, in the encoder's dtype.
+
+    Raises:
+        CheckpointError: they differ, and that is not allowed; the first tensor that differs is named.
+    """
+    for name, ours in body.state_dict().items():
+        if name.startswith("transformation_pre."):
+            continue  # m18's second projection, which no head carries
+        theirs = TEXT_TOWER + name
+        if theirs in tensors and tensors.shape(theirs) == ours.shape and _equal(ours, tensors, theirs):
+            continue
+        message = f"this head was trained with another text encoder: {name} differs"
+        if not allow:
+            raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
+        logger.warning("%s", message)
+        return
+
+
+def _equal(ours: Tensor, tensors: CheckpointTensors, name: str) -> bool:
+    """Whether a tensor is the one of that name, of which few rows are in memory at a time."""
+    start = 0
+    for rows in tensors.rows(name):
+        if not torch.equal(rows.to(ours.dtype), ours[start : start + len(rows)].cpu()):
+            return False
+        start += len(rows)
+    return True
