@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, DDIMScheduler
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from peft import LoraConfig
 from PIL import Image
@@ -42,7 +43,8 @@ class Bench:
             # three widths, because this autoencoder makes pictures smaller by four and not by eight
             controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16))
             more.setdefault("controlnet", controlnet)
-        pipe = kind.from_pretrained(self.folder, safety_checker=None, requires_safety_checker=False, **more)
+        without = {} if "safety_checker" in more else {"safety_checker": None, "requires_safety_checker": False}
+        pipe = kind.from_pretrained(self.folder, **without, **more)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -195,6 +197,17 @@ class TestTheSamePictures:
         pipe = bench.load()
         pipe.enable_xformers_memory_efficient_attention()
         assert close(bench.draw(pipe), base)
+
+    def test_the_safety_checker_sees_each_picture(self, bench: Bench) -> None:
+        checker = StableDiffusionSafetyChecker.from_pretrained(bench.folder, subfolder="safety_checker")
+        seen = []
+        for kind in (bench.ours, bench.theirs):
+            pipe = bench.load(kind, safety_checker=checker)
+            settings = {"num_inference_steps": 2, "output_type": "np", "generator": torch.Generator().manual_seed(0)}
+            seen.append(pipe("猫", **bench.arguments(), **settings))
+        assert len(seen[0].nsfw_content_detected) == 1
+        assert seen[0].nsfw_content_detected == seen[1].nsfw_content_detected
+        assert close(seen[0].images, seen[1].images, 1e-5)
 
     def test_half_precision(self, bench: Bench, base: np.ndarray) -> None:
         pipe = bench.load().to(torch.bfloat16)
