@@ -79,7 +79,7 @@ def expected_shapes(part: str, config: Mapping[str, Any]) -> dict[str, torch.Siz
 
 def is_unused(name: str) -> bool:
     """Whether published files may carry this tensor although nothing reads it."""
-    return _UNUSED.search(name) is not None or name == "logit_scale_init_value"
+    return _UNUSED.search(name) is not None
 
 
 def _build(part: str, config: dict[str, Any]) -> torch.nn.Module:

@@ -21,7 +21,7 @@ from altdiffusion_clip.checkpoints.layouts import (
     open_checkpoint,
 )
 from altdiffusion_clip.checkpoints.model_ids import SCORER, fetch
-from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, has_weights, weight_files
+from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, has_weights
 from altdiffusion_clip.checkpoints.writer import TensorToWrite, write_safetensors
 from altdiffusion_clip.errors import CheckpointError, UserError
 from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes
@@ -136,7 +136,7 @@ class _Job:
             base = "diffusion_pytorch_model" if part in ("unet", "vae") else "model"
             files.append((f"{Path(CONFIG_FILES[part]).parent}/{base}{middle}.safetensors", list(self.part(part))))
         for part in self.other_parts():
-            tensors = CheckpointTensors(*weight_files(self.checkpoint.path / part))
+            tensors = CheckpointTensors.in_folder(self.checkpoint.path / part)
             names = [self.to_write(tensors, name, tensors.shape(name)) for name in tensors]
             files.append((f"{part}/model{middle}.safetensors", names))
         return files
