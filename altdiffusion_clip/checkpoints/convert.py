@@ -80,13 +80,33 @@ def convert(
         CheckpointError: the source cannot be used.
         UserError: the destination cannot be written: it exists, or the disk is full. Nothing is left there.
     """
-    place = Path(destination).expanduser()
     checkpoint = open_checkpoint(fetch(source, **hub), None if config is None else Path(config))
     if extract_ema and checkpoint.ema is None:
         raise CheckpointError(f"{source} has no moving average of its weights; leave --ema away")
-    single = place.suffix == SINGLE_FILE
-    if single and checkpoint.layout is Layout.ALTCLIP:
+    place = Path(destination).expanduser()
+    if place.suffix == SINGLE_FILE and checkpoint.layout is Layout.ALTCLIP:
         raise CheckpointError(f"{source} is an AltCLIP without a UNet, which no single file is; name a folder to write")
+    return write_checkpoint(checkpoint, place, dtype, variant, tokenizer, extract_ema, progress, **hub)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    place: Path,
+    dtype: torch.dtype | None = None,
+    variant: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    extract_ema: bool = False,
+    progress: Callable[[int, int], object] = lambda written, total: None,
+    **hub: Any,
+) -> Conversion:
+    """Writes an opened checkpoint as a folder or a single file; see `convert`.
+
+    Its tensors may be any that are read lazily, such as those that `altdiffusion_clip.checkpoints.merge` computes.
+
+    Raises:
+        UserError: the destination cannot be written: it exists, or the disk is full. Nothing is left there.
+    """
+    single = place.suffix == SINGLE_FILE
     if single and variant:
         raise UserError("a variant names the weights of a folder; a single file is named by you")
     if place.exists() and (single or not place.is_dir() or any(place.iterdir())):
@@ -175,7 +195,7 @@ class _Job:
         folder = self.checkpoint.path
         if self.checkpoint.layout is not Layout.DIFFUSERS:
             return []
-        return [part for part in _OTHER_PARTS if (folder / part / "config.json").is_file()]
+        return [part for part in _OTHER_PARTS if has_weights(folder / part)]
 
     def left_out(self, single: bool) -> list[str]:
         checkpoint = self.checkpoint

@@ -166,13 +166,8 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
     tensors = {"text_encoder": text_encoder}
     if flagai:
         tensors["altclip"] = everything.select(_altclip_name)
-    to_unet, to_vae = _diffusers_names(configs)
-    tensors["unet"] = everything.select(
-        lambda name: to_unet.get(name.removeprefix(ldm.UNET)) if name.startswith(ldm.UNET) else None
-    )
-    tensors["vae"] = everything.select(
-        lambda name: to_vae.get(name.removeprefix(ldm.VAE)) if name.startswith(ldm.VAE) else None
-    )
+    tensors |= drawing_parts(everything, configs)
+    to_unet = _diffusers_names("unet", configs)
     averages = {ldm.ema_name(name): diffusers_name for name, diffusers_name in to_unet.items()}
     ema = everything.select(averages.get)
     for part, what in (("unet", "UNet"), ("vae", "autoencoder")):
@@ -205,12 +200,27 @@ def _configurations(
     return {p: read_json(folder / f) for p, f in CONFIG_FILES.items() if (folder / f).is_file()}, folder, {}
 
 
-def _diffusers_names(configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
-    """LDM's names of the UNet's and the autoencoder's tensors, without their prefixes, and diffusers' for them."""
-    return tuple(
-        {ldm_name(part, configs[part])(name): name for name in expected_shapes(part, configs[part])}
-        for part in ("unet", "vae")
-    )  # type: ignore[return-value]
+def drawing_parts(everything: CheckpointTensors, configs: Mapping[str, dict[str, Any]]) -> dict[str, CheckpointTensors]:
+    """The UNet and the autoencoder of a single file in the LDM layout, under diffusers' names.
+
+    Args:
+        everything: in the file.
+        configs: of the parts "unet" and "vae".
+    """
+    to_unet, to_vae = (_diffusers_names(part, configs) for part in ("unet", "vae"))
+    return {
+        "unet": everything.select(
+            lambda name: to_unet.get(name.removeprefix(ldm.UNET)) if name.startswith(ldm.UNET) else None
+        ),
+        "vae": everything.select(
+            lambda name: to_vae.get(name.removeprefix(ldm.VAE)) if name.startswith(ldm.VAE) else None
+        ),
+    }
+
+
+def _diffusers_names(part: str, configs: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """LDM's names of the UNet's or the autoencoder's tensors, without their prefixes, and diffusers' for them."""
+    return {ldm_name(part, configs[part])(name): name for name in expected_shapes(part, configs[part])}
 
 
 def ldm_name(part: str, config: Mapping[str, Any]) -> Callable[[str], str]:

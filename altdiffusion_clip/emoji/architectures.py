@@ -1,21 +1,11 @@
 """The shapes of emoji-m9's parts, before training."""
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import (
-    AltCLIPConfig,
-    AltCLIPProcessor,
-    AltCLIPTextConfig,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPTokenizer,
-    XLMRobertaTokenizer,
-)
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, XLMRobertaTokenizer
 
 from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH
-from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+from altdiffusion_clip.text_encoder import RobertaSeriesConfig
 
 
 def new_vae() -> AutoencoderKL:
@@ -56,42 +46,23 @@ def new_teacher(tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
 
 
-def new_student(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesModelWithTransformation:
+def new_student_config(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesConfig:
     """An XLM-R of 2.6M parameters in the shape of AltDiffusion-m9's text encoder."""
-    return RobertaSeriesModelWithTransformation(
-        RobertaSeriesConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            intermediate_size=768,
-            max_position_embeddings=MAX_LENGTH + 3,
-            project_dim=192,
-        )
+    return RobertaSeriesConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        intermediate_size=768,
+        max_position_embeddings=MAX_LENGTH + 3,
+        project_dim=192,
     )
 
 
-def new_scorer(
-    teacher: CLIPModel, student: RobertaSeriesModelWithTransformation, tokenizer: XLMRobertaTokenizer
-) -> AltCLIPScorer:
-    """The distilled student under the teacher's vision half and projections."""
-    text = {key: value for key, value in student.config.to_dict().items() if key in AltCLIPTextConfig().to_dict()}
-    vision = teacher.config.vision_config.to_dict()
-    for values in (text, vision):
-        values.pop("model_type")
-    config = AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=teacher.config.projection_dim)
-    scorer = AltCLIPScorer(config)
-    scorer.text_model.load_state_dict(student.state_dict())
-    scorer.vision_model.load_state_dict(teacher.vision_model.state_dict())
-    scorer.visual_projection.load_state_dict(teacher.visual_projection.state_dict())
-    scorer.text_projection.load_state_dict(teacher.text_projection.state_dict())
-    scorer.logit_scale.data.copy_(teacher.logit_scale.data)
+def image_processor() -> CLIPImageProcessor:
+    """How the teacher sees pictures."""
     side = {"height": RESOLUTION, "width": RESOLUTION}
-    scorer.processor = AltCLIPProcessor(
-        CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side),
-        tokenizer,
-    )
-    return scorer.eval()
+    return CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side)
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -119,4 +90,5 @@ def new_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )

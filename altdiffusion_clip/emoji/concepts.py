@@ -14,6 +14,9 @@ from types import MappingProxyType
 LANGUAGES = ("en", "zh", "es", "fr", "ru", "ja", "ko", "ar", "it")
 """ISO 639-1 codes of AltDiffusion-m9's nine languages, in the order of its model card."""
 
+ADDED_LANGUAGES = ("de",)
+"""Languages that emoji-m9 was not taught, and can be: see `altdiffusion train add-language`."""
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -22,7 +25,7 @@ class Concept:
     Attributes:
         index: position in `concepts()`, stable for one set of weights.
         emoji: the character that the picture is rendered from.
-        names: CLDR short name by language code.
+        names: CLDR short name by language code, of `LANGUAGES` and `ADDED_LANGUAGES`.
     """
 
     index: int
@@ -127,3 +130,16 @@ def is_held_out(concept: Concept, colour: Colour) -> bool:
         2
     """
     return (colours().index(colour) - 3 * concept.index - 1) % 4 == 0
+
+
+def is_pair_held_out(first: Concept, second: Concept) -> bool:
+    """Whether a picture of these two concepts together is kept from every training stage.
+
+    One pair in five, whichever side each concept is on.
+
+    Example:
+        >>> cat, dog, pig = concepts()[0], concepts()[1], concepts()[4]
+        >>> is_pair_held_out(cat, dog), is_pair_held_out(dog, pig), is_pair_held_out(pig, dog)
+        (False, True, True)
+    """
+    return (first.index + second.index) % 5 == 0

@@ -20,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "judge" / "model.safetensors"
 
 
 class Judge(nn.Module):
-    """A convolutional classifier of the concepts.
+    """A convolutional classifier of the concepts, each alone in a picture or in one half of it.
 
     Example:
         >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
@@ -48,6 +48,14 @@ class Judge(nn.Module):
         logits = self(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return [concepts()[i] for i in logits.argmax(1).tolist()]
 
+    @torch.inference_mode()
+    def scenes_of(self, images: Sequence[Image.Image]) -> list[tuple[Concept, Concept]]:
+        """What the left and the right half of each picture show, of all concepts."""
+        pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
+        left, right = halves(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        guesses = (self(half).argmax(1).tolist() for half in (left, right))
+        return [(concepts()[i], concepts()[j]) for i, j in zip(*guesses, strict=True)]
+
     def accuracy(self, pictures: Sequence[HeldOutPicture]) -> float:
         """How many renders are recognised, in percent."""
         guesses = self.concepts_of([load_image(picture.path) for picture in pictures])
@@ -72,6 +80,14 @@ def background_of(image: Image.Image) -> Colour:
     corners = np.concatenate([pixels[y : y + 6, x : x + 6].reshape(-1, 3) for y in (0, 58) for x in (0, 58)])
     median = np.median(corners, axis=0)
     return min(colours(), key=lambda colour: float(np.square(median - np.array(colour.rgb)).sum()))
+
+
+def halves(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The left and the right half of pictures, each widened to a square by its edges: float (batch, 3, side, side)."""
+    middle = pixels.shape[-1] // 2
+    padding = (middle // 2, middle - middle // 2, 0, 0)
+    left, right = (F.pad(half, padding, mode="replicate") for half in (pixels[..., :middle], pixels[..., middle:]))
+    return left, right
 
 
 def blurred(pixels: Tensor, generator: torch.Generator) -> Tensor:

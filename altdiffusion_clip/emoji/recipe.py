@@ -1,279 +1,317 @@
 """How emoji-m9 was made: every stage from the font to the finished folder, by this project's own programs.
 
-Run it with ``make emoji-m9``. Each stage writes a checkpoint once a minute and goes on from it, so the
-command may be stopped at any moment and given again; stages that are done are skipped.
+It goes AltDiffusion's own way: an English CLIP; an English diffusion model on it; a student that learns nine languages
+by stages 1 and 2; and the English model's UNet aligned to the student.
+
+Run it with ``make emoji-m9``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
+stopped at any moment and given again; stages that are done are skipped.
 """
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
-from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase, XLMRobertaTokenizer
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import SCORER, emoji_m9_folder
 from altdiffusion_clip.emoji.architectures import (
+    image_processor,
     new_scheduler,
-    new_scorer,
-    new_student,
+    new_student_config,
     new_teacher,
     new_unet,
     new_vae,
 )
 from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.data import PARALLEL_FILE, shown_in_pictures, write_data
 from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
-from altdiffusion_clip.emoji.judge import Judge, blurred
+from altdiffusion_clip.emoji.judge import Judge, blurred, halves
+from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
-from altdiffusion_clip.emoji.world import (
-    CaptionBank,
-    Pictures,
-    Tokenize,
-    all_captions,
-    drop_colours,
-    same_meaning,
-    training_pictures,
-)
+from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align
-from altdiffusion_clip.training.clip import ImageTextBatch, train_clip
-from altdiffusion_clip.training.contrastive import TextImageBatch, train_contrastive
-from altdiffusion_clip.training.distill import ParallelBatch, teacher_embeds, train_distill
-from altdiffusion_clip.training.loop import LoopConfig, optimise
+from altdiffusion_clip.training.align import align
+from altdiffusion_clip.training.clip import train_clip
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
+from altdiffusion_clip.training.contrastive import contrastive
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.records import LeftOut, read_records
+from altdiffusion_clip.training.distill import distill
+from altdiffusion_clip.training.loop import Tensors, optimise
+from altdiffusion_clip.training.models import MODEL
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
+GUIDANCE = 3.0
 
 
-def vae_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
+def sentences(work: Path, languages: tuple[str, ...]) -> list[str]:
+    """Every sentence that training may say in some languages."""
+    records = read_records(work / "data" / PARALLEL_FILE, LeftOut())
+    return [sentence for _, record in records for code in languages for sentence in record[code]]
+
+
+def english_pictures(work: Path, run: Path) -> tuple[CLIPTokenizer, CaptionedPictures]:
+    """The English teacher's tokenizer, and all pictures with the captions that it has read."""
+    tokenizer = train_clip_tokenizer(sentences(work, ("en",)))
+    data = [work / "data"]
+    return tokenizer, CaptionedPictures.prepare(data, RESOLUTION, tokenizer, run / "data", languages=["en"])
+
+
+def vae_stage(work: Path, seconds: float) -> None:
     """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
-
-    def crops(generator: torch.Generator) -> torch.Tensor:
-        whole = pictures.signed(pictures.draw(16, generator))
-        top, left = (int(torch.randint(33, (), generator=generator)) for _ in range(2))
-        return whole[:, :, top : top + 32, left : left + 32].contiguous()
-
-    def whole(generator: torch.Generator) -> torch.Tensor:
-        return pictures.signed(pictures.draw(8, generator))
-
+    run = work / "vae"
+    _, pictures = english_pictures(work, run)
     torch.manual_seed(0)
-    vae = new_vae().to(device)
-    config = LoopConfig(steps=4000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7, weight_decay=0.0)
-    train_vae(vae, crops, config, folder / "vae-crops.pt")
-    config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=50, weight_decay=0.0, ema_decay=0.995)
-    vae = train_vae(vae, whole, config, folder / "vae.pt")
-    logger.info("VAE: %.1f dB", psnr(vae, whole(torch.Generator().manual_seed(0))))
-    vae.save_pretrained(folder / "vae")
+    vae = new_vae()
+    common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100, "stop_after_seconds": seconds}
+    config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
+    train_vae(vae, pictures, config, crop=RESOLUTION // 2, folder=run / "crops")
+    config = RunConfig(**common, batch_size=8, steps=2500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995)
+    vae = train_vae(vae, pictures, config, folder=run / "whole")
+    logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 100))))
+    with atomic_folder(run / MODEL) as folder:
+        vae.save_pretrained(folder)
 
 
-def clip_pixels(pictures: Pictures, positions: Tensor) -> Tensor:
-    """Pictures as the vision tower takes them: float (n, 3, side, side), normalised as CLIP's."""
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    return (pictures.pixels[positions].float().div_(255) - mean) / std
-
-
-def tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Tokenize:
-    """Makes a CaptionBank's tokenize function."""
-
-    def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
-        encoded = tokenizer(texts, padding=True, return_tensors="pt")
-        return encoded.input_ids, encoded.attention_mask
-
-    return tokenize
-
-
-def teacher_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
+def teacher_stage(work: Path, seconds: float) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
-    tokenizer = train_clip_tokenizer(all_captions(["en"]))
-    bank = CaptionBank(["en"], tokenize_with(tokenizer))
-
-    def batch(generator: torch.Generator) -> ImageTextBatch:
-        positions = pictures.draw(64, generator)
-        concept, colour = pictures.concept[positions], pictures.colour[positions]
-        said = drop_colours(colour, 0.3, generator)
-        ids, mask = bank.batch(bank.draw(concept, said, torch.zeros_like(concept), generator))
-        pixels = clip_pixels(pictures, positions)
-        return ImageTextBatch(ids, mask, pixels, same_meaning(concept, said, concept, colour))
-
+    run = work / "teacher"
+    tokenizer, pictures = english_pictures(work, run)
     torch.manual_seed(0)
-    config = LoopConfig(steps=2000, learning_rate=1e-3, warmup_steps=200, weight_decay=0.05)
-    teacher = train_clip(new_teacher(tokenizer).to(device), batch, config, folder / "teacher.pt")
-    teacher.save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
+    config = RunConfig(
+        output=run,
+        batch_size=64,
+        steps=2500,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        weight_decay=0.05,
+        stop_after_seconds=seconds,
+    )
+    teacher = train_clip(new_teacher(tokenizer), pictures, config)
+    with atomic_folder(run / MODEL) as folder:
+        teacher.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        image_processor().save_pretrained(folder)
 
 
-def distill_stage(folder: Path, device: torch.device) -> None:
-    """Stage 1: the student in nine languages learns the teacher's English."""
-    tokenizer = train_xlmr_tokenizer([*all_captions(LANGUAGES), *cldr_names(LANGUAGES)], folder / "tokenizer")
-    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
-    teacher = CLIPModel.from_pretrained(folder / "teacher")
-    sentences = sorted(set(bank.english))
-    embeds = teacher_embeds(teacher.text_model.to(device), CLIPTokenizer.from_pretrained(folder / "teacher"), sentences)
-    place = {sentence: i for i, sentence in enumerate(sentences)}
-    target = torch.tensor([place[sentence] for sentence in bank.english])
-
-    def batch(generator: torch.Generator) -> ParallelBatch:
-        concept, colour = bank.draw_meanings(512, generator)
-        language = torch.randint(len(LANGUAGES), concept.shape, generator=generator)
-        rows = bank.draw(concept, colour, language, generator)
-        rows = rows[bank.similar_lengths(rows, 128, generator)]
-        return ParallelBatch(*bank.batch(rows), embeds[target[rows]])
-
-    torch.manual_seed(0)
-    config = LoopConfig(steps=3000, learning_rate=5e-4, warmup_steps=300)
-    student = train_distill(new_student(tokenizer).to(device), batch, config, folder / "distilled.pt")
-    student.save_pretrained(folder / "distilled")
-
-
-def contrastive_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
-    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
-    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
-    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
-    student = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled")
-    scorer = new_scorer(CLIPModel.from_pretrained(folder / "teacher"), student, tokenizer).to(device)
-    with torch.no_grad():
-        features = torch.cat(
-            [
-                scorer.get_image_features(clip_pixels(pictures, positions).to(device)).cpu()
-                for positions in torch.arange(len(pictures)).split(256)
-            ]
+def english_stage(work: Path, seconds: float) -> None:
+    """An English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
+    teacher = work / "teacher" / MODEL
+    untrained = work / "english" / "untrained"
+    if not untrained.exists():
+        torch.manual_seed(0)
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL),
+            text_encoder=CLIPTextModel.from_pretrained(teacher),
+            tokenizer=CLIPTokenizer.from_pretrained(teacher),
+            unet=new_unet(),
+            scheduler=new_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         )
-
-    def batch(generator: torch.Generator) -> TextImageBatch:
-        positions = pictures.draw(512, generator)
-        said = drop_colours(pictures.colour[positions], 0.3, generator)
-        language = torch.randint(len(LANGUAGES), said.shape, generator=generator)
-        rows = bank.draw(pictures.concept[positions], said, language, generator)
-        keep = bank.similar_lengths(rows, 128, generator)
-        positions, said, rows = positions[keep], said[keep], rows[keep]
-        concept, colour = pictures.concept[positions], pictures.colour[positions]
-        return TextImageBatch(*bank.batch(rows), features[positions], same_meaning(concept, said, concept, colour))
-
-    config = LoopConfig(steps=800, learning_rate=1e-4, warmup_steps=100)
-    scorer = train_contrastive(scorer, batch, config, folder / "scorer.pt")
-    scorer.save_pretrained(folder / "scorer")
-    scorer.text_model.save_pretrained(folder / "text_encoder")
-
-
-@torch.no_grad()
-def latents_of(pictures: Pictures, vae: AutoencoderKL) -> Tensor:
-    """All pictures as scaled latents, float (N, 4, 16, 16)."""
-    rows = [
-        vae.encode(pictures.signed(positions).to(vae.device)).latent_dist.mode().cpu()
-        for positions in tqdm(torch.arange(len(pictures)).split(64), desc="latents", mininterval=5.0)
-    ]
-    return torch.cat(rows) * vae.config.scaling_factor
+        with atomic_folder(untrained) as folder:
+            pipeline.save_pretrained(folder)
+    align(
+        AlignConfig(
+            output=work / "english",
+            model=str(untrained),
+            data=[work / "data"],
+            languages=["en"],
+            steps=8000,
+            batch_size=16,
+            learning_rate=6e-4,
+            warmup_steps=200,
+            decay_from=0.6,
+            ema_decay=0.999,
+            stop_after_seconds=seconds,
+            validate_every=2000,
+            sample_prompts=["a cat on a blue background", "red apple", "a cat on the left and a dog on the right"],
+            sample_guidance=GUIDANCE,
+        )
+    )
 
 
-def align_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
-    """The UNet, on the frozen student's conditioning in all nine languages."""
-    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
-    bank = CaptionBank(LANGUAGES, tokenize_with(tokenizer))
-    bank.ids, bank.mask = tokenize_with(tokenizer)([*bank.texts, ""])
-    text_encoder = RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder").to(device).eval()
-    states = encode_states(text_encoder, bank.ids, bank.mask)
-    empty = len(bank.texts)
-    latents = latents_of(pictures, AutoencoderKL.from_pretrained(folder / "vae").to(device))
+def distill_stage(work: Path, seconds: float) -> None:
+    """Stage 1: the student in nine languages learns the teacher's English."""
+    student = work / "distill" / "untrained"
+    if not student.exists():
+        # XLM-R's tokenizer knows a hundred languages, more than its student is taught; this one knows German besides.
+        said = [*sentences(work, LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
+        with atomic_folder(student) as folder:
+            tokenizer = train_xlmr_tokenizer(said, folder)
+            new_student_config(tokenizer).save_pretrained(folder)
+    distill(
+        DistillConfig(
+            output=work / "distill",
+            teacher=str(work / "teacher" / MODEL),
+            student=str(student),
+            data=[work / "data" / PARALLEL_FILE],
+            languages=list(LANGUAGES),
+            steps=4000,
+            batch_size=128,
+            learning_rate=5e-4,
+            warmup_steps=300,
+            stop_after_seconds=seconds,
+        )
+    )
 
-    def batch(generator: torch.Generator) -> LatentBatch:
-        positions = pictures.draw(16, generator)
-        said = drop_colours(pictures.colour[positions], 0.15, generator)
-        # English twice as often as each other language.
-        language = (torch.randint(len(LANGUAGES) + 1, said.shape, generator=generator) - 1).clamp(min=0)
-        rows = bank.draw(pictures.concept[positions], said, language, generator)
-        rows = torch.where(torch.rand(rows.shape, generator=generator) < 0.1, empty, rows)
-        return LatentBatch(latents[positions], *states.batch(rows))
 
-    torch.manual_seed(0)
-    config = LoopConfig(steps=10000, learning_rate=6e-4, warmup_steps=200, decay_from=0.6, ema_decay=0.999)
-    unet = train_align(new_unet().to(device), new_scheduler(), batch, config, folder / "unet.pt")
-    unet.save_pretrained(folder / "unet")
-    new_scheduler().save_pretrained(folder / "scheduler")
+def contrastive_stage(work: Path, seconds: float) -> None:
+    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
+    contrastive(
+        ContrastiveConfig(
+            output=work / "contrastive",
+            student=str(work / "distill" / MODEL),
+            teacher=str(work / "teacher" / MODEL),
+            data=[work / "data"],
+            languages=list(LANGUAGES),
+            steps=800,
+            batch_size=128,
+            learning_rate=1e-4,
+            warmup_steps=100,
+            stop_after_seconds=seconds,
+        )
+    )
 
 
-def judge_stage(pictures: Pictures, folder: Path, device: torch.device) -> None:
+def align_stage(work: Path, seconds: float) -> None:
+    """The English model's UNet, on the frozen student's conditioning in all nine languages."""
+    align(
+        AlignConfig(
+            output=work / "align",
+            model=str(work / "english" / MODEL),
+            text_encoder=str(work / "contrastive" / MODEL),
+            data=[work / "data"],
+            languages=list(LANGUAGES),
+            weights={"en": 2.0},
+            keys_and_values_steps=1500,
+            steps=5000,
+            batch_size=16,
+            learning_rate=4e-4,
+            warmup_steps=100,
+            decay_from=0.5,
+            ema_decay=0.999,
+            stop_after_seconds=seconds,
+            validate_every=1000,
+            sample_prompts=["蓝色背景上的猫", "яблоко", "左边是猫,右边是狗", "a red apple"],
+            sample_guidance=GUIDANCE,
+        )
+    )
+
+
+class _JudgeLoss(nn.Module):
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, pixels: Tensor, concept: Tensor) -> Tensor:
+        return F.cross_entropy(self.judge(pixels), concept)
+
+
+class _Renders:
+    """Renders, shifted and softened, with what they show; of a scene one of its halves."""
+
+    def __init__(self, pictures: CaptionedPictures, count: int) -> None:
+        self._pictures, self._count = pictures, count
+        shown = shown_in_pictures()
+        self._concepts = torch.tensor([[places[0].index, places[-1].index] for places in shown])
+        self._is_scene = torch.tensor([len(places) == 2 for places in shown])
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        count = self._count
+        return {
+            "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
+            "side": torch.randint(2, (count,), generator=generator),
+            "seed": torch.randint(2**31, (count,), generator=generator),
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        generator = torch.Generator().manual_seed(int(drawn["seed"][0]))
+        shown, side = drawn["pictures"], drawn["side"]
+        pixels = self._pictures.signed(shown)
+        left, right = halves(pixels)
+        half = torch.where(side[:, None, None, None] == 0, left, right)
+        pixels = torch.where(self._is_scene[shown][:, None, None, None], half, pixels)
+        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        pixels = blurred(torch.roll(pixels, shift, (2, 3)), generator)
+        return {"pixels": pixels, "concept": self._concepts[shown].gather(1, side[:, None])[:, 0]}
+
+
+def judge_stage(work: Path, seconds: float) -> None:
     """The classifier that judges drawn pictures; it sees renders only.
 
-    They are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes,
-    but some of the positions.
+    They are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes, but
+    some of the positions.
     """
-
-    def loss_at(generator: torch.Generator) -> Tensor:
-        positions = pictures.draw(64, generator)
-        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        pixels = blurred(torch.roll(pictures.signed(positions), shift, (2, 3)), generator)
-        return F.cross_entropy(judge(pixels.to(device)), pictures.concept[positions].to(device))
-
+    run = work / "judge"
     write_held_out()
+    _, pictures = english_pictures(work, run)
     torch.manual_seed(0)
-    judge = Judge().to(device)
-    optimise(judge, loss_at, LoopConfig(steps=2500, learning_rate=2e-3), folder / "judge.pt", "judge")
-    judge.cpu().save()
+    config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3, stop_after_seconds=seconds)
+    judge = optimise(_JudgeLoss(Judge()), _Renders(pictures, config.batch_size), config, "judge").judge
+    with atomic_folder(run / MODEL) as folder:
+        judge.cpu().save(folder / "model.safetensors")
     held_out = held_out_pictures()
     logger.info("judge: %.1f%% of %d held-out renders", judge.accuracy(held_out), len(held_out))
 
 
-def assemble(folder: Path, destination: Path) -> None:
-    """Puts the finished parts together in the published layout, weights in half precision where that is exact
-    enough: the UNet, and the two systems that only the evaluation reads.
+def assemble(work: Path, destination: Path) -> None:
+    """Puts the finished parts together in the published layout.
+
+    Weights are in half precision where that is exact enough: the UNets, and the systems that only the evaluation reads.
     """
-    tokenizer = XLMRobertaTokenizer.from_pretrained(folder / "tokenizer")
-    pipeline = AltDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "vae"),
-        text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder"),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet").half(),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = AltDiffusionPipeline.from_pretrained(work / "align" / MODEL)
+    pipeline.unet.half()
     pipeline.save_pretrained(destination)
-    AltCLIPScorer.from_pretrained(folder / "scorer").save_pretrained(destination / "scorer")
-    CLIPModel.from_pretrained(folder / "teacher").half().save_pretrained(destination / "teacher")
-    CLIPTokenizer.from_pretrained(folder / "teacher").save_pretrained(destination / "teacher")
-    distilled = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled").half()
-    distilled.save_pretrained(destination / "distilled")
+    AltCLIPScorer.from_pretrained(work / "contrastive" / MODEL).save_pretrained(destination / SCORER)
+    teacher = work / "teacher" / MODEL
+    CLIPModel.from_pretrained(teacher).half().save_pretrained(destination / "teacher")
+    CLIPTokenizer.from_pretrained(teacher).save_pretrained(destination / "teacher")
+    distilled = RobertaSeriesModelWithTransformation.from_pretrained(work / "distill" / MODEL)
+    distilled.half().save_pretrained(destination / "distilled")
+    english = UNet2DConditionModel.from_pretrained(work / "english" / MODEL, subfolder="unet")
+    english.half().save_pretrained(destination / "english")
+    Judge.load(work / "judge" / MODEL / "model.safetensors").save()
 
 
-STAGES = ("vae", "teacher", "distill", "contrastive", "judge", "align", "assemble")
+STAGES: dict[str, Callable[[Path, float], None]] = {
+    "vae": vae_stage,
+    "teacher": teacher_stage,
+    "judge": judge_stage,
+    "distill": distill_stage,
+    "contrastive": contrastive_stage,
+    "english": english_stage,
+    "align": align_stage,
+}
+"""In order; each writes into a folder of its name."""
 
 
 def main() -> None:
     """Runs the stages named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/emoji-m9"), help="checkpoints of the stages")
-    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--work", type=Path, default=Path("build/emoji"), help="folder for the runs of the stages")
+    parser.add_argument("--stage", nargs="+", choices=[*STAGES, "assemble"], default=[*STAGES, "assemble"])
     parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
-    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=0.0, help="let a stage save itself and stop after so long")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    work: Path = arguments.work
-    work.mkdir(parents=True, exist_ok=True)
-    needs_pictures = {"vae", "teacher", "contrastive", "judge", "align"} & set(arguments.stage)
-    pictures = training_pictures() if needs_pictures else None
+    write_data(arguments.work / "data")
     for stage in arguments.stage:
-        if stage == "distill":
-            distill_stage(work, arguments.device)
-        elif stage == "assemble":
-            assemble(work, arguments.output)
-        elif pictures is not None:
-            _PICTURE_STAGES[stage](pictures, work, arguments.device)
-
-
-_PICTURE_STAGES = {
-    "vae": vae_stage,
-    "teacher": teacher_stage,
-    "contrastive": contrastive_stage,
-    "judge": judge_stage,
-    "align": align_stage,
-}
+        if stage == "assemble":
+            assemble(arguments.work, arguments.output)
+        elif not (arguments.work / stage / MODEL).exists():
+            STAGES[stage](arguments.work, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from altdiffusion_clip.emoji.concepts import Colour, Concept
 
@@ -44,6 +44,9 @@ HELD_OUT_PLACEMENTS = tuple(
 )
 """Odd sizes and odd offsets: no training picture has any of them."""
 
+SCENE_PLACEMENTS = tuple(Placement(size, dx, dy) for size in (26, 28, 30) for dx in (-1, 0, 1) for dy in (-4, 0, 4))
+"""Of each half of a picture of two things."""
+
 
 def font_path() -> Path:
     """Finds Noto Color Emoji: ``$ALTDIFFUSION_EMOJI_FONT``, or where Linux distributions put it.
@@ -75,13 +78,27 @@ def _glyph(character: str, size: int) -> Image.Image:
     return glyph.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def render(concept: Concept, colour: Colour, placement: Placement | None = None) -> Image.Image:
+def _outlined(glyph: Image.Image) -> Image.Image:
+    """An emoji in orange, its shades kept, with a dark line of two pixels around its shape: another style."""
+    glyph = ImageOps.expand(glyph, 2)
+    shape = glyph.getchannel("A")
+    line = shape.filter(ImageFilter.MaxFilter(5))
+    shades = ImageOps.colorize(ImageOps.grayscale(glyph.convert("RGB")), (120, 40, 0), (255, 225, 170))
+    shades.putalpha(shape)
+    drawn = Image.new("RGBA", glyph.size, (20, 20, 60, 0))
+    drawn.putalpha(line)
+    drawn.alpha_composite(shades)
+    return drawn
+
+
+def render(concept: Concept, colour: Colour, placement: Placement | None = None, style: str = "plain") -> Image.Image:
     """Draws a concept on a background.
 
     Args:
         concept: what to draw.
         colour: the background.
         placement: size and place of the emoji; centred at 50 of 64 pixels if not given.
+        style: "plain", or "outlined": in shades of orange, with a dark line around.
 
     Returns:
         An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
@@ -94,10 +111,46 @@ def render(concept: Concept, colour: Colour, placement: Placement | None = None)
         >>> render(find_concept("cat"), find_colour("blue")).size  # doctest: +SKIP
         (64, 64)
     """
-    placement = placement or Placement()
     picture = Image.new("RGB", (RESOLUTION, RESOLUTION), colour.rgb)
+    _paste(picture, concept, placement or Placement(), style)
+    return picture
+
+
+def render_scene(
+    left: Concept,
+    right: Concept,
+    colour: Colour,
+    placements: tuple[Placement, Placement] | None = None,
+    style: str = "plain",
+) -> Image.Image:
+    """Draws two concepts beside each other on a background.
+
+    Args:
+        left: what is on the left.
+        right: what is on the right.
+        colour: the background.
+        placements: of the left and the right emoji, offsets counted from the middle of its half; 28 of 64 pixels
+            if not given.
+        style: as for `render`.
+
+    Returns:
+        An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
+
+    Raises:
+        FileNotFoundError: Noto Color Emoji is not installed.
+    """
+    picture = Image.new("RGB", (RESOLUTION, RESOLUTION), colour.rgb)
+    for concept, placement, centre in zip(
+        (left, right), placements or (Placement(28), Placement(28)), (-RESOLUTION // 4, RESOLUTION // 4), strict=True
+    ):
+        _paste(picture, concept, Placement(placement.size, placement.dx + centre, placement.dy), style)
+    return picture
+
+
+def _paste(picture: Image.Image, concept: Concept, placement: Placement, style: str) -> None:
     glyph = _glyph(concept.emoji, placement.size)
+    if style == "outlined":
+        glyph = _outlined(glyph)
     left = (RESOLUTION - glyph.width) // 2 + placement.dx
     top = (RESOLUTION - glyph.height) // 2 + placement.dy
     picture.paste(glyph, (left, top), glyph)
-    return picture

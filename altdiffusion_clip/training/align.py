@@ -1,136 +1,261 @@
-"""Teaching a UNet to draw from the student's conditioning, the text encoder frozen.
+"""Aligning a UNet with a frozen text encoder, which is how a Stable Diffusion learns more languages.
 
-AltDiffusion (arXiv 2308.09991); v-prediction (arXiv 2202.00512); zero terminal SNR (arXiv 2305.08891);
-min-SNR weighting (arXiv 2303.09556). Latents and text states are computed once.
+AltDiffusion (arXiv 2308.09991): first the keys and values of the cross-attention alone, which are all that reads the
+text, then the whole UNet. With a CLIP for a text encoder the same program trains an English diffusion model.
 """
 
-from collections.abc import Callable
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
-from torch.nn import functional as F
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import make_image_grid
+from PIL import Image
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.checkpoints.merge import reads_text
+from altdiffusion_clip.checkpoints.model_ids import SCORER, resolve_scorer
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_path
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.conditioning import Conditioning
+from altdiffusion_clip.training.configs import AlignConfig, DreamBoothConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.diffusion import (
+    Denoiser,
+    LatentsOfCaptions,
+    check_scheduler,
+    embed_captions,
+    embed_latents,
+)
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.loop import optimise
+from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, save_model, subfolder_of
 
-SNR_GAMMA = 5.0
-
-
-@dataclass(frozen=True)
-class TextStates:
-    """Conditioning of many prompts, each kept to its tokens and one row of padding.
-
-    Attributes:
-        states: float (prompts, longest + 1, project_dim).
-        lengths: int64 (prompts,), tokens of each.
-    """
-
-    states: Tensor
-    lengths: Tensor
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """States and attention mask for diffusers' UNet, equal in effect to all 77 rows.
-
-        Padding rows are equal, so one row with log n added to its logit stands for n of them. The UNet turns
-        a mask m into the bias (m - 1) · 10000, hence the mask of a little more than 1.
-
-        Returns:
-            States, float (rows, length, project_dim), and mask, float (rows, length).
-        """
-        lengths = self.lengths[rows]
-        columns = int(lengths.max()) + 1
-        position = torch.arange(columns)
-        multiplicity = (WINDOW - lengths[:, None]).clamp(min=1).log() / 10000
-        is_last = position[None, :] == lengths[:, None]
-        mask = torch.where(is_last, 1 + multiplicity, (position[None, :] < lengths[:, None]).float())
-        return self.states[rows, :columns].float(), mask
+logger = logging.getLogger(__name__)
+SAMPLE_STEPS = 20
 
 
-@torch.no_grad()
-def encode_states(
-    text_encoder: RobertaSeriesModelWithTransformation, input_ids: Tensor, attention_mask: Tensor
-) -> TextStates:
-    """Encodes prompts once for all epochs.
-
-    Args:
-        text_encoder: frozen.
-        input_ids: int64 (prompts, length), padded on the right, shorter than 77 tokens.
-        attention_mask: int64 (prompts, length).
-    """
-    device = device_of(text_encoder)
-    ids = F.pad(input_ids, (0, 1), value=text_encoder.config.pad_token_id)
-    mask = F.pad(attention_mask, (0, 1), value=0)
-    rows = [
-        text_encoder(some_ids.to(device), attention_mask=some_mask.to(device)).projection_state.half().cpu()
-        for some_ids, some_mask in zip(ids.split(256), mask.split(256), strict=True)
-    ]
-    return TextStates(torch.cat(rows), attention_mask.sum(1))
-
-
-@dataclass(frozen=True)
-class LatentBatch:
-    """Latents and what they are drawn from.
+@dataclass
+class Parts:
+    """The parts of a diffusion model while its UNet is trained.
 
     Attributes:
-        latents: float (batch, channels, height, width), scaled to unit variance.
-        states: float (batch, length, project_dim).
-        mask: float (batch, length), as `TextStates.batch` gives it.
+        unet: trained.
+        vae: frozen.
+        scheduler: the noise schedule.
+        text_encoder: ours, or a CLIPTextModel.
+        tokenizer: its own.
+        scorer: the AltCLIP that the text encoder belongs to, if it came with one.
     """
 
-    latents: Tensor
-    states: Tensor
-    mask: Tensor
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: Any
+    text_encoder: Any
+    tokenizer: PreTrainedTokenizerBase
+    scorer: AltCLIPScorer | None = None
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """A pipeline of these parts: AltDiffusion's, or with a CLIP Stable Diffusion's."""
+        ours = isinstance(self.text_encoder, RobertaSeriesModelWithTransformation)
+        return (AltDiffusionPipeline if ours else StableDiffusionPipeline)(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder that every pipeline loads, with the AltCLIP in `scorer` if there is one."""
+        self.pipeline().save_pretrained(folder)
+        if self.scorer is not None:
+            self.scorer.save_pretrained(folder / SCORER)
 
 
-def v_loss(prediction: Tensor, target: Tensor, snr: Tensor) -> Tensor:
-    """Squared error of v, weighted so that the loss on the picture grows with the SNR only up to `SNR_GAMMA`.
+def align(config: AlignConfig) -> Path | Estimate:
+    """Trains a UNet, going on where a run in the same folder was stopped.
 
     Args:
-        prediction: float (batch, ...).
-        target: like `prediction`.
-        snr: float (batch,), the signal-to-noise ratio of each example; 0 is allowed and has weight 1.
-    """
-    weight = (snr.clamp(max=SNR_GAMMA) + 1) / (snr + 1)
-    return (weight * (prediction - target).square().flatten(1).mean(1)).mean()
-
-
-def train_align(
-    unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
-    batch: Callable[[torch.Generator], LatentBatch],
-    config: LoopConfig,
-    checkpoint: Path,
-) -> UNet2DConditionModel:
-    """Trains the UNet on v-prediction.
-
-    Args:
-        unet: trained in place.
-        scheduler: its noise schedule, with `prediction_type="v_prediction"`.
-        batch: draws latents and their captions; a tenth of the captions empty, for guidance.
-        config: of the loop.
-        checkpoint: file to save to and to resume from.
+        config: of the run.
 
     Returns:
-        The averaged UNet if the config has an EMA, else the same.
+        The folder of the pipeline; or, of a dry run, what it would take.
+
+    Raises:
+        UserError: a model or a file cannot be used; the message says which and why.
     """
-    if scheduler.config.prediction_type != "v_prediction":
-        raise ValueError(f"the scheduler predicts {scheduler.config.prediction_type}; this stage trains v_prediction")
-    signal = scheduler.alphas_cumprod.to(device_of(unet))
+    accelerator = new_accelerator(config)
+    if not config.dry_run:
+        config.save()
+    parts = load_parts(config.model, config.text_encoder)
+    freeze_all_but(parts.unet, lambda name: True)
+    mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
+    pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
+    if config.dry_run:
+        size = 2 * len(pictures) * parts.vae.config.latent_channels * (pictures.side // scale_of(parts.vae)) ** 2
+        return estimate(config, parts.unet, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
+    source = new_source(config, parts, pictures, conditioning, accelerator)
+    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning)
 
-    def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = to_device(batch(generator), device_of(unet))
-        noise = torch.randn(drawn.latents.shape, generator=generator).to(drawn.latents.device)
-        # One timestep from each of `batch` equal slices: the same distribution with less noise in the loss.
-        count = len(drawn.latents)
-        uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        timesteps = (uniform * len(signal)).long()[torch.randperm(count, generator=generator)].to(noise.device)
-        noisy = scheduler.add_noise(drawn.latents, noise, timesteps)
-        target = scheduler.get_velocity(drawn.latents, noise, timesteps)
-        prediction = unet(noisy, timesteps, drawn.states, encoder_attention_mask=drawn.mask).sample
-        return v_loss(prediction, target, signal[timesteps] / (1 - signal[timesteps]).clamp(min=1e-8))
+    def validate(task: nn.Module, step: int) -> dict[str, float]:
+        draw_samples(parts, config, step)
+        return {}
 
-    return optimise(unet, loss_at, config, checkpoint, "align")
+    if config.keys_and_values_steps:
+        freeze_all_but(parts.unet, reads_text)
+        first = dataclasses.replace(config, steps=config.keys_and_values_steps, ema_decay=0.0)
+        folder = config.output / "keys-and-values"
+        optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
+        accelerator.free_memory()
+        freeze_all_but(parts.unet, lambda name: True)
+    optimise(
+        denoiser, source, config, "align", accelerator=accelerator, validate=validate if config.sample_prompts else None
+    )
+    parts.text_encoder.cpu()
+    parts.unet.cpu()
+    return save_model(accelerator, config.output, parts.save)
+
+
+def freeze_all_but(module: nn.Module, is_trained: Callable[[str], bool]) -> None:
+    """Leaves the parameters of some names to be trained."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(is_trained(name))
+
+
+def scale_of(vae: AutoencoderKL) -> int:
+    """How many pixels one latent is wide."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def load_parts(model: str, text_encoder: str = "") -> Parts:
+    """Reads the parts of a diffusers folder, with another text encoder if one is named.
+
+    Raises:
+        UserError: one cannot be loaded, or the text encoder's states have another width than the UNet reads.
+    """
+    unet = load(
+        "the model's UNet", model, UNet2DConditionModel.from_pretrained, subfolder="unet", torch_dtype=torch.float32
+    )
+    vae = load("the model's VAE", model, AutoencoderKL.from_pretrained, subfolder="vae", torch_dtype=torch.float32)
+    scheduler = load("the model's scheduler", model, DDIMScheduler.from_pretrained, subfolder="scheduler")
+    check_scheduler(scheduler)
+    name = text_encoder or model
+    scorer = None
+    kwargs = {"dtype": torch.float32, **subfolder_of(name, "text_encoder")}
+    # An AltCLIP brings its scorer along; a folder of a pipeline may have one in it.
+    place, subfolder = resolve_scorer(name)
+    config = load("the text encoder", place, AutoConfig.from_pretrained, **subfolder_of(name, "text_encoder"))
+    if config.model_type == "altclip" or (subfolder and text_encoder):
+        scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
+        encoder, tokenizer = scorer.text_model, scorer.processor.tokenizer
+    elif config.model_type in ("clip", "clip_text_model"):
+        encoder = load(
+            "the text encoder", name, CLIPTextModel.from_pretrained, **kwargs, **subfolder_of(name, "text_encoder")
+        )
+        tokenizer = load("the tokenizer", name, AutoTokenizer.from_pretrained, **subfolder_of(name, "tokenizer"))
+    else:
+        encoder = load(
+            "the text encoder",
+            name,
+            RobertaSeriesModelWithTransformation.from_pretrained,
+            **kwargs,
+        )
+        tokenizer = load_tokenizer(name)
+        if subfolder:
+            scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
+    encoder.requires_grad_(False).eval()
+    vae.requires_grad_(False).eval()
+    width = getattr(encoder.config, "project_dim", None) or encoder.config.hidden_size
+    if unet.config.cross_attention_dim != width:
+        raise UserError(
+            f"the text encoder {name} gives states of {width} numbers and the UNet of {model} reads "
+            f"{unet.config.cross_attention_dim}; choose those of one base"
+        )
+    return Parts(unet, vae, scheduler, encoder, tokenizer, scorer)
+
+
+def prepare_pictures(
+    data: Sequence[Path],
+    config: AlignConfig | DreamBoothConfig,
+    parts: Parts,
+    accelerator: Accelerator,
+    **mix: Any,
+) -> CaptionedPictures:
+    """Captioned pictures at the resolution of a run or of its model, kept in the run's folder.
+
+    Args:
+        data: files or folders.
+        config: of the run.
+        parts: of the model.
+        accelerator: of the run.
+        **mix: languages and their shares, as for `CaptionedPictures.prepare`.
+
+    Raises:
+        UserError: the resolution does not fit the model, or no picture can be read.
+    """
+    scale = scale_of(parts.vae)
+    side = config.resolution or parts.unet.config.sample_size * scale
+    if side % scale:
+        raise UserError(f"resolution must be a multiple of {scale}, not {side}")
+    folder = config.output / "data" / "pictures"
+    return CaptionedPictures.prepare(data, side, parts.tokenizer, folder, accelerator=accelerator, **mix)
+
+
+def new_source(
+    config: AlignConfig, parts: Parts, pictures: CaptionedPictures, conditioning: Conditioning, accelerator: Accelerator
+) -> LatentsOfCaptions:
+    """Batches of latents, computed once, with captions or their states."""
+    latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator)
+    parts.vae.cpu()
+    empty = parts.tokenizer("").input_ids
+    states = None
+    if config.cache_text_states:
+        made_from = {"text_encoder": config.text_encoder or config.model, "texts": len(pictures.texts)}
+        states = embed_captions(conditioning, pictures, empty, pictures.folder / "states", made_from, accelerator)
+    return LatentsOfCaptions(
+        pictures,
+        latents,
+        config.batch_size,
+        len(parts.scheduler.alphas_cumprod),
+        parts.tokenizer.pad_token_id,
+        empty,
+        config.caption_dropout,
+        conditioning,
+        states,
+    )
+
+
+def draw_samples(parts: Parts, config: Any, step: int) -> None:
+    """Draws a run's sample prompts, always from the same noise, into its `samples` folder."""
+    pipeline = parts.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[Image.Image] = []
+    with torch.random.fork_rng():
+        for prompt in config.sample_prompts:
+            generator = torch.Generator().manual_seed(config.seed)
+            pictures += pipeline.to(parts.unet.device)(
+                prompt,
+                num_inference_steps=SAMPLE_STEPS,
+                guidance_scale=config.sample_guidance,
+                generator=generator,
+            ).images
+    parts.vae.cpu()
+    with atomic_path(config.output / "samples" / f"step-{step:06d}.png") as path:
+        make_image_grid(pictures, rows=1, cols=len(pictures)).save(path)

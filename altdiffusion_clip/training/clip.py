@@ -1,49 +1,73 @@
 """A CLIP from nothing (Radford et al., arXiv 2103.00020): the English-only teacher."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 from transformers import CLIPModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.grad_cache import cached_backward
+from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
 
 
-@dataclass(frozen=True)
-class ImageTextBatch:
-    """Captions, pictures, and which captions are true of which pictures.
+class _Towers(nn.Module):
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip = clip
 
-    Attributes:
-        input_ids: int64 (texts, length).
-        attention_mask: int64 (texts, length).
-        pixel_values: float (images, 3, side, side), normalised for the vision tower.
-        positives: bool (texts, images).
-    """
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor) -> dict[str, Tensor]:
+        text = self.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
+        image = self.clip.get_image_features(pixel_values).pooler_output
+        return {"text_embeds": text, "image_embeds": image, "logit_scale": self.clip.logit_scale}
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    pixel_values: Tensor
-    positives: Tensor
+
+class _Pairs:
+    def __init__(self, pictures: CaptionedPictures, pad_token_id: int, count: int) -> None:
+        self._pictures, self._pad_token_id, self._count = pictures, pad_token_id, count
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        pictures, texts = self._pictures.draw(self._count, generator)
+        return {"pictures": pictures, "texts": texts}
+
+    def load(self, drawn: Tensors) -> Tensors:
+        ids, mask = self._pictures.tokenised(drawn["texts"], self._pad_token_id)
+        pixels = self._pictures.normalised(drawn["pictures"], OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, **drawn}
 
 
 def train_clip(
-    clip: CLIPModel, batch: Callable[[torch.Generator], ImageTextBatch], config: LoopConfig, checkpoint: Path
+    clip: CLIPModel,
+    pictures: CaptionedPictures,
+    config: RunConfig,
+    accelerator: Accelerator | None = None,
+    folder: Path | None = None,
 ) -> CLIPModel:
-    """Trains both towers with InfoNCE.
+    """Trains both towers with InfoNCE, captions that are true of several pictures counted so.
 
     Args:
         clip: trained in place.
-        batch: draws a batch.
+        pictures: with captions that the CLIP's own tokenizer has read.
         config: of the loop.
-        checkpoint: file to save to and to resume from.
+        accelerator: of the run.
+        folder: of the run; `config.output` if not given.
     """
 
-    def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = to_device(batch(generator), device_of(clip))
-        outputs = clip(drawn.input_ids, drawn.pixel_values, drawn.attention_mask)
-        return info_nce(outputs.text_embeds, outputs.image_embeds, clip.logit_scale, drawn.positives)
+    def loss_of(pictures_: Tensor, texts: Tensor, **embeds: Tensor) -> Tensor:
+        return info_nce(**embeds, positives=pictures.positives(texts.cpu(), pictures_.cpu()).to(texts.device))
 
-    return optimise(clip, loss_at, config, checkpoint, "CLIP teacher")
+    def backward(accelerator: Accelerator, model: nn.Module, parts: list[Tensors]) -> Tensor:
+        def loss(**named: Any) -> Tensor:
+            return loss_of(named.pop("pictures"), named.pop("texts"), **named)
+
+        return cached_backward(accelerator, model, parts, loss, fixed=("pictures", "texts"))
+
+    source = _Pairs(pictures, clip.config.text_config.pad_token_id, config.batch_size)
+    return optimise(
+        _Towers(clip), source, config, "CLIP", backward=backward, accelerator=accelerator, folder=folder
+    ).clip

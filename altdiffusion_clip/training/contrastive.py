@@ -3,53 +3,303 @@
 AltCLIP (arXiv 2211.06679, section 3.2); the frozen tower is LiT's (arXiv 2111.07991).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AltCLIPConfig,
+    AltCLIPProcessor,
+    AltCLIPTextConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    PreTrainedTokenizerBase,
+)
 
+from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.retrieval import recall_at
 from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.augmentation import augmented
+from altdiffusion_clip.training.configs import ContrastiveConfig
+from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.languages import similar_lengths
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.grad_cache import cached_backward
+from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
+from altdiffusion_clip.training.models import MODEL, load, load_clip, load_student, save_model
+
+logger = logging.getLogger(__name__)
+POOL = 4
+"""Batches of pairs that one batch of nearly one length is chosen from."""
 
 
-@dataclass(frozen=True)
-class TextImageBatch:
-    """Captions, the projected features of pictures, and which captions are true of which pictures.
+def contrastive(config: ContrastiveConfig) -> Path | Estimate:
+    """Runs stage 2, going on where a run in the same folder was stopped.
 
-    Attributes:
-        input_ids: int64 (texts, length).
-        attention_mask: int64 (texts, length).
-        image_features: float (images, projection_dim), of the frozen tower, computed once.
-        positives: bool (texts, images).
+    Args:
+        config: of the run.
+
+    Returns:
+        The folder of the AltCLIP; or, of a dry run, what it would take.
+
+    Raises:
+        UserError: a model or a file cannot be used; the message says which and why.
     """
+    accelerator = new_accelerator(config)
+    if not config.dry_run:
+        config.save()
+    scorer, tokenizer = load_scorer(config)
+    freeze_vision(scorer)
+    side = scorer.config.vision_config.image_size
+    data = config.output / "data"
+    pictures = CaptionedPictures.prepare(
+        config.data,
+        side,
+        tokenizer,
+        data / "pictures",
+        languages=config.languages,
+        temperature=config.temperature,
+        weights=config.weights,
+        accelerator=accelerator,
+    )
+    if config.dry_run:
+        size = 0 if config.augment else 4 * len(pictures) * scorer.config.projection_dim
+        return estimate(config, scorer, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    scorer.to(accelerator.device)
+    features = None if config.augment else embed_pictures(scorer, pictures, accelerator)
+    validate = None
+    if config.validation:
+        held_out = CaptionedPictures.prepare(
+            config.validation, side, tokenizer, data / "validation", accelerator=accelerator, languages=config.languages
+        )
+        held_out_features = embed_pictures(scorer, held_out, accelerator)
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    image_features: Tensor
-    positives: Tensor
+        def validate(task: TextHalf, step: int) -> dict[str, float]:
+            return caption_recall(task.scorer, held_out, held_out_features)
+
+    scorer = train_contrastive(scorer, pictures, features, config, accelerator, validate)
+    return save_model(accelerator, config.output, scorer.save_pretrained)
 
 
 def train_contrastive(
-    scorer: AltCLIPScorer, batch: Callable[[torch.Generator], TextImageBatch], config: LoopConfig, checkpoint: Path
+    scorer: AltCLIPScorer,
+    pictures: CaptionedPictures,
+    features: np.ndarray | None,
+    config: ContrastiveConfig,
+    accelerator: Accelerator | None = None,
+    validate: Any = None,
 ) -> AltCLIPScorer:
     """Trains the text tower, its projection and the temperature; the vision half stays as it is.
 
     Args:
         scorer: trained in place.
-        batch: draws a batch.
-        config: of the loop.
-        checkpoint: file to save to and to resume from.
+        pictures: with captions.
+        features: of the frozen tower, float (pictures, dim), as `embed_pictures` gives them; None to look at the
+            pictures anew at every step, augmented.
+        config: of the run.
+        accelerator: of the run.
+        validate: as in `optimise`.
     """
+    freeze_vision(scorer)
+    source = Pairs(pictures, features, scorer, config)
+
+    def loss_of(**named: Tensor) -> Tensor:
+        shown, said = named.pop("pictures"), named.pop("texts")
+        image_embeds = named.pop("image_embeds")
+        positives = None
+        if config.negatives == "others":
+            positives = pictures.positives(said.cpu(), shown.cpu()).to(said.device)
+        return info_nce(named["text_embeds"], image_embeds.float(), named["logit_scale"], positives)
+
+    def backward(accelerator: Accelerator, model: nn.Module, parts: list[Tensors]) -> Tensor:
+        fixed = ("pictures", "texts") if config.augment else ("pictures", "texts", "image_embeds")
+        return cached_backward(accelerator, model, parts, loss_of, fixed)
+
+    return optimise(
+        TextHalf(scorer), source, config, "contrastive", backward=backward, accelerator=accelerator, validate=validate
+    ).scorer
+
+
+def freeze_vision(scorer: AltCLIPScorer) -> None:
+    """Leaves the text tower, its projection and the temperature to be trained."""
     scorer.requires_grad_(True)
     for part in (scorer.vision_model, scorer.visual_projection):
         part.requires_grad_(False)
 
-    def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = to_device(batch(generator), device_of(scorer))
-        features = scorer.get_text_features(drawn.input_ids, drawn.attention_mask)
-        return info_nce(features, drawn.image_features, scorer.logit_scale, drawn.positives)
 
-    return optimise(scorer, loss_at, config, checkpoint, "contrastive")
+class TextHalf(nn.Module):
+    """What stage 2 embeds: texts, and pictures if their features are not there yet.
+
+    Args:
+        scorer: with its vision half frozen.
+    """
+
+    def __init__(self, scorer: AltCLIPScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The embeddings, float (batch, dim), and the logarithm of the inverse temperature."""
+        embeds = {
+            "text_embeds": self.scorer.get_text_features(input_ids, attention_mask),
+            "logit_scale": self.scorer.logit_scale,
+        }
+        if pixel_values is not None:
+            with torch.no_grad():
+                embeds["image_embeds"] = self.scorer.get_image_features(pixel_values)
+        return embeds
+
+
+class Pairs:
+    """Batches of captions with the features of their pictures.
+
+    Args:
+        pictures: with captions.
+        features: float (pictures, dim), memory-mapped; None to give augmented pictures.
+        scorer: whose processor says how pictures are normalised.
+        config: of the run.
+    """
+
+    def __init__(
+        self, pictures: CaptionedPictures, features: np.ndarray | None, scorer: AltCLIPScorer, config: ContrastiveConfig
+    ) -> None:
+        self._pictures, self._features, self._count = pictures, features, config.batch_size
+        self._pad = scorer.text_model.config.pad_token_id
+        self._mean, self._std = normalisation(scorer)
+        self._lengths = torch.from_numpy(pictures.tokens.lengths)
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws pictures and one caption of each, of nearly one length."""
+        # A large batch has all lengths anyway; a small one is worth choosing.
+        shown, said = self._pictures.draw(POOL * self._count, generator)
+        chosen = similar_lengths(self._lengths[said], self._count, generator)
+        drawn = {"pictures": shown[chosen], "texts": said[chosen]}
+        if self._features is None:
+            drawn["seed"] = torch.randint(2**31, (self._count,), generator=generator)
+        return drawn
+
+    def load(self, drawn: Tensors) -> Tensors:
+        """Reads tokens, and features or pictures."""
+        ids, mask = self._pictures.tokenised(drawn["texts"], self._pad)
+        batch = {"input_ids": ids, "attention_mask": mask, "pictures": drawn["pictures"], "texts": drawn["texts"]}
+        if self._features is not None:
+            batch["image_embeds"] = torch.from_numpy(self._features[drawn["pictures"].numpy()])
+        else:
+            pixels = self._pictures.normalised(drawn["pictures"], self._mean, self._std)
+            batch["pixel_values"] = torch.stack(
+                [augmented(p, int(seed)) for p, seed in zip(pixels, drawn["seed"], strict=True)]
+            )
+        return batch
+
+
+def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel that the vision tower expects."""
+    assert scorer.processor is not None
+    return list(scorer.processor.image_processor.image_mean), list(scorer.processor.image_processor.image_std)
+
+
+def embed_pictures(
+    scorer: AltCLIPScorer, pictures: CaptionedPictures, accelerator: Accelerator | None = None
+) -> np.ndarray:
+    """The frozen tower's features of each picture, computed once and memory-mapped: float32 (pictures, dim)."""
+    mean, std = normalisation(scorer)
+
+    @torch.no_grad()
+    def compute(start: int, stop: int) -> Tensor:
+        pixels = pictures.normalised(torch.arange(start, stop), mean, std)
+        return scorer.get_image_features(pixels.to(scorer.device, scorer.dtype)).float()
+
+    # In the folder of the pictures, which is made anew when they change.
+    return fill_rows(
+        pictures.folder / "features.bin",
+        len(pictures),
+        (scorer.config.projection_dim,),
+        "float32",
+        compute,
+        chunk=64,
+        accelerator=accelerator,
+        description="image features",
+    )
+
+
+@torch.no_grad()
+def caption_recall(
+    scorer: AltCLIPScorer, pictures: CaptionedPictures, features: np.ndarray, most: int = 1000
+) -> dict[str, float]:
+    """Text-to-image recall at 1 of pictures that were not trained on, by language, in percent.
+
+    Returns:
+        `r1_en`, `r1_zh`, ...
+    """
+    images = F.normalize(torch.from_numpy(np.array(features[:most])), dim=-1)
+    shown = torch.arange(len(images))
+    recalls = {}
+    for code in pictures.languages:
+        said = pictures.first_captions(code)[: len(images)]
+        places = [i for i, text in enumerate(said) if text is not None]
+        texts = torch.tensor([said[i] for i in places])
+        rows = []
+        for part in texts.split(128):
+            ids, mask = pictures.tokenised(part, scorer.text_model.config.pad_token_id)
+            rows.append(scorer.get_text_features(ids.to(scorer.device), mask.to(scorer.device)).float().cpu())
+        similarity = F.normalize(torch.cat(rows), dim=-1) @ images.T
+        recalls[f"r1_{code}"] = recall_at(similarity, pictures.positives(texts, shown), 1)
+    return recalls
+
+
+def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTokenizerBase]:
+    """The AltCLIP to train: as it is, or the student of stage 1 under the teacher's vision half and projections."""
+    place, subfolder = resolve_scorer(config.student)
+    is_whole = subfolder or (Path(place) / "preprocessor_config.json").is_file()
+    if is_whole and not config.teacher:
+        scorer = load("an AltCLIP", config.student, AltCLIPScorer.from_pretrained)
+        return scorer, scorer.processor.tokenizer
+    if not config.teacher:
+        raise UserError("give --teacher, the CLIP whose vision tower and projections are taken")
+    teacher = load_clip(config.teacher)
+    student, tokenizer = load_student(config.student, teacher.config.text_config.hidden_size, config.seed)
+    return new_scorer(teacher, student, tokenizer, image_processor_of(config.teacher, teacher)), tokenizer
+
+
+def image_processor_of(name: str, teacher: CLIPModel) -> CLIPImageProcessor:
+    """How a CLIP's pictures are prepared: its own file, or CLIP's way at its size."""
+    if (Path(name) / "preprocessor_config.json").is_file() or not Path(name).is_dir():
+        return load("the teacher's image processor", name, CLIPImageProcessor.from_pretrained)
+    side = teacher.config.vision_config.image_size
+    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def new_scorer(
+    teacher: CLIPModel,
+    student: RobertaSeriesModelWithTransformation,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: CLIPImageProcessor,
+) -> AltCLIPScorer:
+    """The distilled student under the teacher's vision half and projections: an AltCLIP before stage 2."""
+    text = {key: value for key, value in student.config.to_dict().items() if key in AltCLIPTextConfig().to_dict()}
+    vision = teacher.config.vision_config.to_dict()
+    for values in (text, vision):
+        values.pop("model_type")
+    config = AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=teacher.config.projection_dim)
+    scorer = AltCLIPScorer(config)
+    scorer.text_model.load_state_dict(student.state_dict())
+    scorer.vision_model.load_state_dict(teacher.vision_model.state_dict())
+    scorer.visual_projection.load_state_dict(teacher.visual_projection.state_dict())
+    scorer.text_projection.load_state_dict(teacher.text_projection.state_dict())
+    scorer.logit_scale.data.copy_(teacher.logit_scale.data)
+    scorer.processor = AltCLIPProcessor(image_processor, tokenizer)
+    return scorer.eval()

@@ -3,33 +3,170 @@
 AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from altdiffusion_clip.prompts import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise, to_device
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.configs import DistillConfig
+from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
+from altdiffusion_clip.training.data.parallel import ENGLISH, ParallelCorpus
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.loop import Tensors, optimise
+from altdiffusion_clip.training.models import MODEL, load_student, load_teacher_text, save_model
+
+logger = logging.getLogger(__name__)
+POOL = 8
+"""Batches of sentences that one batch of nearly one length is chosen from."""
 
 
-@dataclass(frozen=True)
-class ParallelBatch:
-    """Sentences in any language, and the teacher's reading of their English.
+def distill(config: DistillConfig) -> Path | Estimate:
+    """Runs stage 1, going on where a run in the same folder was stopped.
 
-    Attributes:
-        input_ids: int64 (batch, length), of the student's tokenizer.
-        attention_mask: int64 (batch, length).
-        teacher_embeds: float (batch, project_dim).
+    Args:
+        config: of the run.
+
+    Returns:
+        The folder of the student and its tokenizer; or, of a dry run, what it would take.
+
+    Raises:
+        UserError: a model or a file cannot be used; the message says which and why.
+    """
+    accelerator = new_accelerator(config)
+    if not config.dry_run:
+        config.save()
+    teacher, reader = load_teacher_text(config.teacher)
+    student, tokenizer = load_student(config.student, teacher.config.hidden_size, config.seed)
+    corpus = ParallelCorpus.prepare(
+        config.data, tokenizer, config.output / "data" / "parallel", config.languages, accelerator
+    )
+    if config.dry_run:
+        return estimate(
+            config,
+            student,
+            tokens=corpus.tokens.lengths,
+            cache_bytes=len(corpus.english) * 4 * teacher.config.hidden_size,
+        )
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    embeds = embed_english(teacher.to(accelerator.device), reader, corpus, accelerator)
+    source = Translations(
+        corpus, embeds, config.batch_size, student.config.pad_token_id, config.temperature, config.weights
+    )
+    validate = None
+    if config.validation:
+        held_out = ParallelCorpus.prepare(
+            config.validation, tokenizer, config.output / "data" / "validation", config.languages, accelerator
+        )
+        targets = embed_english(teacher, reader, held_out, accelerator)
+
+        def validate(task: PooledReading, step: int) -> dict[str, float]:
+            return translation_recall(task.student, held_out, targets)
+
+    teacher.cpu()
+    trained = optimise(
+        PooledReading(student), source, config, "distill", accelerator=accelerator, validate=validate
+    ).student
+    del teacher
+
+    def write(folder: Path) -> None:
+        trained.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return save_model(accelerator, config.output, write)
+
+
+class PooledReading(nn.Module):
+    """The loss of stage 1: mean squared error of the student's pooled reading.
+
+    Args:
+        student: with its `pre_LN`.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    teacher_embeds: Tensor
+    def __init__(self, student: RobertaSeriesModelWithTransformation) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, teacher_embeds: Tensor) -> Tensor:
+        """The loss, a scalar, of sentences (batch, length) and the teacher's reading of their English (batch, dim)."""
+        pooled = self.student(input_ids, attention_mask=attention_mask).pooler_output
+        return F.mse_loss(pooled.float(), teacher_embeds)
+
+
+class Translations:
+    """Batches of sentences in any language with the teacher's reading of their English.
+
+    Args:
+        corpus: of sentences.
+        embeds: float (distinct English sentences, dim), memory-mapped.
+        batch_size: sentences in a batch.
+        pad_token_id: of the student.
+        temperature: of the mix of languages.
+        weights: factors on the shares of some languages.
+    """
+
+    def __init__(
+        self,
+        corpus: ParallelCorpus,
+        embeds: np.ndarray,
+        batch_size: int,
+        pad_token_id: int,
+        temperature: float = 1.0,
+        weights: dict[str, float] | None = None,
+    ) -> None:
+        self._corpus, self._embeds, self._count, self._pad = corpus, embeds, batch_size, pad_token_id
+        self._mix = LanguageMix(corpus.language, corpus.languages, temperature, weights)
+        self._lengths = torch.from_numpy(corpus.tokens.lengths)
+        logger.info("languages: %s", ", ".join(f"{c} {100 * s:.1f}%" for c, s in self._mix.shares.items()))
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws sentences of nearly one length."""
+        rows = self._mix.draw(POOL * self._count, generator)
+        return {"rows": rows[similar_lengths(self._lengths[rows], self._count, generator)]}
+
+    def load(self, drawn: Tensors) -> Tensors:
+        """Reads their tokens and the teacher's embeddings."""
+        rows = drawn["rows"]
+        ids, mask = self._corpus.tokens.padded(rows.tolist())
+        targets = self._embeds[self._corpus.target[rows.numpy()]]
+        return {
+            "input_ids": torch.where(mask.bool(), ids.long(), self._pad),
+            "attention_mask": mask,
+            "teacher_embeds": torch.from_numpy(targets).float(),
+        }
+
+
+def embed_english(
+    teacher: CLIPTextModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: ParallelCorpus,
+    accelerator: Accelerator | None = None,
+) -> np.ndarray:
+    """The teacher's reading of each distinct English sentence, computed once and memory-mapped: (sentences, dim)."""
+
+    def compute(start: int, stop: int) -> Tensor:
+        return teacher_embeds(teacher, tokenizer, [corpus.english.text(row) for row in range(start, stop)])
+
+    # In the folder of the corpus, which is made anew when it changes.
+    return fill_rows(
+        corpus.folder / "teacher.bin",
+        len(corpus.english),
+        (teacher.config.hidden_size,),
+        "float32",
+        compute,
+        accelerator=accelerator,
+        description="teacher",
+    )
 
 
 @torch.no_grad()
@@ -42,29 +179,39 @@ def teacher_embeds(
     """
     rows = []
     for start in range(0, len(sentences), batch_size):
-        ids, mask = (t.to(device_of(teacher)) for t in tokenize(tokenizer, sentences[start : start + batch_size]))
-        rows.append(teacher(ids, attention_mask=mask).pooler_output.cpu())
+        ids, mask = (t.to(teacher.device) for t in tokenize(tokenizer, sentences[start : start + batch_size]))
+        rows.append(teacher(ids, attention_mask=mask).pooler_output.float().cpu())
     return torch.cat(rows)
 
 
-def train_distill(
-    student: RobertaSeriesModelWithTransformation,
-    batch: Callable[[torch.Generator], ParallelBatch],
-    config: LoopConfig,
-    checkpoint: Path,
-) -> RobertaSeriesModelWithTransformation:
-    """Trains the student with mean squared error against the teacher.
+@torch.no_grad()
+def translation_recall(
+    student: RobertaSeriesModelWithTransformation, corpus: ParallelCorpus, embeds: np.ndarray, most: int = 1000
+) -> dict[str, float]:
+    """How often a sentence's nearest English is its own, by language, in percent.
 
     Args:
-        student: trained in place; needs its `pre_LN`.
-        batch: draws English-English and translation-English pairs.
-        config: of the loop.
-        checkpoint: file to save to and to resume from.
+        student: whose pooled reading is measured.
+        corpus: of sentences that it was not taught.
+        embeds: the teacher's reading of their English.
+        most: sentences in a language.
+
+    Returns:
+        `r1_en`, `r1_zh`, ...
     """
-
-    def loss_at(generator: torch.Generator) -> Tensor:
-        drawn = to_device(batch(generator), device_of(student))
-        pooled = student(drawn.input_ids, attention_mask=drawn.attention_mask).pooler_output
-        return F.mse_loss(pooled, drawn.teacher_embeds)
-
-    return optimise(student, loss_at, config, checkpoint, "distill")
+    references = F.normalize(torch.from_numpy(np.array(embeds)).float(), dim=-1)
+    recalls = {}
+    for number, code in enumerate(corpus.languages):
+        rows = np.flatnonzero(corpus.language == number)[:most]
+        if code == ENGLISH and len(corpus.languages) > 1 and len(rows) == 0:
+            continue
+        hits = 0
+        for start in range(0, len(rows), 128):
+            part = rows[start : start + 128]
+            ids, mask = corpus.tokens.padded(part.tolist())
+            ids = torch.where(mask.bool(), ids.long(), student.config.pad_token_id)
+            pooled = student(ids.to(student.device), attention_mask=mask.to(student.device)).pooler_output
+            nearest = (F.normalize(pooled.float().cpu(), dim=-1) @ references.T).argmax(1)
+            hits += int((nearest.numpy() == corpus.target[part]).sum())
+        recalls[f"r1_{code}"] = 100 * hits / max(1, len(rows))
+    return recalls

@@ -1,81 +1,53 @@
-"""The optimisation loop that all training stages share: schedule, EMA, checkpoints, exact resume.
+"""The optimisation loop that all training stages share.
 
-A stage gives a module and a loss. The batch of a step depends on the step's number alone (`step_generator`),
-so a run that was killed and resumed sees the same batches in the same order as one that was not.
+A stage gives a module, a source of batches and a way to go backward. What a step draws depends on the seed and the
+step's number alone, so a run that was killed and goes on sees the same batches in the same order as one that was not;
+and it is drawn for the whole batch in every process, each then loading its share, so that two processes compute what
+one would.
 """
 
-import copy
-import dataclasses
+import json
 import logging
-import math
-import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from altdiffusion_clip.files import atomic_path
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.checkpoint import load_state, save_state
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 Module = TypeVar("Module", bound=nn.Module)
-Batch = TypeVar("Batch", bound="DataclassInstance")
+Tensors = dict[str, Tensor]
+CHECKPOINT_FILE = "checkpoint.pt"
+MOST_BAD_STEPS = 20
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast to train.
+class Source(Protocol):
+    """Where batches come from."""
 
-    Attributes:
-        steps: optimiser steps in all.
-        learning_rate: its peak, for AdamW.
-        warmup_steps: linear warm-up from zero.
-        decay_from: share of the steps after which the cosine decay to zero begins.
-        weight_decay: on matrices and filters only.
-        max_grad_norm: gradients are clipped to this norm.
-        ema_decay: decay of an exponential moving average of the weights; 0 keeps none.
-        seed: of the batches and of everything drawn in a step.
-        checkpoint_seconds: time between two checkpoints.
-    """
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws what a whole batch is made of: small tensors whose first dimension is the batch; reads no files."""
 
-    steps: int
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_from: float = 0.0
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0
-    seed: int = 0
-    checkpoint_seconds: float = 60.0
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = step / self.steps
-        if progress < self.decay_from:
-            return self.learning_rate
-        progress = (progress - self.decay_from) / (1 - self.decay_from)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    def load(self, drawn: Tensors) -> Tensors:
+        """Makes the tensors of some of the drawn examples, on the CPU."""
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """The device of a module's first parameter."""
-    return next(module.parameters()).device
+Backward = Callable[[Accelerator, nn.Module, list[Tensors]], Tensor]
+"""Goes backward through the parts of a process's share, and returns the loss of the whole batch."""
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A dataclass of tensors, its tensors moved. Batches are drawn on the CPU, the same ones for any device."""
-    return dataclasses.replace(
-        batch, **{field.name: getattr(batch, field.name).to(device) for field in dataclasses.fields(batch)}
-    )
+class Stopped(UserError):
+    """The run has saved itself because its time was up; the same command goes on with it."""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -83,104 +55,201 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
+def mean_loss(accelerator: Accelerator, module: nn.Module, parts: list[Tensors]) -> Tensor:
+    """The mean of the losses that a module's forward returns for the parts of a batch."""
+    total = torch.zeros((), device=accelerator.device)
+    for number, part in enumerate(parts):
+        is_last = number == len(parts) - 1
+        with nullcontext() if is_last else accelerator.no_sync(module), accelerator.autocast():
+            loss = module(**part) / len(parts)
+        accelerator.backward(loss)
+        total += loss.detach()
+    return accelerator.reduce(total, reduction="mean")
+
+
 def optimise(
     module: Module,
-    loss_at: Callable[[torch.Generator], Tensor],
-    config: LoopConfig,
-    checkpoint: Path,
-    description: str = "training",
+    source: Source,
+    config: RunConfig,
+    name: str,
+    *,
+    backward: Backward = mean_loss,
+    folder: Path | None = None,
+    accelerator: Accelerator | None = None,
+    validate: Callable[[Module, int], dict[str, float]] | None = None,
 ) -> Module:
-    """Trains the module's parameters that require gradients, going on from `checkpoint` if it is there.
+    """Trains the parameters of a module that require gradients, going on from its checkpoint if there is one.
 
     Args:
-        module: trained in place.
-        loss_at: draws a batch from the generator it is given and returns the loss, a scalar. Steps whose
-            loss or gradient is not finite are skipped and logged; 20 in a row end the run.
+        module: trained in place; its forward takes what `source.load` gives.
+        source: of batches.
         config: how long and how fast.
-        checkpoint: file for weights, optimiser, average and step; replaced atomically.
-        description: label of the progress bar on stderr.
+        name: of the stage, for the progress bar and the files.
+        backward: how to go backward; by default forward returns a loss.
+        folder: for the checkpoint, metrics.jsonl and TensorBoard's files; `config.output` if not given.
+        accelerator: of this run; a new one if not given.
+        validate: measures the module (its average, if there is one) on the main process, after so many steps.
 
     Returns:
-        The averaged module (a copy) if `config.ema_decay` > 0, else the module itself.
+        The module, with the averaged weights if `config.ema_decay` > 0. A step whose loss or gradient is not finite
+        is skipped, logged and counted; `MOST_BAD_STEPS` in a row end the run.
 
     Raises:
-        FloatingPointError: 20 steps in a row were not finite.
-        ValueError: the checkpoint cannot be read or belongs to another module.
+        FloatingPointError: `MOST_BAD_STEPS` steps in a row were not finite.
+        CheckpointError: the checkpoint cannot be read or belongs to another module.
+        Stopped: `config.stop_after_seconds` have passed.
+        OSError: the last checkpoint cannot be written. (An earlier one that cannot is logged, and tried again.)
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    average = copy.deepcopy(module).requires_grad_(False) if config.ema_decay else None
-    step = _resume(checkpoint, module, optimizer, average) if checkpoint.exists() else 0
+    accelerator = accelerator or new_accelerator(config)
+    folder = folder or config.output
+    checkpoint = folder / CHECKPOINT_FILE
+    if config.gradient_checkpointing:
+        for part in module.modules():
+            enable = getattr(part, "gradient_checkpointing_enable", None) or getattr(
+                part, "enable_gradient_checkpointing", None
+            )
+            if callable(enable):
+                enable()
+    model, optimizer = accelerator.prepare(module, _optimizer(module, config))
+    trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
+    average = {n: p.detach().clone() for n, p in trainable.items()} if config.ema_decay else None
+    counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0}
+    if checkpoint.exists():
+        counters = load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
+        if counters.pop("finished", False):
+            return _finished(accelerator, model, average)
+    step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
+    before = counters["seconds"]
 
-    module.train()
-    saved, bad, recent = time.monotonic(), 0, math.nan
-    progress = tqdm(total=config.steps, initial=step, desc=description, mininterval=5.0)
-    while step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(step)
-        # Layers may draw from the global generator (dropout, checkpointing): make that depend on the step too.
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        loss = loss_at(step_generator(config.seed, step))
-        step += 1
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
-        if torch.isfinite(loss) and torch.isfinite(norm):
-            bad = 0
-            optimizer.step()
-            if average is not None:
-                _update_average(average, module, min(config.ema_decay, (1 + step) / (10 + step)))
-            recent = loss.item() if math.isnan(recent) else 0.98 * recent + 0.02 * loss.item()
-        else:
-            bad += 1
-            logger.warning("%s: step %d: the loss or its gradient is not finite, step skipped", description, step)
-            if bad == 20:
-                raise FloatingPointError(f"{description}: 20 steps in a row are not finite; try a lower learning rate")
-        optimizer.zero_grad(set_to_none=True)
-        progress.update()
-        if step % 50 == 0:
-            progress.set_postfix(loss=f"{recent:.4f}")
-        if step == config.steps or time.monotonic() - saved > config.checkpoint_seconds:
-            _save(checkpoint, module, optimizer, average, step)
-            saved = time.monotonic()
-    progress.close()
-    module.eval()
-    return module if average is None else average.eval()
+    def save(**more: Any) -> None:
+        nonlocal saved
+        counters.update(step=step, seconds=before + time.monotonic() - started)
+        save_state(checkpoint, accelerator, model, optimizer.optimizer, average, {**counters, **more})
+        saved = time.monotonic()
+
+    bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
+    with Metrics(folder, step, accelerator.is_main_process) as metrics, bar:
+        model.train()
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate_at(step)
+            # Layers may draw from the global generator (dropout): make that depend on the step too.
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            loss = backward(accelerator, model, _share(source, config, step, accelerator))
+            norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
+            step += 1
+            is_finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
+            # In fp16 the scaler must see a gradient that overflows: it skips the step itself, and lowers its scale.
+            if is_finite or accelerator.scaler is not None:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if is_finite and average is not None:
+                _update_average(average, trainable, min(config.ema_decay, (1 + step) / (10 + step)))
+            if is_finite:
+                bad = 0
+            else:
+                bad += 1
+                counters["skipped"] += 1
+                logger.warning("%s: step %d: the loss or its gradient is not finite, step skipped", name, step)
+            if bad == MOST_BAD_STEPS:
+                raise FloatingPointError(f"{name}: {bad} steps in a row are not finite; try a lower learning rate")
+            bar.update()
+            if step % config.log_every == 0 or step == config.steps:
+                bar.set_postfix(loss=f"{loss.item():.4f}", skipped=counters["skipped"], refresh=False)
+                metrics.add(step, loss=loss.item(), gradient_norm=norm.item(), learning_rate=group["lr"])
+            is_due = step == config.steps or (config.validate_every and step % config.validate_every == 0)
+            if validate is not None and is_due:
+                metrics.add(step, **_validated(accelerator, model, average, validate, step))
+            if step == config.steps:
+                break
+            if time.monotonic() - saved > config.checkpoint_seconds:
+                _save_or_warn(save, checkpoint, accelerator)
+            if config.stop_after_seconds and time.monotonic() - started > config.stop_after_seconds:
+                save()
+                raise Stopped(f"{name}: stopped after step {step} of {config.steps}; the same command goes on")
+    save(finished=True)
+    if counters["skipped"]:
+        logger.warning("%s: %d of %d steps were skipped, not finite", name, counters["skipped"], config.steps)
+    return _finished(accelerator, model, average)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("nothing of this module requires gradients")
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _share(source: Source, config: RunConfig, step: int, accelerator: Accelerator) -> list[Tensors]:
+    """This process's part of a step's batch, cut into the parts that are computed one after the other."""
+    drawn = source.draw(step_generator(config.seed, step))
+    size = len(next(iter(drawn.values())))
+    count = accelerator.num_processes * config.gradient_accumulation_steps
+    parts = []
+    for number in range(config.gradient_accumulation_steps):
+        first = accelerator.process_index * config.gradient_accumulation_steps + number
+        rows = slice(first * size // count, (first + 1) * size // count)
+        loaded = source.load({key: value[rows] for key, value in drawn.items()})
+        parts.append({key: value.to(accelerator.device) for key, value in loaded.items()})
+    return parts
+
+
+def _save_or_warn(save: Callable[[], None], path: Path, accelerator: Accelerator) -> None:
+    try:
+        save()
+    except OSError as error:
+        if accelerator.num_processes > 1:
+            raise  # the other processes would wait for this one
+        logger.warning("cannot write %s (%s); the one before is kept, and the next is tried on time", path, error)
+
+
+def _validated(
+    accelerator: Accelerator,
+    model: nn.Module,
+    average: Tensors | None,
+    validate: Callable[[Any, int], dict[str, float]],
+    step: int,
+) -> dict[str, float]:
+    """Measures on the main process, with the averaged weights in place for that long."""
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        return {}
+    plain = accelerator.unwrap_model(model)
+    parameters = {n: p for n, p in plain.named_parameters() if p.requires_grad}
+    kept = {n: p.detach().clone() for n, p in parameters.items()} if average is not None else {}
+    with torch.no_grad():
+        for name, tensor in (average or {}).items():
+            parameters[name].copy_(tensor)
+        plain.eval()
+        measured = validate(plain, step)
+        for name, tensor in kept.items():
+            parameters[name].copy_(tensor)
+    plain.train()
+    accelerator.wait_for_everyone()
+    return measured
 
 
 @torch.no_grad()
-def _update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    pairs = [(a, p) for a, p in zip(average.parameters(), module.parameters(), strict=True) if p.requires_grad]
-    torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
+def _finished(accelerator: Accelerator, model: nn.Module, average: Tensors | None) -> Any:
+    accelerator.wait_for_everyone()
+    module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    parameters = dict(module.named_parameters())
+    for name, tensor in (average or {}).items():
+        parameters[name].copy_(tensor)
+    return module.eval()
 
 
-def _save(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None, step: int
-) -> None:
-    state = {
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "step": step,
-    }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> int:
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        return int(state["step"])
-    except (RuntimeError, KeyError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a checkpoint of this stage ({error}); move it away to start again") from error
+@torch.no_grad()
+def _update_average(average: Tensors, parameters: dict[str, nn.Parameter], decay: float) -> None:
+    torch._foreach_lerp_(list(average.values()), [parameters[n].detach() for n in average], 1 - decay)

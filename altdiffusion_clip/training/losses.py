@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_LOGIT_SCALE = 100.0
+SNR_GAMMA = 5.0
 
 
 def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, positives: Tensor | None = None) -> Tensor:
@@ -36,3 +37,40 @@ def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, pos
     per_text = -(logits.log_softmax(1) * weights).sum(1) / weights.sum(1)
     per_image = -(logits.log_softmax(0) * weights).sum(0) / weights.sum(0)
     return 0.5 * (per_text.mean() + per_image.mean())
+
+
+def diffusion_loss(
+    prediction: Tensor, target: Tensor, snr: Tensor, prediction_type: str, weights: Tensor | None = None
+) -> Tensor:
+    """Squared error of a denoiser with min-SNR weights (arXiv 2303.09556), gamma 5.
+
+    The weight makes the loss on the picture grow with the signal-to-noise ratio only up to gamma. At an SNR of zero
+    nothing of the picture is left to weigh by; v-prediction (arXiv 2202.00512) still counts there, in full, which
+    is what a schedule that ends in pure noise needs (arXiv 2305.08891).
+
+    Args:
+        prediction: float (batch, ...).
+        target: like `prediction`: the noise or the velocity.
+        snr: float (batch,), of each example.
+        prediction_type: "epsilon" or "v_prediction".
+        weights: float (batch,), of each example besides; 1 if not given.
+
+    Returns:
+        The mean over examples and elements.
+
+    Raises:
+        ValueError: another prediction type.
+
+    Example:
+        >>> float(diffusion_loss(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([10.0]), "epsilon"))
+        0.5
+    """
+    if prediction_type == "v_prediction":
+        weight = (snr.clamp(max=SNR_GAMMA) + 1) / (snr + 1)
+    elif prediction_type == "epsilon":
+        weight = snr.clamp(max=SNR_GAMMA) / snr.clamp(min=1e-8)
+    else:
+        raise ValueError(f"prediction_type is {prediction_type!r}; epsilon and v_prediction can be trained")
+    if weights is not None:
+        weight = weight * weights
+    return (weight * (prediction.float() - target.float()).square().flatten(1).mean(1)).mean()

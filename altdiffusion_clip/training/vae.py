@@ -1,13 +1,15 @@
 """The autoencoder: pictures to latents and back (Rombach et al., arXiv 2112.10752), without the adversarial part."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
-from altdiffusion_clip.training.loop import LoopConfig, device_of, optimise
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.loop import Tensors, optimise
 
 KL_WEIGHT = 1e-6
 
@@ -18,32 +20,74 @@ def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
     return difference.abs().mean() + difference.square().mean()
 
 
+class _Reconstruction(nn.Module):
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        posterior = self.vae.encode(pixels).latent_dist
+        latents = posterior.mean + posterior.std * noise
+        return reconstruction_loss(self.vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
+
+
+class _Crops:
+    """Squares of the pictures, whole if `crop` is their side."""
+
+    def __init__(self, pictures: CaptionedPictures, vae: AutoencoderKL, crop: int, count: int) -> None:
+        self._pictures, self._crop, self._count = pictures, crop, count
+        self._latent_channels = vae.config.latent_channels
+        self._latent_side = crop // 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        most = self._pictures.side - self._crop + 1
+        side, count = self._latent_side, self._count
+        # One place for the whole batch, so that cutting is a slice.
+        place = torch.randint(most, (2,), generator=generator).expand(count, 2)
+        return {
+            "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
+            "place": place,
+            "noise": torch.randn(count, self._latent_channels, side, side, generator=generator),
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        top, left = drawn["place"][0].tolist()
+        pixels = self._pictures.signed(drawn["pictures"])[:, :, top : top + self._crop, left : left + self._crop]
+        return {"pixels": pixels.contiguous(), "noise": drawn["noise"]}
+
+
 def train_vae(
-    vae: AutoencoderKL, sample: Callable[[torch.Generator], Tensor], config: LoopConfig, checkpoint: Path
+    vae: AutoencoderKL,
+    pictures: CaptionedPictures,
+    config: RunConfig,
+    crop: int | None = None,
+    accelerator: Accelerator | None = None,
+    folder: Path | None = None,
 ) -> AutoencoderKL:
     """Trains an autoencoder, then sets its `scaling_factor` so that latents have unit variance.
 
     Args:
         vae: trained in place.
-        sample: gives pictures, float (batch, 3, height, width) in [-1, 1].
+        pictures: to put back together.
         config: of the loop.
-        checkpoint: file to save to and to resume from.
+        crop: side of the squares that are cut out of the pictures, in pixels; whole pictures if not given. Many
+            small steps teach an autoencoder more than few large ones.
+        accelerator: of the run.
+        folder: of the run; `config.output` if not given.
 
     Returns:
-        The averaged autoencoder if the config has an EMA, else the same.
+        The autoencoder, averaged if the config has an EMA.
     """
-
-    def loss_at(generator: torch.Generator) -> Tensor:
-        pixels = sample(generator).to(device_of(vae))
-        posterior = vae.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels.device)
-        latents = posterior.mean + posterior.std * noise
-        return reconstruction_loss(vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
-
-    trained = optimise(vae, loss_at, config, checkpoint, "VAE")
+    source = _Crops(pictures, vae, crop or pictures.side, config.batch_size)
+    trained: AutoencoderKL = optimise(
+        _Reconstruction(vae), source, config, "VAE", accelerator=accelerator, folder=folder
+    ).vae
+    generator = torch.Generator().manual_seed(config.seed)
+    some = torch.randint(len(pictures), (256,), generator=generator)
     with torch.no_grad():
-        pictures = torch.cat([sample(torch.Generator().manual_seed(i)) for i in range(32)])
-        latents = trained.encode(pictures.to(device_of(vae))).latent_dist.mode()
+        latents = torch.cat(
+            [trained.encode(pictures.signed(part).to(trained.device)).latent_dist.mode() for part in some.split(16)]
+        )
     trained.register_to_config(scaling_factor=1 / latents.std().item())
     return trained
 
@@ -51,6 +95,6 @@ def train_vae(
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
     """Peak signal-to-noise ratio of the reconstruction of pictures in [-1, 1], in dB."""
-    pixels = pixels.to(device_of(vae))
+    pixels = pixels.to(vae.device)
     reconstruction = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
     return float(10 * torch.log10(4 / (reconstruction - pixels).square().mean()))

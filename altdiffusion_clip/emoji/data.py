@@ -1,0 +1,116 @@
+"""The emoji world as files that the training programs read: pictures with captions, and parallel sentences."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from altdiffusion_clip.emoji.captions import captions, scene_captions
+from altdiffusion_clip.emoji.concepts import (
+    LANGUAGES,
+    Colour,
+    Concept,
+    colours,
+    concepts,
+    is_held_out,
+    is_pair_held_out,
+)
+from altdiffusion_clip.emoji.renders import SCENE_PLACEMENTS, TRAIN_PLACEMENTS, render, render_scene
+from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE
+
+PICTURES_PER_PAIR = 20
+"""Of each concept on each background, at different sizes and places."""
+
+PARALLEL_FILE = "parallel.jsonl"
+
+
+def known_pairs() -> list[tuple[Concept, Colour]]:
+    """Every concept and background that training may show and say."""
+    return [(concept, colour) for concept in concepts() for colour in colours() if not is_held_out(concept, colour)]
+
+
+def known_scenes() -> list[tuple[Concept, Concept, Colour]]:
+    """Every two concepts beside each other that training may show and say, each on one background."""
+    generator = random.Random(1)
+    return [
+        (left, right, generator.choice([c for c in colours() if not is_held_out(left, c)]))
+        for left in concepts()
+        for right in concepts()
+        if left != right and not is_pair_held_out(left, right)
+    ]
+
+
+def write_data(folder: Path, languages: Sequence[str] = LANGUAGES, style: str = "plain", scenes: bool = True) -> Path:
+    """Draws every picture of the emoji world and writes its captions and parallel sentences, unless it is there.
+
+    Held-out pairs are neither shown nor said, in parallel sentences either, or they would not be unseen.
+
+    Args:
+        folder: for `pictures/`, `captions.jsonl` and `parallel.jsonl`; written whole or not at all.
+        languages: of the captions.
+        style: of the pictures, "plain" or "outlined".
+        scenes: also two concepts beside each other.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: Noto Color Emoji is not installed.
+    """
+    if (folder / CAPTIONS_FILE).is_file():
+        return folder
+    with atomic_folder(folder) as temporary:
+        (temporary / "pictures").mkdir()
+        with (temporary / CAPTIONS_FILE).open("w", encoding="utf-8") as file:
+            for number, (picture, said) in enumerate(
+                tqdm(_pictures(languages, style, scenes), desc="drawing", unit="")
+            ):
+                name = f"pictures/{number:06d}.png"
+                picture.save(temporary / name)
+                file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
+        write_parallel(temporary / PARALLEL_FILE, languages, scenes)
+    return folder
+
+
+def write_parallel(path: Path, languages: Sequence[str], scenes: bool = True) -> None:
+    """Writes what training may say, a meaning a line, each language with all its ways to say it."""
+    with path.open("w", encoding="utf-8") as file:
+        for said in _meanings(languages, scenes):
+            file.write(json.dumps(said, ensure_ascii=False) + "\n")
+
+
+def shown_in_pictures() -> list[tuple[Concept, ...]]:
+    """What each picture of `write_data` shows: one concept, or the left and the right one."""
+    alone = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]
+    return [*alone, *((left, right) for left, right, _ in known_scenes())]
+
+
+def _pictures(languages: Sequence[str], style: str, scenes: bool) -> Iterator[tuple[Image.Image, dict[str, list[str]]]]:
+    generator = random.Random(0)
+    for concept, colour in known_pairs():
+        said = {code: [*captions(concept, colour, code), *captions(concept, None, code)] for code in languages}
+        for placement in generator.sample(TRAIN_PLACEMENTS, PICTURES_PER_PAIR):
+            yield render(concept, colour, placement, style), said
+    for left, right, colour in known_scenes() if scenes else ():
+        said = {
+            code: [*scene_captions(left, right, colour, code), *scene_captions(left, right, None, code)]
+            for code in languages
+        }
+        placements = generator.choice(SCENE_PLACEMENTS), generator.choice(SCENE_PLACEMENTS)
+        yield render_scene(left, right, colour, placements, style), said
+
+
+def _meanings(languages: Sequence[str], scenes: bool) -> Iterator[dict[str, list[str]]]:
+    codes = ["en", *(code for code in languages if code != "en")]
+    for concept in concepts():
+        yield {code: captions(concept, None, code) for code in codes}
+    for concept, colour in known_pairs():
+        yield {code: captions(concept, colour, code) for code in codes}
+    for left, right, colour in known_scenes() if scenes else ():
+        # One meaning a line: the order without places, the other order, and the places.
+        for number, said_with in enumerate((None, None, colour, colour, colour)):
+            yield {code: [scene_captions(left, right, said_with, code)[number % 3]] for code in codes}

@@ -1,0 +1,253 @@
+"""Adding a language to a text encoder, the old ones kept: no teacher but the model itself, and no UNet to train.
+
+A frozen copy teaches, as CLIP did in stage 1 (arXiv 2004.09813): a sentence of the new language is to be read as its
+English is. Sentences of the old languages are replayed beside, and there every token's state is to stay as it was, so
+that the UNet, which is conditioned on those, draws as before.
+"""
+
+import copy
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.checkpoints.model_ids import resolve, resolve_scorer
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.configs import AddLanguageConfig
+from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.languages import LanguageMix
+from altdiffusion_clip.training.data.parallel import ENGLISH, ParallelCorpus
+from altdiffusion_clip.training.diffusion import pad_tokens
+from altdiffusion_clip.training.distill import translation_recall
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.loop import Tensors, optimise
+from altdiffusion_clip.training.models import MODEL, load, load_student, load_tokenizer, save_model, subfolder_of
+
+logger = logging.getLogger(__name__)
+
+
+def add_language(config: AddLanguageConfig) -> Path | Estimate:
+    """Teaches a model another language, going on where a run in the same folder was stopped.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        A folder like that of `config.model`, its text encoder (and that of its scorer) taught; or, of a dry run, what
+        it would take.
+
+    Raises:
+        UserError: a model or a file cannot be used; the message says which and why.
+    """
+    accelerator = new_accelerator(config)
+    if not config.dry_run:
+        config.save()
+    if not Path(resolve(config.model)).is_dir():
+        raise UserError(f"there is no folder {config.model}; give an AltDiffusion's, an AltCLIP's or a text encoder's")
+    student, tokenizer, scorer = load_bodies(config.model)
+    data = config.output / "data"
+    new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator)
+    added = [code for code in new.languages if code != ENGLISH]
+    if not added:
+        raise UserError("the data have English alone; records need en and the new language")
+    old = ParallelCorpus.prepare(config.replay, tokenizer, data / "old", (), accelerator) if config.replay else new
+    if config.dry_run:
+        return estimate(config, student, tokens=np.concatenate([new.tokens.lengths, old.tokens.lengths]))
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    if not config.replay:
+        logger.warning("no --replay: the languages known so far will suffer; give sentences of them")
+    targets = embed_english(student.to(accelerator.device), new, accelerator)
+    source = NewAndOld(new, targets, old, config, student.config.pad_token_id)
+    validate = None
+    if config.validation:
+        held_out = ParallelCorpus.prepare(config.validation, tokenizer, data / "validation", (), accelerator)
+        references = embed_english(student, held_out, accelerator)
+
+        def validate(task: KeepAndLearn, step: int) -> dict[str, float]:
+            return translation_recall(task.student, held_out, references)
+
+    task = KeepAndLearn(student, config.keep_weight)
+    trained = optimise(task, source, config, "add language", accelerator=accelerator, validate=validate).student
+    return save_model(
+        accelerator, config.output, lambda folder: write_like(config.model, folder, trained.cpu(), tokenizer, scorer)
+    )
+
+
+def load_bodies(
+    name: str,
+) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase, AltCLIPScorer | None]:
+    """The text encoder of an AltDiffusion or AltCLIP folder, or such a folder itself; its tokenizer; its scorer."""
+    place, subfolder = resolve_scorer(name)
+    is_altclip = (Path(place) / "preprocessor_config.json").is_file()
+    scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or is_altclip else None
+    if is_altclip:
+        assert scorer is not None
+        assert scorer.processor is not None
+        return scorer.text_model, scorer.processor.tokenizer, scorer
+    probe = load(
+        "the text encoder",
+        name,
+        RobertaSeriesModelWithTransformation.from_pretrained,
+        dtype=torch.float32,
+        **subfolder_of(name, "text_encoder"),
+    )
+    if probe.pre_LN is None and scorer is None:
+        raise UserError(f"{name} has no pre_LN, which the pooled reading needs; put its AltCLIP into {name}/scorer")
+    if scorer is not None:
+        # One body: what is taught to it, both read.
+        if probe.transformation_pre is not None:
+            scorer.text_model = probe
+        return scorer.text_model, load_tokenizer(name), scorer
+    student, tokenizer = load_student(name, probe.config.project_dim)
+    return student, tokenizer, None
+
+
+class KeepAndLearn(nn.Module):
+    """The loss: new sentences are read as their English was, old ones as they were.
+
+    Args:
+        student: trained; a frozen copy of it is kept.
+        keep_weight: of the old sentences' loss.
+    """
+
+    def __init__(self, student: RobertaSeriesModelWithTransformation, keep_weight: float) -> None:
+        super().__init__()
+        self.student = student.requires_grad_(True)
+        # In a list, so that it is neither wrapped, nor sharded, nor put into checkpoints.
+        self._before = [copy.deepcopy(student).requires_grad_(False).eval()]
+        self._keep_weight = keep_weight
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, english: Tensor, old_ids: Tensor, old_mask: Tensor
+    ) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            input_ids: int64 (batch, length), sentences of the new language.
+            attention_mask: int64 (batch, length).
+            english: float (batch, dim), the pooled reading of their English before.
+            old_ids: int64 (batch, length), sentences of the old languages.
+            old_mask: int64 (batch, length).
+        """
+        pooled = self.student(input_ids, attention_mask=attention_mask).pooler_output
+        learn = (pooled.float() - english).square().mean()
+        now = self.student(old_ids, attention_mask=old_mask)
+        with torch.no_grad():
+            before = self._before[0](old_ids, attention_mask=old_mask)
+        weight = old_mask[..., None].float()
+        moved = (now.projection_state.float() - before.projection_state.float()).square() * weight
+        keep = moved.sum() / (weight.sum() * moved.shape[-1])
+        keep = keep + (now.pooler_output.float() - before.pooler_output.float()).square().mean()
+        return learn + self._keep_weight * keep
+
+
+class NewAndOld:
+    """Batches of as many sentences of the new language as of the old ones.
+
+    Args:
+        new: sentences of the new language and their English.
+        targets: the pooled reading of the English, before; float (distinct English sentences, dim).
+        old: sentences to be kept.
+        config: of the run.
+        pad_token_id: of the student.
+    """
+
+    def __init__(
+        self,
+        new: ParallelCorpus,
+        targets: np.ndarray,
+        old: ParallelCorpus,
+        config: AddLanguageConfig,
+        pad_token_id: int,
+    ) -> None:
+        self._new, self._targets, self._old = new, targets, old
+        self._count, self._pad = config.batch_size, pad_token_id
+        # English is known; it comes with the old sentences.
+        self._new_mix = LanguageMix(new.language, new.languages, config.temperature, {ENGLISH: 0.0})
+        self._old_mix = LanguageMix(old.language, old.languages, config.temperature)
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws sentences."""
+        return {
+            "new": self._new_mix.draw(self._count, generator),
+            "old": self._old_mix.draw(self._count, generator),
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        """Reads their tokens and the readings of the English."""
+        ids, mask = pad_tokens([self._new.tokens[row].tolist() for row in drawn["new"].tolist()], self._pad)
+        old_ids, old_mask = pad_tokens([self._old.tokens[row].tolist() for row in drawn["old"].tolist()], self._pad)
+        english = torch.from_numpy(self._targets[self._new.target[drawn["new"].numpy()]])
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "english": english,
+            "old_ids": old_ids,
+            "old_mask": old_mask,
+        }
+
+
+def embed_english(
+    student: RobertaSeriesModelWithTransformation, corpus: ParallelCorpus, accelerator: Accelerator | None = None
+) -> np.ndarray:
+    """The model's own pooled reading of each distinct English sentence, before it is taught: (sentences, dim)."""
+    # The first sentence with a target is that English sentence itself.
+    english = np.flatnonzero(corpus.language == corpus.languages.index(ENGLISH))
+    row_of = np.empty(len(corpus.english), np.int64)
+    row_of[corpus.target[english]] = english
+    student.eval()
+
+    @torch.no_grad()
+    def compute(start: int, stop: int) -> Tensor:
+        rows = [corpus.tokens[row].tolist() for row in row_of[start:stop].tolist()]
+        ids, mask = pad_tokens(rows, student.config.pad_token_id)
+        return student(ids.to(student.device), attention_mask=mask.to(student.device)).pooler_output.float()
+
+    return fill_rows(
+        corpus.folder / "english.bin",
+        len(corpus.english),
+        (student.config.project_dim,),
+        "float32",
+        compute,
+        accelerator=accelerator,
+        description="English",
+    )
+
+
+def write_like(
+    model: str,
+    folder: Path,
+    student: RobertaSeriesModelWithTransformation,
+    tokenizer: PreTrainedTokenizerBase,
+    scorer: AltCLIPScorer | None,
+) -> None:
+    """Writes a folder like the model's, with the student in the places of its text encoder."""
+    place = Path(resolve(model))
+    is_pipeline = (place / "text_encoder").is_dir()
+    if not is_pipeline:
+        if scorer is not None:
+            scorer.save_pretrained(folder)
+        else:
+            student.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        return
+    index = [p for p in place.iterdir() if p.name in ("model_index.json", "unet", "vae", "scheduler", "tokenizer")]
+    others = [p for p in place.iterdir() if p.name in ("safety_checker", "feature_extractor")]
+    for path in [*index, *others]:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    student.save_pretrained(folder / "text_encoder")
+    if scorer is not None:
+        scorer.text_model = student
+        scorer.save_pretrained(folder / "scorer")

@@ -1,0 +1,84 @@
+"""The checkpoint that a run goes on from: one file, whole or not there, the same for one process and for many."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from altdiffusion_clip.errors import CheckpointError
+from altdiffusion_clip.files import atomic_path
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_PUT_BACK = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+
+
+def save_state(
+    path: Path,
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, torch.Tensor] | None,
+    counters: dict[str, Any],
+) -> None:
+    """Writes weights, optimiser, average, loss scale and counters. Every process must call it.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; what was there before is still there.
+    """
+    weights, optimizer_state = get_state_dict(module, optimizer, options=_WHOLE)
+    average = None if average is None else {name: _whole(tensor) for name, tensor in average.items()}
+    if not accelerator.is_main_process:
+        return
+    state = {"module": weights, "optimizer": optimizer_state, "average": average, **counters}
+    if accelerator.scaler is not None:
+        state["scaler"] = accelerator.scaler.state_dict()
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(" ".join(str(error).split())) from error
+
+
+def load_state(
+    path: Path,
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, torch.Tensor] | None,
+) -> dict[str, Any]:
+    """Puts a checkpoint back and returns its counters.
+
+    Raises:
+        CheckpointError: it cannot be read, or belongs to another stage.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        set_state_dict(
+            module,
+            optimizer,
+            model_state_dict=state.pop("module"),
+            optim_state_dict=state.pop("optimizer"),
+            options=_PUT_BACK,
+        )
+        averaged = state.pop("average")
+        if average is not None:
+            for name, tensor in average.items():
+                tensor.copy_(averaged[name])
+        scale = state.pop("scaler", None)
+        if scale is not None and accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(scale)
+        return {**state, "step": int(state["step"])}
+    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this stage ({reason}); move it away to start again"
+        ) from error
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be sharded over processes, whole, on the CPU."""
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu()

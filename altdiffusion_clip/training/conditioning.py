@@ -1,0 +1,98 @@
+"""What a UNet is conditioned on: a frozen text encoder's states, computed at each step or kept memory-mapped."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
+
+
+class Conditioning:
+    """States and cross-attention mask of tokenised captions, as a pipeline would give them to its UNet.
+
+    A pipeline pads every prompt to 77 tokens. The padding rows of our text encoder are equal, so here one stands for
+    all of them, with the logarithm of their number added to its logit; CLIP's differ, and all are there.
+
+    Args:
+        text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
+        pad_token_id: of its tokenizer.
+    """
+
+    def __init__(self, text_encoder: Any, pad_token_id: int) -> None:
+        self.text_encoder, self._pad = text_encoder, pad_token_id
+        config = text_encoder.config
+        self.is_short = isinstance(text_encoder, RobertaSeriesModelWithTransformation) and config.use_attention_mask
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encodes captions.
+
+        Args:
+            input_ids: int64 (batch, length), padded on the right, `WINDOW` tokens at most.
+            attention_mask: int64 (batch, length).
+
+        Returns:
+            States, float (batch, rows, dim), and the mask for diffusers' UNet, float (batch, rows), or None where all
+            77 rows are there.
+        """
+        lengths = attention_mask.sum(1)
+        rows = min(int(lengths.max()) + 1, WINDOW) if self.is_short else WINDOW
+        padded = torch.full((len(input_ids), rows), self._pad, dtype=input_ids.dtype, device=input_ids.device)
+        columns = min(rows, input_ids.shape[1])
+        padded[:, :columns] = torch.where(attention_mask[:, :columns].bool(), input_ids[:, :columns], self._pad)
+        if isinstance(self.text_encoder, RobertaSeriesModelWithTransformation):
+            given = (torch.arange(rows, device=lengths.device)[None, :] < lengths[:, None]).long()
+            mask = given if self.text_encoder.config.use_attention_mask else None
+            states = self.text_encoder(padded, attention_mask=mask).projection_state
+        else:
+            states = self.text_encoder(padded).last_hidden_state
+        return states, padding_counts(lengths, rows) if self.is_short else None
+
+    @torch.no_grad()
+    def write(self, tokens: Ragged, folder: Path, batch_size: int = 256) -> None:
+        """Encodes every caption once, in half precision."""
+        device = self.text_encoder.device
+        config = self.text_encoder.config
+        width = getattr(config, "project_dim", None) or config.hidden_size
+        config = self.text_encoder.config
+        width = getattr(config, "project_dim", None) or config.hidden_size
+        with RaggedWriter(folder, "float16", width) as out:
+            for start in tqdm(range(0, len(tokens), batch_size), desc="text states", mininterval=5.0):
+                rows = range(start, min(len(tokens), start + batch_size))
+                ids, mask = tokens.padded(rows)
+                states, _ = self(ids.long().to(device), mask.to(device))
+                for row, length in zip(states.half().cpu().numpy(), mask.sum(1).tolist(), strict=True):
+                    out.add(row[: min(length + 1, WINDOW)] if self.is_short else row)
+
+    def read(self, states: Ragged, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+        """What `__call__` gives, of captions that `write` has encoded."""
+        values, mask = states.padded(rows)
+        if not self.is_short:
+            return values.float(), None
+        # A row of padding stands at the end of each, but for captions that fill the window.
+        lengths = mask.sum(1)
+        lengths = torch.where(lengths < WINDOW, lengths - 1, lengths)
+        return values.float(), padding_counts(lengths, values.shape[1])
+
+
+def padding_counts(lengths: Tensor, rows: int) -> Tensor:
+    """The mask that makes one padding row count as often as a pipeline's padded prompt has it.
+
+    The row has log n added to its logit. The UNet turns a mask m into the bias (m - 1) · 10000, hence the mask of a
+    little more than 1.
+
+    Args:
+        lengths: int64 (batch,), tokens of each prompt.
+        rows: of the states.
+
+    Returns:
+        float (batch, rows).
+    """
+    position = torch.arange(rows, device=lengths.device)
+    multiplicity = (WINDOW - lengths[:, None]).clamp(min=1).log() / 10000
+    is_padding = position[None, :] == lengths[:, None]
+    return torch.where(is_padding, 1 + multiplicity, (position[None, :] < lengths[:, None]).float())

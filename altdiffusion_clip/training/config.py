@@ -1,0 +1,166 @@
+"""What a run was told, as one dataclass that lies beside its checkpoints as YAML."""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import write_text
+
+CONFIG_FILE = "config.yaml"
+NOT_PART_OF_A_RUN = frozenset({"dry_run", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds"})
+"""Fields that may change when a run goes on; every other field decides what it computes."""
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of a run, with the line that the command's help shows for it."""
+    metadata = {"help": help, **metadata}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long and how fast to train, and where to.
+
+    Example:
+        >>> RunConfig(output=Path("run"), steps=100, warmup_steps=10, learning_rate=1.0).learning_rate_at(4)
+        0.5
+    """
+
+    output: Path = option(Path("run"), "folder for checkpoints, metrics and the finished model")
+    steps: int = option(1000, "optimiser steps in all")
+    batch_size: int = option(64, "examples in one step, over all processes and accumulated parts")
+    learning_rate: float = option(1e-4, "peak, for AdamW")
+    warmup_steps: int = option(100, "linear warm-up from zero")
+    decay_from: float = option(0.0, "share of the steps after which the cosine decay to zero begins")
+    weight_decay: float = option(0.01, "on matrices and filters only")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    ema_decay: float = option(0.0, "of an exponential moving average of the weights; 0 keeps none")
+    gradient_accumulation_steps: int = option(1, "parts that each process computes its share of a batch in")
+    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "arithmetic")
+    gradient_checkpointing: bool = option(False, "compute activations twice instead of keeping them")
+    cpu: bool = option(False, "use the CPU though there is a GPU")
+    seed: int = option(0, "of weights, batches and everything drawn in a step")
+    checkpoint_seconds: float = option(60.0, "time between two checkpoints")
+    stop_after_seconds: float = option(0.0, "save and end after so long, to go on another time; 0 goes on to the end")
+    validate_every: int = option(0, "steps between two validations; 0 validates at the end alone")
+    log_every: int = option(20, "steps between two lines of metrics.jsonl")
+    dry_run: bool = option(False, "count tokens, memory and steps, and start nothing")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = step / self.steps
+        if progress < self.decay_from:
+            return self.learning_rate
+        progress = (progress - self.decay_from) / (1 - self.decay_from)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, paths as strings."""
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+
+    def save(self) -> None:
+        """Writes the YAML beside the checkpoints.
+
+        Raises:
+            UserError: a run with other settings lies there already; the first that differs is named.
+        """
+        path = self.output / CONFIG_FILE
+        if path.is_file():
+            before = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            for key, value in self.as_dict().items():
+                if key not in NOT_PART_OF_A_RUN and key in before and before[key] != value:
+                    raise UserError(
+                        f"{self.output} holds a run with {key}: {before[key]}, and not {value}; "
+                        "give the same settings to go on with it, or another --output"
+                    )
+        write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def load(cls, path: Path, **changes: Any) -> Self:
+        """Reads the YAML of a run.
+
+        Args:
+            path: the file.
+            **changes: fields in place of those in the file.
+
+        Raises:
+            UserError: it cannot be read, or has a field that this kind of run does not know.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is no list of settings; write lines like  steps: 1000")
+        return cls.of({**values, **changes}, str(path))
+
+    @classmethod
+    def of(cls, values: dict[str, Any], place: str = "the settings") -> Self:
+        """Makes a config of plain values.
+
+        Raises:
+            UserError: a field is unknown, or its value of the wrong kind.
+        """
+        kinds = typing.get_type_hints(cls)
+        fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise UserError(f"{place}: there is no setting {key!r}; there are {', '.join(fields)}")
+        return cls(**{key: _typed(value, fields[key], f"{place}: {key}") for key, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _typed(value: Any, kind: Any, place: str) -> Any:
+    """A value read from YAML or the command line as the kind that its field has."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        origin = typing.get_origin(kind)
+    if origin is list:
+        (item,) = typing.get_args(kind)
+        return [_typed(one, item, place) for one in (value if isinstance(value, list) else [value])]
+    if origin is dict:
+        return dict(value)
+    if origin is Literal:
+        # YAML reads a bare  no  as false.
+        value = "no" if value is False else value
+        if value not in typing.get_args(kind):
+            raise UserError(f"{place}: {value!r} is none of {', '.join(typing.get_args(kind))}")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{place}: {value!r} is neither true nor false")
+        return value
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{place}: {value!r} is no {kind.__name__}") from error

@@ -1,0 +1,216 @@
+"""Arrays on disk that are computed once and then read memory-mapped: rows of one size, and rows of many lengths."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from altdiffusion_clip.files import atomic_folder
+
+FLUSH_SECONDS = 10.0
+
+
+def fill_rows(
+    path: Path,
+    count: int,
+    row_shape: Sequence[int],
+    dtype: str,
+    compute: Callable[[int, int], Tensor],
+    *,
+    chunk: int = 256,
+    accelerator: Accelerator | None = None,
+    description: str = "computing",
+) -> np.memmap:
+    """Computes rows in chunks into a file, unless they are there already.
+
+    A process that is killed loses at most ten seconds: what was flushed is marked, and not computed again. Several
+    processes share the chunks, and the folder.
+
+    Args:
+        path: of the file.
+        count: rows in all.
+        row_shape: of one row.
+        dtype: numpy's name for it.
+        compute: gives the rows from start to stop.
+        chunk: rows computed at a time.
+        accelerator: of the run, if there are several processes.
+        description: of the progress bar.
+
+    Returns:
+        The rows, read-only, (count, *row_shape).
+    """
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    shape = (count, *row_shape)
+    partial, marks = path.with_suffix(".partial"), path.with_suffix(".done")
+    if not path.exists():
+        chunks = -(-count // chunk)
+        if rank == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _allocate(marks, chunks)
+            _allocate(partial, max(1, count * int(np.prod(row_shape)) * np.dtype(dtype).itemsize))
+        _wait(accelerator)
+        done = np.memmap(marks, np.uint8, "r+", shape=(max(1, chunks),))
+        rows = np.memmap(partial, dtype, "r+", shape=shape) if count else np.empty(shape, dtype)
+        mine = [i for i in range(rank, chunks, processes) if not done[i]]
+        pending: list[int] = []
+        flushed = time.monotonic()
+        for number in tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0):
+            start, stop = number * chunk, min(count, (number + 1) * chunk)
+            rows[start:stop] = compute(start, stop).cpu().numpy()
+            pending.append(number)
+            if time.monotonic() - flushed > FLUSH_SECONDS or number == mine[-1]:
+                if isinstance(rows, np.memmap):
+                    rows.flush()
+                done[pending] = 1
+                done.flush()
+                pending, flushed = [], time.monotonic()
+        _wait(accelerator)
+        if rank == 0:
+            partial.replace(path)
+            marks.unlink(missing_ok=True)
+        _wait(accelerator)
+    if not count:
+        return np.empty(shape, dtype)  # type: ignore[return-value]
+    return np.memmap(path, dtype, "r", shape=shape)
+
+
+class Ragged:
+    """Rows of different lengths, end to end in one memory-mapped file.
+
+    Args:
+        folder: that `RaggedWriter` wrote.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with RaggedWriter(Path(folder) / "a", "int32") as writer:
+        ...         writer.add([5, 6, 7])
+        ...         writer.add([8])
+        ...     rows = Ragged(Path(folder) / "a")
+        ...     len(rows), rows[0].tolist(), rows.lengths.tolist()
+        (2, [5, 6, 7], [3, 1])
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        self._width = meta["width"]
+        self._offsets = np.fromfile(folder / "offsets.bin", np.int64)
+        shape = (int(self._offsets[-1]), self._width) if self._width else (int(self._offsets[-1]),)
+        self._values: Any = np.empty(shape, meta["dtype"])
+        if self._offsets[-1]:
+            self._values = np.memmap(folder / "values.bin", meta["dtype"], "r", shape=shape)
+        self.lengths = np.diff(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._values[self._offsets[row] : self._offsets[row + 1]]
+
+    def text(self, row: int) -> str:
+        """A row of bytes as the text that it is."""
+        return bytes(self[row]).decode("utf-8")
+
+    def padded(self, rows: Sequence[int], value: float = 0) -> tuple[Tensor, Tensor]:
+        """Some rows, padded on the right to the longest: (rows, longest[, width]), and their int64 mask."""
+        lengths = torch.from_numpy(self.lengths[list(rows)])
+        longest = int(lengths.max())
+        shape = (len(rows), longest, self._width) if self._width else (len(rows), longest)
+        padded = np.full(shape, value, self._values.dtype)
+        for place, row in enumerate(rows):
+            padded[place, : self.lengths[row]] = self[row]
+        return torch.from_numpy(padded), (torch.arange(longest)[None, :] < lengths[:, None]).long()
+
+
+class RaggedWriter:
+    """Writes rows of different lengths one after the other; nothing but the offsets is kept in memory.
+
+    Args:
+        folder: to write; it is there whole or not at all only if it lies in a folder that is.
+        dtype: numpy's name.
+        width: of each item of a row; 0 for plain numbers.
+    """
+
+    def __init__(self, folder: Path, dtype: str, width: int = 0) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._dtype, self._width = folder, dtype, width
+        self._offsets = [0]
+
+    def add(self, row: Iterable[Any]) -> None:
+        """Appends a row: numbers, or (length, width)."""
+        values = np.ascontiguousarray(row, dtype=self._dtype)
+        values.tofile(self._file)
+        self._offsets.append(self._offsets[-1] + len(values))
+
+    def add_text(self, text: str) -> None:
+        """Appends a text as a row of bytes."""
+        self.add(np.frombuffer(text.encode("utf-8"), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __enter__(self) -> Self:
+        self._file = (self._folder / "values.bin").open("wb")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        if error[0] is None:
+            np.array(self._offsets, np.int64).tofile(self._folder / "offsets.bin")
+            meta = {"dtype": self._dtype, "width": self._width}
+            (self._folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def prepared(
+    folder: Path, made_from: dict[str, Any], prepare: Callable[[Path], None], accelerator: Accelerator | None = None
+) -> Path:
+    """A folder of arrays: as it is, if it was made from the same things, or prepared anew, whole or not at all.
+
+    Args:
+        folder: of the arrays.
+        made_from: what they depend on, as JSON could hold it.
+        prepare: writes them into the folder that it is given.
+        accelerator: of the run; its main process prepares.
+    """
+    stamp = json.dumps(made_from, sort_keys=True)
+    made = folder / "made_from.json"
+    if (accelerator is None or accelerator.is_main_process) and not (
+        made.is_file() and made.read_text(encoding="utf-8") == stamp
+    ):
+        if folder.exists():
+            shutil.rmtree(folder)
+        with atomic_folder(folder) as temporary:
+            prepare(temporary)
+            (temporary / "made_from.json").write_text(stamp, encoding="utf-8")
+    _wait(accelerator)
+    return folder
+
+
+def stamp_of(path: Path) -> list[Any]:
+    """What tells a file from another: its name, size and time."""
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _allocate(path: Path, size: int) -> None:
+    """A file of zeros of a size, as it is if it has that size already. Refuses what the disk cannot hold."""
+    if path.exists() and path.stat().st_size == size:
+        return
+    # A hole is filled when it is written to, and a full disk then kills the process without a word.
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(f"{path.parent} has too little room: {size / 1e9:.2f} GB are needed")
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def _wait(accelerator: Accelerator | None) -> Any:
+    return accelerator.wait_for_everyone() if accelerator is not None else nullcontext()

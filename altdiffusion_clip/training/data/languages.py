@@ -1,0 +1,64 @@
+"""Mixing languages: rare ones more often than they stand in the data, as XLM-R did."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class LanguageMix:
+    """Draws rows so that each language comes up with a probability of its own.
+
+    With n sentences in a language its share is proportional to n ** (1 / temperature) (arXiv 1911.02116, section
+    3.1, has alpha = 1 / temperature): 1 is as the data have it, infinity is every language alike.
+
+    Args:
+        language: of each row, uint8 (rows,), an index into `languages`.
+        languages: codes.
+        temperature: at least 1.
+        weights: factors on the shares of some languages.
+
+    Example:
+        >>> mix = LanguageMix(np.array([0] * 90 + [1] * 10, np.uint8), ["en", "zh"], temperature=2.0)
+        >>> {code: round(share, 2) for code, share in mix.shares.items()}
+        {'en': 0.75, 'zh': 0.25}
+    """
+
+    def __init__(
+        self,
+        language: np.ndarray,
+        languages: list[str],
+        temperature: float = 1.0,
+        weights: dict[str, float] | None = None,
+    ) -> None:
+        # Rows by language, so that a draw needs no search.
+        self._rows = np.argsort(language, kind="stable")
+        counts = np.bincount(language, minlength=len(languages)).astype(np.float64)
+        self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
+        self._counts = torch.from_numpy(counts.astype(np.int64))
+        shares = np.where(counts > 0, counts ** (1 / temperature), 0)
+        shares *= np.array([(weights or {}).get(code, 1.0) for code in languages])
+        self._shares = torch.from_numpy(shares / shares.sum())
+        self.shares = {code: float(share) for code, share in zip(languages, self._shares, strict=True)}
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws rows with replacement, int64 (count,)."""
+        language = torch.multinomial(self._shares, count, replacement=True, generator=generator)
+        place = (torch.rand(count, generator=generator, dtype=torch.float64) * self._counts[language]).long()
+        return torch.from_numpy(self._rows[(self._starts[language] + place).numpy()])
+
+
+def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Chooses `count` of some rows that are of nearly one length, so that little of a batch is padding.
+
+    Args:
+        lengths: int64 (rows,).
+        count: how many.
+        generator: of the step.
+
+    Returns:
+        Places in `lengths`, int64 (count,), in random order.
+    """
+    by_length = lengths.argsort(stable=True)
+    start = int(torch.randint(len(lengths) - count + 1, (), generator=generator))
+    chosen = by_length[start : start + count]
+    return chosen[torch.randperm(count, generator=generator)]

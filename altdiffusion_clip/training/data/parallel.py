@@ -1,0 +1,172 @@
+"""Parallel sentences: English, and what it is in other languages, tokenised once and kept memory-mapped."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
+from altdiffusion_clip.training.data.records import LeftOut, Record, files_of, read_records
+
+logger = logging.getLogger(__name__)
+
+ENGLISH = "en"
+_TOKENISED_AT_ONCE = 4096
+
+
+class ParallelCorpus:
+    """Sentences in many languages, each with the English sentence that it says the same as.
+
+    Attributes:
+        tokens: student's token ids of each sentence, int32.
+        english: the distinct English sentences, as text.
+        target: of each sentence the row in `english`, int64 (sentences,).
+        language: of each sentence, uint8 (sentences,), an index into `languages`.
+        languages: codes.
+        left_out: how many sentences were left out, by reason.
+        cut: how many sentences had more tokens than a window holds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        self.folder = folder
+        self.tokens = Ragged(folder / "tokens")
+        self.english = Ragged(folder / "english")
+        self.target = np.fromfile(folder / "target.bin", np.int64)
+        self.language = np.fromfile(folder / "language.bin", np.uint8)
+        self.languages: list[str] = meta["languages"]
+        self.left_out: dict[str, int] = meta["left_out"]
+        self.cut: int = meta["cut"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def prepare(
+        cls,
+        files: Sequence[Path],
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        languages: Sequence[str] = (),
+        accelerator: Accelerator | None = None,
+    ) -> "ParallelCorpus":
+        """Reads files, once.
+
+        Args:
+            files: records whose fields are language codes (`en` and others; a list holds several ways to say it), or
+                that have such an object in `translation`, or `english`, `text` and `language`.
+            tokenizer: of the student.
+            folder: to keep the corpus in.
+            languages: codes to read; all if empty. English is always read, and paired with itself.
+            accelerator: of the run; its main process reads.
+
+        Raises:
+            UserError: a file cannot be read, or nothing is left, or a language of `languages` is not there.
+        """
+        made_from = {
+            "files": [stamp_of(file) for path in files for file in files_of(path)],
+            "tokenizer": fingerprint(tokenizer),
+            "languages": list(languages),
+        }
+        prepared(folder, made_from, lambda place: _write(files, tokenizer, place, languages), accelerator)
+        corpus = cls(folder)
+        if corpus.cut:
+            logger.warning("%d of %d sentences have more than %d tokens and are cut", corpus.cut, len(corpus), WINDOW)
+        return corpus
+
+
+def _write(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]) -> None:
+    left_out, codes, cut = LeftOut(), [ENGLISH], 0
+    target: list[int] = []
+    language: list[int] = []
+    rows: dict[bytes, int] = {}
+    with RaggedWriter(folder / "tokens", "int32") as tokens, RaggedWriter(folder / "english", "uint8") as english:
+        for batch in _batches(_sentences(files, left_out, languages, rows), _TOKENISED_AT_ONCE):
+            encoded = tokenizer([sentence for _, _, sentence in batch], max_length=None, verbose=False).input_ids
+            for (source, code, _), ids in zip(batch, encoded, strict=True):
+                row, text = source
+                if row == len(english):
+                    english.add_text(text)
+                if code not in codes:
+                    codes.append(code)
+                cut += len(ids) > WINDOW
+                # The last token says that the sentence ends, and is what a cut must not take.
+                tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+                target.append(row)
+                language.append(codes.index(code))
+    if len(left_out):
+        logger.warning("parallel data: %s", left_out)
+    if not target:
+        raise UserError(f"no sentences in {', '.join(map(str, files))}; records need {ENGLISH} and another language")
+    for code in languages:
+        if code not in codes:
+            raise UserError(f"no sentence in {code!r} in {', '.join(map(str, files))}; there are {', '.join(codes)}")
+    np.array(target, np.int64).tofile(folder / "target.bin")
+    np.array(language, np.uint8).tofile(folder / "language.bin")
+    meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _sentences(
+    files: Sequence[Path], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int]
+) -> Iterator[tuple[tuple[int, str], str, str]]:
+    """Each sentence with its code and its English: the row among the distinct ones, and the text."""
+    for path in files:
+        for place, record in read_records(path, left_out):
+            said = _by_language(record)
+            sources = said.pop(ENGLISH, [])
+            if not sources:
+                left_out.add("no English", place)
+                continue
+            wanted = {c: s for c, s in said.items() if not languages or c in languages}
+            for code in languages or wanted:
+                if code != ENGLISH and not wanted.get(code):
+                    left_out.add(f"no {code}", place)
+            for source in sources:
+                key = hashlib.blake2b(source.encode("utf-8"), digest_size=16).digest()
+                if key not in rows:
+                    rows[key] = len(rows)
+                    yield (rows[key], source), ENGLISH, source
+            for code, sentences in wanted.items():
+                for number, sentence in enumerate(sentences):
+                    source = sources[number % len(sources)]
+                    key = hashlib.blake2b(source.encode("utf-8"), digest_size=16).digest()
+                    yield (rows[key], source), code, sentence
+
+
+def _by_language(record: Record) -> dict[str, list[str]]:
+    """The sentences of a record by language code, empty ones left out."""
+    if isinstance(record.get("translation"), dict):
+        record = record["translation"]
+    elif {"english", "text", "language"} <= record.keys():
+        record = {ENGLISH: record["english"], str(record["language"]): record["text"]}
+    said: dict[str, list[str]] = {}
+    for code, value in record.items():
+        sentences = value if isinstance(value, list) else [value]
+        said[str(code)] = [s.strip() for s in sentences if isinstance(s, str) and s.strip()]
+    return said
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What tells a tokenizer from another: a digest of its vocabulary."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
+    return hashlib.blake2b(vocabulary.encode("utf-8"), digest_size=16).hexdigest()
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

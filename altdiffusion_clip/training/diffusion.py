@@ -1,0 +1,219 @@
+"""What every stage that trains a denoiser shares: noisy latents in, the loss of the UNet's prediction out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.training.conditioning import Conditioning
+from altdiffusion_clip.training.data.arrays import Ragged, fill_rows, prepared
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.loop import Tensors
+from altdiffusion_clip.training.losses import diffusion_loss
+
+
+class Denoiser(nn.Module):
+    """A UNet with the loss of its prediction.
+
+    Args:
+        unet: trained.
+        scheduler: its noise schedule, predicting epsilon or v.
+        conditioning: of captions that come as tokens.
+        train_text_encoder: the text encoder is trained too, as far as its parameters require gradients.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        scheduler: DDPMScheduler | DDIMScheduler,
+        conditioning: Conditioning,
+        train_text_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = conditioning.text_encoder if train_text_encoder else None
+        # In a list, so that a frozen encoder is neither wrapped, nor sharded, nor put into checkpoints.
+        self._outside = [conditioning]
+        self._scheduler = scheduler
+        self.prediction_type = scheduler.config.prediction_type
+
+    def forward(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        weights: Tensor | None = None,
+        states: Tensor | None = None,
+        states_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            latents: float (batch, channels, height, width), scaled to unit variance.
+            noise: like `latents`.
+            timesteps: int64 (batch,).
+            weights: float (batch,), of each example; 1 if not given.
+            states: float (batch, rows, dim), the conditioning, if it is there already.
+            states_mask: float (batch, rows), as `Conditioning` gives it.
+            input_ids: int64 (batch, length), captions, if the conditioning is not there.
+            attention_mask: int64 (batch, length).
+        """
+        if states is None:
+            assert input_ids is not None
+            assert attention_mask is not None
+            with torch.set_grad_enabled(self.text_encoder is not None):
+                states, states_mask = self._outside[0](input_ids, attention_mask)
+        noisy = self._scheduler.add_noise(latents, noise, timesteps)
+        target = noise
+        if self.prediction_type == "v_prediction":
+            target = self._scheduler.get_velocity(latents, noise, timesteps)
+        prediction = self.unet(noisy, timesteps, states, encoder_attention_mask=states_mask).sample
+        signal = self._scheduler.alphas_cumprod.to(latents.device)[timesteps]
+        snr = signal / (1 - signal).clamp(min=1e-8)
+        return diffusion_loss(prediction, target, snr, self.prediction_type, weights)
+
+
+class LatentsOfCaptions:
+    """Batches of latents with their captions.
+
+    Args:
+        pictures: with captions.
+        latents: float (pictures, channels, height, width), memory-mapped and scaled.
+        batch_size: pictures in a batch.
+        timesteps: of the noise schedule.
+        pad_token_id: of the tokenizer.
+        empty: the tokens of the caption "".
+        caption_dropout: share of the captions that are replaced by "", so that there is guidance.
+        conditioning: reads `states`.
+        states: of every caption and, at the end, of ""; None to give tokens.
+    """
+
+    def __init__(
+        self,
+        pictures: CaptionedPictures,
+        latents: np.ndarray,
+        batch_size: int,
+        timesteps: int,
+        pad_token_id: int,
+        empty: list[int],
+        caption_dropout: float = 0.1,
+        conditioning: Conditioning | None = None,
+        states: Ragged | None = None,
+    ) -> None:
+        self._pictures, self._latents, self._count, self._timesteps = pictures, latents, batch_size, timesteps
+        self._pad, self._empty, self._dropout = pad_token_id, empty, caption_dropout
+        self._conditioning, self._states = conditioning, states
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws pictures, captions, timesteps and noise."""
+        count = self._count
+        shown, said = self._pictures.draw(count, generator)
+        said = torch.where(torch.rand(count, generator=generator) < self._dropout, len(self._pictures.tokens), said)
+        return {
+            "pictures": shown,
+            "texts": said,
+            **noise_of(self._latents.shape[1:], count, self._timesteps, generator),
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        """Reads latents, and states or tokens."""
+        latents = torch.from_numpy(self._latents[drawn["pictures"].numpy()]).float()
+        batch = {"latents": latents, "noise": drawn["noise"], "timesteps": drawn["timesteps"]}
+        texts = drawn["texts"].tolist()
+        if self._states is not None:
+            assert self._conditioning is not None
+            states, mask = self._conditioning.read(self._states, texts)
+            return {**batch, "states": states, **({} if mask is None else {"states_mask": mask})}
+        ids, mask = pad_tokens([self._tokens(text) for text in texts], self._pad)
+        return {**batch, "input_ids": ids, "attention_mask": mask}
+
+    def _tokens(self, text: int) -> list[int]:
+        return self._empty if text == len(self._pictures.tokens) else self._pictures.tokens[text].tolist()
+
+
+def noise_of(shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator) -> Tensors:
+    """Noise and timesteps of a batch: one timestep from each of `count` equal slices of the schedule.
+
+    The timesteps are as evenly distributed as if drawn alone, with less noise in the loss.
+    """
+    uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    drawn = (uniform * timesteps).long().clamp(max=timesteps - 1)
+    return {
+        "timesteps": drawn[torch.randperm(count, generator=generator)],
+        "noise": torch.randn(count, *shape, generator=generator),
+    }
+
+
+def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids padded on the right to the longest, and their mask, int64 (rows, longest)."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask
+
+
+def embed_latents(
+    vae: AutoencoderKL, pictures: CaptionedPictures, accelerator: Accelerator | None = None
+) -> np.ndarray:
+    """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width)."""
+    side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def compute(start: int, stop: int) -> Tensor:
+        pixels = pictures.signed(torch.arange(start, stop)).to(vae.device, vae.dtype)
+        return (vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor).half()
+
+    shape = (vae.config.latent_channels, side, side)
+    # In the folder of the pictures, which is made anew when they change.
+    path = pictures.folder / "latents.bin"
+    return fill_rows(
+        path, len(pictures), shape, "float16", compute, chunk=32, accelerator=accelerator, description="latents"
+    )
+
+
+def embed_captions(
+    conditioning: Conditioning,
+    pictures: CaptionedPictures,
+    empty: list[int],
+    folder: Path,
+    made_from: dict[str, Any],
+    accelerator: Accelerator | None = None,
+) -> Ragged:
+    """The conditioning of every caption and, at the end, of "", computed once and memory-mapped."""
+
+    def write(place: Path) -> None:
+        conditioning.write(_WithEmpty(pictures.tokens, empty), place / "states")  # type: ignore[arg-type]
+
+    return Ragged(prepared(folder, made_from, write, accelerator) / "states")
+
+
+class _WithEmpty:
+    """Tokens of all captions, with those of "" at the end."""
+
+    def __init__(self, tokens: Ragged, empty: list[int]) -> None:
+        self._tokens, self._empty = tokens, empty
+
+    def __len__(self) -> int:
+        return len(self._tokens) + 1
+
+    def padded(self, rows: range) -> tuple[Tensor, Tensor]:
+        last = len(self._tokens)
+        return pad_tokens([self._empty if row == last else self._tokens[row].tolist() for row in rows], 0)
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuses a schedule whose prediction cannot be trained.
+
+    Raises:
+        UserError: it predicts neither epsilon nor v.
+    """
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise UserError(f"the model's scheduler predicts {kind!r}; epsilon and v_prediction can be trained")

@@ -1,0 +1,184 @@
+"""DreamBooth (arXiv 2208.12242): teaching an AltDiffusion one thing or person from a few pictures.
+
+Prior preservation keeps the rest: pictures that the model itself draws of the class are trained on beside the
+instance's.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from tqdm import tqdm
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.align import (
+    Parts,
+    draw_samples,
+    freeze_all_but,
+    load_parts,
+    prepare_pictures,
+)
+from altdiffusion_clip.training.conditioning import Conditioning
+from altdiffusion_clip.training.configs import DreamBoothConfig
+from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE, CaptionedPictures
+from altdiffusion_clip.training.diffusion import Denoiser, embed_latents, noise_of
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.loop import Tensors, optimise
+from altdiffusion_clip.training.lora import add_lora, save_lora
+from altdiffusion_clip.training.models import MODEL, save_model
+
+logger = logging.getLogger(__name__)
+PRIOR_STEPS = 30
+
+
+def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
+    """Teaches a model one thing, going on where a run in the same folder was stopped.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The folder of the pipeline, or with a rank of the LoRA; or, of a dry run, what it would take.
+
+    Raises:
+        UserError: a model or a picture cannot be used; the message says which and why.
+    """
+    accelerator = new_accelerator(config)
+    instance = instance_pictures(config.instance_images)
+    if not config.dry_run:
+        config.save()
+    parts = load_parts(config.model, config.text_encoder)
+    if config.rank:
+        add_lora(parts, config.rank, config.train_text_encoder)
+    else:
+        freeze_all_but(parts.unet, lambda name: True)
+    if config.dry_run:
+        return estimate(config, parts.unet, tokens=[], examples=len(instance) + config.class_images)
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    prior = draw_class(parts, config, accelerator) if config.class_prompt else []
+    captions = config.output / "data" / CAPTIONS_FILE
+    if accelerator.is_main_process:
+        said = [(p.resolve(), config.instance_prompt) for p in instance]
+        said += [(p.resolve(), config.class_prompt) for p in prior]
+        write_if_new(captions, "".join(json.dumps({"image": str(p), "caption": c}) + "\n" for p, c in said))
+    accelerator.wait_for_everyone()
+    pictures = prepare_pictures([captions], config, parts, accelerator)
+    latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator)
+    parts.vae.cpu()
+    conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
+    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning, config.train_text_encoder)
+    source = InstanceAndPrior(pictures, latents, config, parts)
+
+    def validate(task: nn.Module, step: int) -> dict[str, float]:
+        draw_samples(parts, config, step)
+        return {}
+
+    optimise(
+        denoiser,
+        source,
+        config,
+        "DreamBooth",
+        accelerator=accelerator,
+        validate=validate if config.sample_prompts else None,
+    )
+
+    def write(folder: Path) -> None:
+        if config.rank:
+            save_lora(parts, folder, config.train_text_encoder)
+        else:
+            parts.save(folder)
+
+    return save_model(accelerator, config.output, write)
+
+
+class InstanceAndPrior:
+    """Batches of the instance's pictures and, if there is a prior, as many of the class's.
+
+    Args:
+        pictures: captioned with the instance's or the class's prompt.
+        latents: of them.
+        config: of the run.
+        parts: of the model.
+    """
+
+    def __init__(self, pictures: CaptionedPictures, latents: object, config: DreamBoothConfig, parts: Parts) -> None:
+        self._pictures, self._latents, self._config = pictures, latents, config
+        self._pad = parts.tokenizer.pad_token_id
+        self._timesteps = len(parts.scheduler.alphas_cumprod)
+        texts = [pictures.texts.text(int(pictures.of_picture[i][0])) for i in range(len(pictures))]
+        prior = torch.tensor([text == config.class_prompt for text in texts])
+        self._instance, self._prior = torch.nonzero(~prior).flatten(), torch.nonzero(prior).flatten()
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        """Draws pictures, timesteps and noise."""
+        count = self._config.batch_size
+        shown = self._instance[torch.randint(len(self._instance), (count,), generator=generator)]
+        if len(self._prior):
+            others = self._prior[torch.randint(len(self._prior), (count,), generator=generator)]
+            # In turns, so that every process and part has some of both.
+            shown = torch.where(torch.arange(count) % 2 == 0, shown, others)
+        return {
+            "pictures": shown,
+            **noise_of(self._latents.shape[1:], count, self._timesteps, generator),  # type: ignore[attr-defined]
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        """Reads latents and tokens."""
+        shown = drawn["pictures"]
+        texts = torch.tensor([int(self._pictures.of_picture[i][0]) for i in shown.tolist()])
+        ids, mask = self._pictures.tokenised(texts, self._pad)
+        is_prior = torch.isin(shown, self._prior)
+        return {
+            "latents": torch.from_numpy(self._latents[shown.numpy()]).float(),  # type: ignore[index]
+            "noise": drawn["noise"],
+            "timesteps": drawn["timesteps"],
+            "weights": torch.where(is_prior, self._config.prior_weight, 1.0),
+            "input_ids": ids,
+            "attention_mask": mask,
+        }
+
+
+def instance_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not found:
+        raise UserError(f"there is no picture in {folder}; give --instance-images a folder with some")
+    return found
+
+
+def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator) -> list[Path]:
+    """Has the untrained model draw its class, as far as that is not done yet."""
+    folder = config.output / "class"
+    files = [folder / f"{seed:05d}.png" for seed in range(config.class_images)]
+    if accelerator.is_main_process:
+        pipeline = parts.pipeline().to(accelerator.device)
+        pipeline.set_progress_bar_config(disable=True)
+        for seed, file in enumerate(tqdm(files, desc="drawing the class")):
+            if not file.exists():
+                image = pipeline(
+                    config.class_prompt,
+                    num_inference_steps=PRIOR_STEPS,
+                    guidance_scale=config.class_guidance,
+                    generator=torch.Generator().manual_seed(seed),
+                ).images[0]
+                with atomic_path(file) as path:
+                    image.save(path)
+    accelerator.wait_for_everyone()
+    return files
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Writes a text unless the file has it, so that its time says when it changed."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

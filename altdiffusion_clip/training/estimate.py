@@ -1,0 +1,82 @@
+"""What a run would take, counted before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from altdiffusion_clip.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take.
+
+    Attributes:
+        steps: of the optimiser.
+        examples: in the data.
+        epochs: times that the run sees as many examples as there are.
+        tokens: in the data; 0 if it has no texts.
+        tokens_in_run: that the run reads, without padding.
+        trained_parameters: how many.
+        frozen_parameters: how many.
+        memory_gb: for weights, gradients, optimiser and average, per process, without sharding; activations, which
+            grow with the part of the batch that is computed at a time, come on top.
+        cache_gb: on disk, for what is computed once.
+        checkpoint_gb: on disk.
+    """
+
+    steps: int
+    examples: int
+    epochs: float
+    tokens: int
+    tokens_in_run: int
+    trained_parameters: int
+    frozen_parameters: int
+    memory_gb: float
+    cache_gb: float
+    checkpoint_gb: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures by name."""
+        return asdict(self)
+
+
+def estimate(
+    config: RunConfig, module: nn.Module, *, tokens: Sequence[int] | np.ndarray, cache_bytes: int = 0, examples: int = 0
+) -> Estimate:
+    """Counts what a run would take.
+
+    Args:
+        config: of the run.
+        module: what it trains, with everything frozen that will be.
+        tokens: of each text in the data.
+        cache_bytes: that the run will keep on disk.
+        examples: in the data; as many as texts if not given.
+
+    Example:
+        >>> config = RunConfig(steps=10, batch_size=4)
+        >>> estimate(config, nn.Linear(1000, 1000, bias=False), tokens=[5] * 20).epochs
+        2.0
+    """
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    examples = examples or len(tokens)
+    seen = config.steps * config.batch_size
+    # Float32 weights and gradients, and Adam's two moments.
+    states = 4 * (4 * trained + frozen + (trained if config.ema_decay else 0))
+    total = int(np.sum(tokens))
+    return Estimate(
+        steps=config.steps,
+        examples=examples,
+        epochs=round(seen / max(1, examples), 2),
+        tokens=total,
+        tokens_in_run=int(seen * total / max(1, len(tokens))),
+        trained_parameters=trained,
+        frozen_parameters=frozen,
+        memory_gb=round(states / 1e9, 3),
+        cache_gb=round(cache_bytes / 1e9, 3),
+        checkpoint_gb=round(4 * (3 * trained + frozen + (trained if config.ema_decay else 0)) / 1e9, 3),
+    )

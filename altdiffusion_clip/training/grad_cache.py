@@ -1,0 +1,82 @@
+"""A contrastive batch of any size in the memory of a small one (GradCache, Gao et al., arXiv 2101.06983).
+
+InfoNCE sees the whole batch at once, but the towers need not: embed every part without gradients, take the loss and
+its gradient with respect to the embeddings, then embed each part again with gradients and hand it its rows. The result
+is the gradient of the plain large batch.
+
+It is also how several processes share a batch: each embeds its own rows, all rows are gathered, and each goes backward
+through its own alone, so that no gradient has to cross from one process to another on the way.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from altdiffusion_clip.training.gather import gather_rows
+from altdiffusion_clip.training.loop import Tensors
+
+Loss = Callable[..., Tensor]
+
+
+def cached_backward(
+    accelerator: Accelerator, model: nn.Module, parts: list[Tensors], loss_of: Loss, fixed: tuple[str, ...]
+) -> Tensor:
+    """Goes backward through a batch that is embedded in parts.
+
+    Args:
+        accelerator: of the run.
+        model: its forward takes what a part holds beside `fixed`, and returns a dict: of rows, float (n, dim), to be
+            gathered, and of scalars, which are parameters of the loss.
+        parts: this process's share.
+        loss_of: from the gathered rows, the scalars and the gathered `fixed`, by name, to the loss of the whole batch.
+        fixed: names in `parts` that the loss reads and the model does not.
+
+    Returns:
+        The loss of the whole batch, detached. Gradients are added to the parameters.
+    """
+    given = [{k: v for k, v in part.items() if k not in fixed} for part in parts]
+    if len(parts) == 1:
+        # One part needs no second pass: its activations are kept.
+        with accelerator.autocast():
+            outputs = [model(**given[0])]
+        held = outputs
+    else:
+        with torch.no_grad(), accelerator.autocast():
+            held = [model(**part) for part in given]
+        outputs = []
+    row_names = [name for name, value in held[0].items() if value.ndim]
+    mine = {name: torch.cat([output[name].detach().float() for output in held]) for name in row_names}
+    rows = {name: gather_rows(accelerator, value).requires_grad_() for name, value in mine.items()}
+    scalars = {name: value.detach().clone().requires_grad_() for name, value in held[0].items() if not value.ndim}
+    others = {name: gather_rows(accelerator, torch.cat([part[name] for part in parts])) for name in fixed}
+    with torch.enable_grad():
+        loss = loss_of(**rows, **scalars, **others)
+    leaves = {**rows, **scalars}
+    gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
+    # Gradients of parameters are averaged over the processes, each of which has the rows of its own share alone.
+    processes = accelerator.num_processes
+    place = accelerator.process_index * len(next(iter(mine.values())))
+    for number, part in enumerate(given):
+        is_last = number == len(given) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            if outputs:
+                output = outputs[number]
+            else:
+                with accelerator.autocast():
+                    output = model(**part)
+            count = len(output[row_names[0]])
+            # The dot product with the cached gradient has that gradient.
+            surrogate = sum(
+                (output[name].float() * gradients[name][place : place + count]).sum() * processes
+                for name in row_names
+                if gradients[name] is not None and output[name].requires_grad
+            )
+            surrogate = surrogate + sum(
+                output[name] * gradients[name] / len(given) for name in scalars if output[name].requires_grad
+            )
+            accelerator.backward(surrogate)
+            place += count
+    return loss.detach()

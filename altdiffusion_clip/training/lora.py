@@ -1,0 +1,99 @@
+"""A LoRA (arXiv 2106.09685) for an AltDiffusion: a style or a thing, in a few megabytes that every pipeline loads."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from diffusers.training_utils import _collate_lora_metadata
+from torch import nn
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.align import (
+    Parts,
+    draw_samples,
+    load_parts,
+    new_source,
+    prepare_pictures,
+)
+from altdiffusion_clip.training.conditioning import Conditioning
+from altdiffusion_clip.training.configs import LoraConfig
+from altdiffusion_clip.training.diffusion import Denoiser
+from altdiffusion_clip.training.estimate import Estimate, estimate
+from altdiffusion_clip.training.loop import optimise
+from altdiffusion_clip.training.models import MODEL, save_model
+
+logger = logging.getLogger(__name__)
+ON_THE_UNET = ("to_q", "to_k", "to_v", "to_out.0")
+ON_THE_TEXT_ENCODER = ("query", "key", "value")
+
+
+def train_lora(config: LoraConfig) -> Path | Estimate:
+    """Trains a LoRA on a folder of captioned pictures, going on where a run in the same folder was stopped.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The folder of the LoRA, for `pipeline.load_lora_weights`; or, of a dry run, what it would take.
+
+    Raises:
+        UserError: a model or a file cannot be used, or peft is not installed; the message says what to do.
+    """
+    accelerator = new_accelerator(config)
+    if not config.dry_run:
+        config.save()
+    parts = load_parts(config.model, config.text_encoder)
+    add_lora(parts, config.rank, config.train_text_encoder)
+    mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
+    pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
+    if config.dry_run:
+        return estimate(config, parts.unet, tokens=pictures.tokens.lengths, examples=len(pictures))
+    if (config.output / MODEL).exists():
+        return config.output / MODEL
+    conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
+    source = new_source(config, parts, pictures, conditioning, accelerator)
+    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning, config.train_text_encoder)
+
+    def validate(task: nn.Module, step: int) -> dict[str, float]:
+        draw_samples(parts, config, step)
+        return {}
+
+    optimise(
+        denoiser, source, config, "LoRA", accelerator=accelerator, validate=validate if config.sample_prompts else None
+    )
+    return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))
+
+
+def add_lora(parts: Parts, rank: int, train_text_encoder: bool) -> None:
+    """Freezes a model and puts new LoRAs on it, which change nothing before they are trained.
+
+    Raises:
+        UserError: peft is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("LoRAs need peft: pip install 'altdiffusion-clip[lora]'") from error
+    parts.unet.requires_grad_(False)
+    parts.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_UNET)))
+    if train_text_encoder:
+        parts.text_encoder.add_adapter(
+            peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
+        )
+
+
+def save_lora(parts: Parts, folder: Path, with_text_encoder: bool) -> None:
+    """Writes the LoRAs of a model as diffusers' pipelines load them."""
+    from peft import get_peft_model_state_dict
+
+    modules: dict[str, Any] = {"unet": parts.unet}
+    if with_text_encoder:
+        modules["text_encoder"] = parts.text_encoder
+    AltDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=get_peft_model_state_dict(parts.unet),
+        text_encoder_lora_layers=get_peft_model_state_dict(parts.text_encoder) if with_text_encoder else None,
+        **_collate_lora_metadata(modules),
+    )

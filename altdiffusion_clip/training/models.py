@@ -1,0 +1,138 @@
+"""The models that a stage begins with, from folders or hub ids, and the folder that it ends with."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    CLIPModel,
+    CLIPTextModel,
+    PreTrainedTokenizerBase,
+    XLMRobertaModel,
+)
+
+from altdiffusion_clip.checkpoints.model_ids import looks_local, resolve
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+
+logger = logging.getLogger(__name__)
+MODEL = "model"
+"""Name of the folder, in a run's, that holds what it has made."""
+
+
+def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any:
+    """Loads a part of a model, with one line for what goes wrong.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    place = resolve(name)
+    if looks_local(place) and not Path(place).exists():
+        raise UserError(f"there is no {place}, which is to be {what}; give a folder or a hub id")
+    try:
+        return loader(place, **kwargs)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"cannot load {name} as {what}: {' '.join(str(error).split())[:300]}") from error
+
+
+def subfolder_of(name: str, *names: str) -> dict[str, str]:
+    """The first of some subfolders that a local folder has, as an argument of `from_pretrained`."""
+    for subfolder in names:
+        if (Path(resolve(name)) / subfolder).is_dir():
+            return {"subfolder": subfolder}
+    return {}
+
+
+def load_teacher_text(name: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
+    """The text tower of any CLIP in transformers' layout, frozen, and its tokenizer.
+
+    Args:
+        name: a CLIPModel, a CLIPTextModel, or a Stable Diffusion folder.
+    """
+    text_encoder, tokenizer = subfolder_of(name, "text_encoder"), subfolder_of(name, "tokenizer")
+    teacher = load("the teacher", name, CLIPTextModel.from_pretrained, dtype=torch.float32, **text_encoder)
+    reader = load("the teacher's tokenizer", name, AutoTokenizer.from_pretrained, **tokenizer)
+    return teacher.requires_grad_(False).eval(), reader
+
+
+def load_clip(name: str) -> CLIPModel:
+    """A whole CLIP."""
+    return load("the teacher", name, CLIPModel.from_pretrained, dtype=torch.float32)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a text encoder, an XLM-R, or an AltDiffusion folder."""
+    return load("the tokenizer", name, AutoTokenizer.from_pretrained, **subfolder_of(name, "tokenizer"))
+
+
+def load_student(
+    name: str, project_dim: int, seed: int = 0
+) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase]:
+    """A student to be taught: an AltDiffusion's text encoder, or a plain XLM-R that gets a new projection.
+
+    Args:
+        name: a text encoder, an AltDiffusion folder, or any XLM-R; a folder or a hub id. A folder without weights,
+            with a config.json alone, gives a new student.
+        project_dim: width of the teacher's embedding.
+        seed: of new weights.
+
+    Raises:
+        UserError: it cannot be loaded, or projects to another width than the teacher's.
+    """
+    place = subfolder_of(name, "text_encoder")
+    config = load("the student", name, AutoConfig.from_pretrained, **place)
+    tokenizer = load_tokenizer(name)
+    torch.manual_seed(seed)
+    ours = {"project_dim": project_dim, "has_pre_LN": True}
+    if config.model_type not in ("xlm-roberta", "roberta", RobertaSeriesConfig.model_type):
+        raise UserError(f"{name} is a {config.model_type}; the student is an XLM-R or an AltDiffusion text encoder")
+    has_weights = not Path(resolve(name)).is_dir() or any(
+        path.suffix in (".safetensors", ".bin") for path in (Path(resolve(name)) / place.get("subfolder", "")).iterdir()
+    )
+    known = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+    if getattr(config, "project_dim", None) is not None and has_weights:
+        student = load(
+            "the student", name, RobertaSeriesModelWithTransformation.from_pretrained, dtype=torch.float32, **place
+        )
+        if student.config.project_dim != project_dim:
+            raise UserError(
+                f"the student {name} projects to {student.config.project_dim} numbers and the teacher embeds into "
+                f"{project_dim}; choose a teacher of the student's width, or begin with a plain XLM-R"
+            )
+        if student.pre_LN is None:
+            student.pre_LN = torch.nn.LayerNorm(student.config.hidden_size, eps=student.config.layer_norm_eps)
+            student.config.has_pre_LN = True
+            logger.warning("%s has no pre_LN, which the pooled reading needs; a new one is trained", name)
+    else:
+        student = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**{**known, **ours}))
+        if has_weights:
+            body = load(
+                "the student", name, XLMRobertaModel.from_pretrained, dtype=torch.float32, add_pooling_layer=False
+            )
+            student.roberta.load_state_dict(body.state_dict())
+    # AltCLIP was taught without dropout, and without it padding is one token (see the text encoder).
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    student.config.hidden_dropout_prob = student.config.attention_probs_dropout_prob = 0.0
+    return student, tokenizer
+
+
+def save_model(accelerator: Accelerator, folder: Path, write: Callable[[Path], None]) -> Path:
+    """Writes what a run has made into its `model` folder, whole or not at all; the main process alone.
+
+    Returns:
+        The folder.
+    """
+    destination = folder / MODEL
+    if accelerator.is_main_process and not destination.exists():
+        with atomic_folder(destination) as temporary:
+            write(temporary)
+    accelerator.wait_for_everyone()
+    return destination
