@@ -29,7 +29,7 @@ from altdiffusion_clip.training.diffusion import pad_tokens
 from altdiffusion_clip.training.distill import translation_recall
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
-from altdiffusion_clip.training.models import MODEL, load, load_student, load_tokenizer, save_model, subfolder_of
+from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_student, load_tokenizer, save_model, subfolder_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +86,10 @@ def load_bodies(
     name: str,
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase, AltCLIPScorer | None]:
     """The text encoder of an AltDiffusion or AltCLIP folder, or such a folder itself; its tokenizer; its scorer."""
-    place, subfolder = resolve_scorer(name)
-    is_altclip = (Path(place) / "preprocessor_config.json").is_file()
-    scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or is_altclip else None
-    if is_altclip:
+    _, subfolder = resolve_scorer(name)
+    whole = is_altclip(name)
+    scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or whole else None
+    if whole:
         assert scorer is not None
         assert scorer.processor is not None
         return scorer.text_model, scorer.processor.tokenizer, scorer

@@ -166,9 +166,7 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
         scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
         encoder, tokenizer = scorer.text_model, scorer.processor.tokenizer
     elif config.model_type in ("clip", "clip_text_model"):
-        encoder = load(
-            "the text encoder", name, CLIPTextModel.from_pretrained, **kwargs, **subfolder_of(name, "text_encoder")
-        )
+        encoder = load("the text encoder", name, CLIPTextModel.from_pretrained, **kwargs)
         tokenizer = load("the tokenizer", name, AutoTokenizer.from_pretrained, **subfolder_of(name, "tokenizer"))
     else:
         encoder = load(

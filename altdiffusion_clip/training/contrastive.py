@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.retrieval import recall_at
 from altdiffusion_clip.scoring import AltCLIPScorer
@@ -36,7 +35,7 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
-from altdiffusion_clip.training.models import MODEL, load, load_clip, load_student, save_model
+from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, save_model
 
 logger = logging.getLogger(__name__)
 POOL = 4
@@ -263,9 +262,7 @@ def caption_recall(
 
 def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTokenizerBase]:
     """The AltCLIP to train: as it is, or the student of stage 1 under the teacher's vision half and projections."""
-    place, subfolder = resolve_scorer(config.student)
-    is_whole = subfolder or (Path(place) / "preprocessor_config.json").is_file()
-    if is_whole and not config.teacher:
+    if not config.teacher and is_altclip(config.student):
         scorer = load("an AltCLIP", config.student, AltCLIPScorer.from_pretrained)
         return scorer, scorer.processor.tokenizer
     if not config.teacher:

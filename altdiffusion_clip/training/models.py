@@ -49,6 +49,13 @@ def subfolder_of(name: str, *names: str) -> dict[str, str]:
     return {}
 
 
+def is_altclip(name: str) -> bool:
+    """Whether a folder or hub id is an AltCLIP, and not a text encoder alone or a pipeline."""
+    if (Path(resolve(name)) / "model_index.json").is_file():
+        return False
+    return load("an AltCLIP", name, AutoConfig.from_pretrained).model_type == "altclip"
+
+
 def load_teacher_text(name: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
     """The text tower of any CLIP in transformers' layout, frozen, and its tokenizer.
 

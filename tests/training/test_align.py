@@ -1,10 +1,22 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 
-from altdiffusion_clip.training.align import LatentBatch, encode_states, train_align, v_loss
-from altdiffusion_clip.training.loop import LoopConfig
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.training.align import align, load_parts
+from altdiffusion_clip.training.conditioning import Conditioning
+from altdiffusion_clip.training.configs import AlignConfig
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
+from altdiffusion_clip.training.diffusion import Denoiser, check_scheduler
+from altdiffusion_clip.training.estimate import Estimate
+from altdiffusion_clip.training.loop import read_metrics
 from tests.conftest import prompts, small_encoder
+from tests.training.worlds import PIPELINE, write_pictures, write_teacher
 
 
 def small_unet() -> UNet2DConditionModel:
@@ -21,50 +33,165 @@ def small_unet() -> UNet2DConditionModel:
     ).eval()
 
 
-@torch.no_grad()
-def test_one_row_of_padding_equals_77_rows_in_the_unet() -> None:
-    encoder, unet = small_encoder("m9"), small_unet()
-    ids, mask = prompts([4, 31, 17, 2])
-    states, multiplicity = encode_states(encoder, ids[:, :31], mask[:, :31]).batch(torch.arange(4))
-    assert states.shape[1] == 32
-    latents, steps = torch.randn(4, 4, 8, 8), torch.tensor([1, 300, 700, 999])
-    whole = unet(latents, steps, encoder(ids, attention_mask=mask).projection_state).sample
-    short = unet(latents, steps, states, encoder_attention_mask=multiplicity).sample
-    torch.testing.assert_close(short, whole, atol=5e-3, rtol=0)  # the states are kept in half precision
-    wrong = unet(latents, steps, states, encoder_attention_mask=(multiplicity > 0).float()).sample
-    assert (wrong - whole).abs().max() > 10 * (short - whole).abs().max()
+class TestConditioning:
+    @torch.no_grad()
+    def test_one_row_of_padding_equals_77_rows_in_the_unet(self) -> None:
+        encoder, unet = small_encoder("m9"), small_unet()
+        ids, mask = prompts([4, 31, 17, 2])
+        states, multiplicity = Conditioning(encoder, 1)(ids[:, :31], mask[:, :31])
+        assert states.shape[1] == 32
+        assert multiplicity is not None
+        latents, steps = torch.randn(4, 4, 8, 8), torch.tensor([1, 300, 700, 999])
+        whole = unet(latents, steps, encoder(ids, attention_mask=mask).projection_state).sample
+        short = unet(latents, steps, states, encoder_attention_mask=multiplicity).sample
+        torch.testing.assert_close(short, whole, atol=1e-3, rtol=0)
+        wrong = unet(latents, steps, states, encoder_attention_mask=(multiplicity > 0).float()).sample
+        assert (wrong - whole).abs().max() > 10 * (short - whole).abs().max()
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("lengths", [[4, 31, 17, 2], [77, 3], [76, 77]])
+    def test_what_is_kept_is_what_is_computed(self, lengths: list[int], tmp_path: Path) -> None:
+        conditioning = Conditioning(small_encoder("m9"), 1)
+        ids, mask = prompts(lengths)
+        with RaggedWriter(tmp_path / "tokens", "int32") as writer:
+            for row, length in zip(ids.tolist(), lengths, strict=True):
+                writer.add(row[:length])
+        conditioning.write(Ragged(tmp_path / "tokens"), tmp_path / "states", batch_size=3)
+        states, counts = conditioning.read(Ragged(tmp_path / "states"), list(range(len(lengths))))
+        expected, expected_counts = conditioning(ids, mask)
+        assert counts is not None
+        assert expected_counts is not None
+        torch.testing.assert_close(counts, expected_counts)
+        for row, length in enumerate(lengths):
+            rows = min(length + 1, 77)
+            torch.testing.assert_close(states[row, :rows], expected[row, :rows], atol=3e-3, rtol=0)
+
+    def test_a_clip_gives_all_its_rows(self, tmp_path: Path) -> None:
+        from altdiffusion_clip.training.models import load_teacher_text
+
+        teacher, tokenizer = load_teacher_text(str(write_teacher(tmp_path / "teacher")))
+        encoded = tokenizer(["a cat", "dog"], padding=True, return_tensors="pt")
+        states, mask = Conditioning(teacher, tokenizer.pad_token_id)(encoded.input_ids, encoded.attention_mask)
+        assert mask is None
+        whole = tokenizer(["a cat", "dog"], padding="max_length", max_length=77, return_tensors="pt").input_ids
+        torch.testing.assert_close(states, teacher(whole).last_hidden_state)
 
 
-def test_the_weight_of_the_loss() -> None:
-    prediction, target = torch.zeros(3, 2), torch.ones(3, 2)
-    assert v_loss(prediction, target, torch.zeros(3)) == 1, "pure noise counts in full"
-    assert v_loss(prediction, target, torch.tensor([4.0, 4.0, 4.0])) == 1
-    assert v_loss(prediction, target, torch.tensor([59.0, 59.0, 59.0])) == pytest.approx(6 / 60)
-
-
-def test_it_trains(tmp_path) -> None:
-    unet, scheduler = small_unet(), DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    target = torch.randn(1, 4, 8, 8)
-    losses = []
-
-    def batch(generator: torch.Generator) -> LatentBatch:
-        states = torch.ones(4, 3, 24)
-        return LatentBatch(target.expand(4, -1, -1, -1), states, torch.ones(4, 3))
-
-    config = LoopConfig(steps=60, learning_rate=3e-3, warmup_steps=5)
-    before = [p.clone() for p in unet.parameters()]
-    train_align(unet, scheduler, batch, config, tmp_path / "unet.pt")
-    assert any(not torch.equal(a, b) for a, b in zip(before, unet.parameters(), strict=True))
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_is_that_of_the_prediction_type(prediction_type: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=prediction_type)
+    denoiser = Denoiser(small_unet(), scheduler, Conditioning(small_encoder("m9"), 1))
+    latents, noise, steps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([400, 900])
+    states = torch.ones(2, 3, 24)
     with torch.no_grad():
-        for model in (small_unet(), unet):
-            noise, steps = torch.randn(16, 4, 8, 8), torch.full((16,), 900)
-            clean = target.expand(16, -1, -1, -1)
-            noisy = scheduler.add_noise(clean, noise, steps)
-            velocity = scheduler.get_velocity(clean, noise, steps)
-            losses.append((model(noisy, steps, torch.ones(16, 3, 24)).sample - velocity).square().mean().item())
-    assert losses[1] < 0.7 * losses[0]
+        loss = denoiser(latents, noise, steps, states=states)
+        prediction = denoiser.unet(scheduler.add_noise(latents, noise, steps), steps, states).sample
+    target = noise if prediction_type == "epsilon" else scheduler.get_velocity(latents, noise, steps)
+    # At these steps the signal-to-noise ratio is below gamma, so nothing is weighted down.
+    assert (scheduler.alphas_cumprod[steps] / (1 - scheduler.alphas_cumprod[steps]) < 5).all()
+    assert loss.item() == pytest.approx((prediction - target).square().mean().item(), rel=1e-5)
 
 
-def test_a_scheduler_of_another_kind_is_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="trains v_prediction"):
-        train_align(small_unet(), DDIMScheduler(), lambda g: None, LoopConfig(1, 1.0), tmp_path / "a")  # type: ignore[arg-type, return-value]
+def test_a_scheduler_of_another_kind_is_refused() -> None:
+    with pytest.raises(UserError, match="predicts 'sample'; epsilon and v_prediction"):
+        check_scheduler(DDIMScheduler(prediction_type="sample"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AlignConfig:
+    return AlignConfig(
+        output=tmp_path / "run",
+        model=str(PIPELINE),
+        data=[write_pictures(tmp_path / "pictures")],
+        resolution=32,
+        steps=40,
+        batch_size=8,
+        learning_rate=3e-3,
+        warmup_steps=5,
+        log_every=1,
+    )
+
+
+def test_it_trains_and_every_pipeline_loads_the_result(config: AlignConfig) -> None:
+    folder = align(replace(config, sample_prompts=["猫", "a dog"], validate_every=20))
+    before, after = load_parts(str(PIPELINE)), load_parts(str(folder))
+    for name, parameter in before.unet.named_parameters():
+        assert not torch.equal(parameter, after.unet.get_parameter(name)), name
+    for part in ("text_encoder", "vae"):
+        ours, theirs = getattr(after, part).state_dict(), getattr(before, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), part
+    losses = [line["loss"] for line in read_metrics(config.output) if "loss" in line]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    for step in (20, 40):
+        with Image.open(config.output / "samples" / f"step-{step:06d}.png") as image:
+            assert image.width == 2 * image.height
+    for kind in (AltDiffusionPipeline, StableDiffusionPipeline):
+        pipe = kind.from_pretrained(folder)
+        pipe.set_progress_bar_config(disable=True)
+        assert pipe("猫", num_inference_steps=1, height=32, width=32).images[0].size == (32, 32)
+
+
+def test_keys_and_values_come_first_and_alone(config: AlignConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from altdiffusion_clip.checkpoints.merge import reads_text
+    from altdiffusion_clip.training.loop import Stopped
+
+    with pytest.raises(Stopped):  # after the first step of the first phase
+        align(replace(config, keys_and_values_steps=3, stop_after_seconds=1e-9))
+    saved = torch.load(config.output / "keys-and-values" / "checkpoint.pt", weights_only=True)["module"]
+    assert saved
+    assert all(reads_text(name) for name in saved)
+    align(replace(config, keys_and_values_steps=3))
+    assert {line["step"] for line in read_metrics(config.output / "keys-and-values")} == {1, 2, 3}
+    whole = torch.load(config.output / "checkpoint.pt", weights_only=True)["module"]
+    assert len(whole) > len(saved)
+
+
+def test_kept_text_states_teach_the_same(config: AlignConfig, tmp_path: Path) -> None:
+    align(replace(config, steps=6))
+    kept = replace(config, steps=6, output=tmp_path / "kept", cache_text_states=True)
+    align(kept)
+    losses = [torch.tensor([line["loss"] for line in read_metrics(c.output)]) for c in (config, kept)]
+    torch.testing.assert_close(*losses, atol=2e-3, rtol=0)
+
+
+def test_another_text_encoder_brings_its_scorer(config: AlignConfig, published: Path) -> None:
+    folder = Path(str(align(replace(config, steps=1, text_encoder=str(published / "alt-clip-m9-tiny")))))
+    assert len(AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained(folder)).encode_texts(["猫"])) == 1
+
+
+def test_captions_are_dropped_for_guidance(config: AlignConfig) -> None:
+    from altdiffusion_clip.training.accelerators import new_accelerator
+    from altdiffusion_clip.training.align import new_source, prepare_pictures
+
+    parts, accelerator = load_parts(config.model), new_accelerator(config)
+    pictures = prepare_pictures(config.data, config, parts, accelerator)
+    conditioning = Conditioning(parts.text_encoder, parts.tokenizer.pad_token_id)
+    many = replace(config, batch_size=2000)
+    source = new_source(many, parts, pictures, conditioning, accelerator)
+    drawn = source.draw(torch.Generator().manual_seed(0))
+    dropped = drawn["texts"] == len(pictures.tokens)
+    assert 0.07 < dropped.float().mean() < 0.13
+    one = {key: value[dropped][:1] for key, value in drawn.items()}
+    assert source.load(one)["input_ids"].tolist() == [parts.tokenizer("").input_ids]
+    timesteps = drawn["timesteps"].sort().values
+    assert torch.equal(timesteps // 100, torch.arange(10).repeat_interleave(200)), "spread over the schedule"
+
+
+class TestMistakes:
+    def test_a_text_encoder_of_another_base(self, config: AlignConfig, published: Path) -> None:
+        with pytest.raises(UserError, match="choose those of one base"):
+            align(replace(config, text_encoder=str(published / "alt-clip-m18-tiny")))
+
+    def test_a_resolution_that_does_not_fit(self, config: AlignConfig) -> None:
+        with pytest.raises(UserError, match="resolution must be a multiple of"):
+            align(replace(config, resolution=33))
+
+    def test_a_model_that_is_not_there(self, config: AlignConfig) -> None:
+        with pytest.raises(UserError, match="there is no /nowhere/model, which is to be the model's UNet"):
+            align(replace(config, model="/nowhere/model"))
+
+    def test_a_dry_run(self, config: AlignConfig) -> None:
+        counted = align(replace(config, dry_run=True, ema_decay=0.9))
+        assert isinstance(counted, Estimate)
+        assert counted.examples == 32
+        assert counted.memory_gb == pytest.approx(20 * counted.trained_parameters / 1e9, abs=1e-3)

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -6,127 +7,241 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from altdiffusion_clip.training.loop import LoopConfig, optimise, step_generator
-
-
-def regression(module: nn.Module):
-    def loss_at(generator: torch.Generator) -> torch.Tensor:
-        x = torch.randn(8, 4, generator=generator)
-        return (module(x) - x.sum(1, keepdim=True)).square().mean()
-
-    return loss_at
+from altdiffusion_clip.errors import CheckpointError, UserError
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.loop import Stopped, Tensors, optimise, read_metrics, step_generator
 
 
-def new_module() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
+class Regression(nn.Module):
+    """Learns the sum of four numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.layers(x) - x.sum(1, keepdim=True)).square().mean()
 
 
-CONFIG = LoopConfig(steps=60, learning_rate=1e-2, warmup_steps=5, ema_decay=0.9)
+class Numbers:
+    """Four random numbers an example; those of some steps may be bad."""
+
+    def __init__(self, count: int = 8, bad: frozenset[int] | range = frozenset()) -> None:
+        self.count, self.bad, self.loads = count, bad, 0
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        return {"x": torch.randn(self.count, 4, generator=generator)}
+
+    def load(self, drawn: Tensors) -> Tensors:
+        self.loads += 1
+        return {"x": drawn["x"] * torch.nan} if self.loads in self.bad else drawn
+
+
+def config(folder: Path, **changes: object) -> RunConfig:
+    plain = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 5, "ema_decay": 0.9, "log_every": 1}
+    return RunConfig(output=folder, **{**plain, **changes})  # type: ignore[arg-type]
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    module = new_module()
-    loss_at = regression(module)
-    before = loss_at(step_generator(9, 0)).item()
-    optimise(module, loss_at, LoopConfig(steps=300, learning_rate=1e-2), tmp_path / "a.pt")
-    assert loss_at(step_generator(9, 0)).item() < 0.2 * before
+    module, some = Regression(), Numbers().draw(step_generator(9, 0))
+    before = module(**some).item()
+    trained = optimise(module, Numbers(), config(tmp_path, steps=300, ema_decay=0.0), "test")
+    assert trained is module
+    assert module(**some).item() < 0.2 * before
 
 
 def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:
-    results = []
-    for name in ("a", "b"):
-        module = new_module()
-        results.append(optimise(module, regression(module), CONFIG, tmp_path / f"{name}.pt").state_dict())
+    results = [optimise(Regression(), Numbers(), config(tmp_path / name), "test").state_dict() for name in "ab"]
     for key in results[0]:
         assert torch.equal(results[0][key], results[1][key])
 
 
-RUN = """
-import os, sys, threading
-from pathlib import Path
-from altdiffusion_clip.training.loop import LoopConfig, optimise
-from tests.training.test_loop import CONFIG, new_module, regression
-import dataclasses, torch
-module = new_module()
-loss = regression(module)
-stop_at, calls = int(sys.argv[2]), 0
-def loss_at(generator):
-    global calls
-    calls += 1
-    if calls == stop_at:
-        os.kill(os.getpid(), 9)
-    return loss(generator)
-config = dataclasses.replace(CONFIG, checkpoint_seconds=0.0)
-trained = optimise(module, loss_at, config, Path(sys.argv[1]))
-torch.save({"module": module.state_dict(), "average": trained.state_dict()}, sys.argv[1] + ".done")
-"""
+def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
+    def without_dropout() -> Regression:
+        module = Regression()
+        module.layers[1].p = 0.0
+        return module
+
+    whole = optimise(without_dropout(), Numbers(), config(tmp_path / "a"), "test")
+    parts = optimise(without_dropout(), Numbers(), config(tmp_path / "b", gradient_accumulation_steps=4), "test")
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in "ab"]
+    torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-5, rtol=0)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-
-    def run(name: str, stop_at: int) -> int:
-        command = [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path / name), str(stop_at)]
-        return subprocess.run(command, capture_output=True, env=environment, timeout=120).returncode
-
-    assert run("whole", -1) == 0
-    for stop_at in (7, 20):
-        assert run("killed", stop_at) == -9
-    assert run("killed", -1) == 0
-    whole, killed = (torch.load(tmp_path / f"{name}.done", weights_only=True) for name in ("whole", "killed"))
-    for part in ("module", "average"):
-        for key, tensor in whole[part].items():
-            assert torch.equal(tensor, killed[part][key]), f"{part} {key}"
+def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make it a multiple of 3"):
+        optimise(Regression(), Numbers(), config(tmp_path, gradient_accumulation_steps=3), "test")
 
 
-def test_frozen_parameters_stay(tmp_path: Path) -> None:
-    module = new_module()
-    module[0].requires_grad_(False)
-    before = module[0].weight.clone()
-    optimise(module, regression(module), CONFIG, tmp_path / "a.pt")
-    assert torch.equal(module[0].weight, before)
+def test_the_average_is_what_comes_out(tmp_path: Path) -> None:
+    averaged = optimise(Regression(), Numbers(), config(tmp_path / "a"), "test")
+    last = optimise(Regression(), Numbers(), config(tmp_path / "b", ema_decay=0.0), "test")
+    difference = max((a - b).abs().max() for a, b in zip(averaged.parameters(), last.parameters(), strict=True))
+    assert 0 < difference < 0.2
 
 
-def test_a_loss_that_is_not_finite_is_skipped(tmp_path: Path, caplog) -> None:
-    module = new_module()
-    loss_at, calls = regression(module), []
+class TestGoingOn:
+    RUN = """
+    import os, sys, torch
+    from pathlib import Path
+    from altdiffusion_clip.training.loop import optimise
+    from tests.training.test_loop import Numbers, Regression, config
+    stop_at = int(sys.argv[2])
 
-    def sometimes(generator: torch.Generator) -> torch.Tensor:
-        calls.append(0)
-        return loss_at(generator) * (torch.nan if len(calls) == 3 else 1)
+    class Killed(Numbers):
+        def load(self, drawn):
+            if self.loads + 1 == stop_at:
+                os.kill(os.getpid(), 9)
+            return super().load(drawn)
 
-    optimise(module, sometimes, CONFIG, tmp_path / "a.pt")
-    assert caplog.text.count("not finite") == 1
-    assert all(torch.isfinite(p).all() for p in module.parameters())
+    trained = optimise(Regression(), Killed(), config(Path(sys.argv[1]), checkpoint_seconds=0.0), "test")
+    torch.save(trained.state_dict(), sys.argv[1] + ".done")
+    """
+
+    def test_a_killed_run_goes_on_to_the_same_weights(self, tmp_path: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+        def run(name: str, stop_at: int) -> int:
+            command = [sys.executable, "-c", textwrap.dedent(self.RUN), str(tmp_path / name), str(stop_at)]
+            return subprocess.run(command, capture_output=True, env=environment, timeout=120).returncode
+
+        assert run("whole", -1) == 0
+        for stop_at in (7, 20):
+            assert run("killed", stop_at) == -9
+        assert run("killed", -1) == 0
+        whole, killed = (torch.load(tmp_path / f"{name}.done", weights_only=True) for name in ("whole", "killed"))
+        for key, tensor in whole.items():
+            assert torch.equal(tensor, killed[key]), key
+        lines = [read_metrics(tmp_path / name) for name in ("whole", "killed")]
+        assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+
+    def test_a_run_in_pieces_of_time(self, tmp_path: Path) -> None:
+        whole = optimise(Regression(), Numbers(), config(tmp_path / "whole"), "test")
+        module, pieces = Regression(), 0
+        while True:
+            try:
+                module = Regression()
+                optimise(module, Numbers(), config(tmp_path / "pieces", stop_after_seconds=1e-9), "test")
+                break
+            except Stopped as stopped:
+                pieces += 1
+                assert "the same command goes on" in str(stopped)
+        assert pieces == 59
+        for a, b in zip(whole.parameters(), module.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+    def test_a_finished_run_is_not_run_again(self, tmp_path: Path) -> None:
+        first = optimise(Regression(), Numbers(), config(tmp_path), "test").state_dict()
+        source = Numbers()
+        again = optimise(Regression(), source, config(tmp_path), "test").state_dict()
+        assert source.loads == 0
+        assert all(torch.equal(first[key], again[key]) for key in first)
+
+    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+    def test_an_unusable_checkpoint_is_named(self, content: bytes | None, tmp_path: Path) -> None:
+        path = tmp_path / "checkpoint.pt"
+        if content is None:
+            torch.save({"module": nn.Linear(2, 2).state_dict()}, path)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is not a checkpoint of this stage"):
+            optimise(Regression(), Numbers(), config(tmp_path), "test")
 
 
-def test_a_loss_that_stays_not_finite_ends_the_run(tmp_path: Path) -> None:
-    module = new_module()
-    loss_at = regression(module)
-    with pytest.raises(FloatingPointError, match="lower learning rate"):
-        optimise(module, lambda g: loss_at(g) * torch.nan, CONFIG, tmp_path / "a.pt")
+def test_frozen_parameters_stay_and_are_not_saved(tmp_path: Path) -> None:
+    module = Regression()
+    module.layers[0].requires_grad_(False)
+    before = module.layers[0].weight.clone()
+    optimise(module, Numbers(), config(tmp_path), "test")
+    assert torch.equal(module.layers[0].weight, before)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert set(saved["module"]) == {"layers.3.weight", "layers.3.bias"}
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_an_unusable_checkpoint_is_named(content: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    if content is None:
-        torch.save({"module": nn.Linear(2, 2).state_dict()}, path)
-    else:
-        path.write_bytes(content)
-    module = new_module()
-    with pytest.raises(ValueError, match=r"a\.pt is not a checkpoint of this stage"):
-        optimise(module, regression(module), CONFIG, path)
+def test_a_module_without_anything_to_train(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing of this module requires gradients"):
+        optimise(Regression().requires_grad_(False), Numbers(), config(tmp_path), "test")
 
 
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    config = LoopConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_from=0.5)
-    rates = [config.learning_rate_at(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[10] == rates[49] == 1.0
-    assert rates[50:] == sorted(rates[50:], reverse=True)
-    assert rates[-1] < 0.01
+class TestNotFinite:
+    def test_a_bad_batch_is_skipped_and_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        module = optimise(Regression(), Numbers(bad=frozenset({3, 30})), config(tmp_path), "test")
+        assert caplog.text.count("not finite, step skipped") == 2
+        assert "2 of 60 steps were skipped" in caplog.text
+        assert all(torch.isfinite(p).all() for p in module.parameters())
+        assert read_metrics(tmp_path)[2]["loss"] is None, "JSON knows no NaN"
+
+    def test_a_loss_that_stays_so_ends_the_run(self, tmp_path: Path) -> None:
+        with pytest.raises(FloatingPointError, match="lower learning rate"):
+            optimise(Regression(), Numbers(bad=range(1000)), config(tmp_path), "test")
+
+
+class TestFullDisk:
+    """On a file system of one megabyte, where nothing but root may mount one."""
+
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True)
+        if mounted.returncode:
+            pytest.skip("file systems cannot be mounted here")
+        yield disk
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+    def test_the_run_goes_on_and_the_checkpoint_before_stays(
+        self, small_disk: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with pytest.raises(Stopped):
+            optimise(Regression(), Numbers(), config(small_disk, stop_after_seconds=1e-9), "test")
+        checkpoint = small_disk / "checkpoint.pt"
+        before = checkpoint.read_bytes()
+        filler = small_disk / "filler"
+
+        class Filling(Numbers):
+            def load(self, drawn: Tensors) -> Tensors:
+                if self.loads == 10:
+                    filler.write_bytes(b"x" * max(0, os.statvfs(small_disk).f_bavail * 4096 - 4096))
+                if self.loads == 20:
+                    assert checkpoint.read_bytes() == before or torch.load(checkpoint, weights_only=True)
+                    filler.unlink()
+                return super().load(drawn)
+
+        trained = optimise(Regression(), Filling(), config(small_disk, checkpoint_seconds=0.0), "test")
+        assert "the one before is kept" in caplog.text
+        whole = optimise(Regression(), Numbers(), config(small_disk.parent / "whole"), "test")
+        for a, b in zip(trained.parameters(), whole.parameters(), strict=True):
+            assert torch.equal(a, b)
+        assert not [path for path in small_disk.iterdir() if path.name.startswith(".")]
+
+
+def test_validation_measures_the_average_on_schedule(tmp_path: Path) -> None:
+    seen: list[tuple[int, Tensor]] = []
+
+    def validate(module: Regression, step: int) -> dict[str, float]:
+        assert not module.training
+        seen.append((step, module.layers[0].weight.detach().clone()))
+        return {"measure": float(step)}
+
+    trained = optimise(Regression(), Numbers(), config(tmp_path, validate_every=20), "test", validate=validate)
+    assert [step for step, _ in seen] == [20, 40, 60]
+    assert torch.equal(seen[-1][1], trained.layers[0].weight), "the average is what is measured"
+    assert [line["step"] for line in read_metrics(tmp_path) if "measure" in line] == [20, 40, 60]
+    plain = optimise(Regression(), Numbers(), config(tmp_path / "plain"), "test")
+    assert torch.equal(plain.layers[0].weight, trained.layers[0].weight), "and it changes nothing"
+
+
+def test_bfloat16_learns_too(tmp_path: Path) -> None:
+    module, some = Regression(), Numbers().draw(step_generator(9, 0))
+    before = module(**some).item()
+    settings = config(tmp_path, steps=200, ema_decay=0.0, mixed_precision="bf16")
+    optimise(module, Numbers(), settings, "test")
+    assert module.layers[0].weight.dtype == torch.float32
+    assert module(**some).item() < 0.4 * before
+    # And full precision after it, in the same process.
+    optimise(Regression(), Numbers(), dataclasses.replace(config(tmp_path / "b"), steps=2), "test")

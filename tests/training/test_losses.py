@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from altdiffusion_clip.training.losses import info_nce
+from altdiffusion_clip.training.losses import diffusion_loss, info_nce
 
 
 def test_it_is_clips_loss_when_all_differ() -> None:
@@ -38,3 +38,27 @@ def test_lengths_do_not_matter() -> None:
     torch.manual_seed(0)
     text, image, scale = torch.randn(6, 8), torch.randn(6, 8), torch.tensor(1.0)
     torch.testing.assert_close(info_nce(text, image, scale), info_nce(3 * text, 0.2 * image, scale))
+
+
+class TestDiffusionLoss:
+    def test_v_prediction_at_pure_noise_counts_in_full(self) -> None:
+        prediction, target = torch.zeros(3, 2), torch.ones(3, 2)
+        assert diffusion_loss(prediction, target, torch.zeros(3), "v_prediction") == 1
+        assert diffusion_loss(prediction, target, torch.full((3,), 4.0), "v_prediction") == 1
+        measured = diffusion_loss(prediction, target, torch.full((3,), 59.0), "v_prediction").item()
+        assert measured == pytest.approx(6 / 60)
+
+    def test_epsilon_is_weighted_down_above_gamma_alone(self) -> None:
+        prediction, target = torch.zeros(2, 2), torch.ones(2, 2)
+        assert diffusion_loss(prediction, target, torch.full((2,), 3.0), "epsilon") == 1
+        assert diffusion_loss(prediction, target, torch.full((2,), 50.0), "epsilon").item() == pytest.approx(0.1)
+        assert torch.isfinite(diffusion_loss(prediction, target, torch.zeros(2), "epsilon"))
+
+    def test_examples_have_weights(self) -> None:
+        prediction, target = torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [3.0, 3.0]])
+        loss = diffusion_loss(prediction, target, torch.ones(2), "epsilon", torch.tensor([1.0, 0.0]))
+        assert loss == 0.5
+
+    def test_another_prediction_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="epsilon and v_prediction can be trained"):
+            diffusion_loss(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1), "sample")

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
+
+LANGUAGE = np.array([0] * 900 + [1] * 90 + [2] * 10, np.uint8)
+CODES = ["en", "zh", "ja"]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        (1.0, [0.9, 0.09, 0.01]),
+        (2.0, [900**0.5, 90**0.5, 10**0.5]),
+        (1e9, [1, 1, 1]),
+    ],
+)
+def test_rare_languages_come_up_more_often_with_temperature(temperature: float, expected: list[float]) -> None:
+    mix = LanguageMix(LANGUAGE, CODES, temperature)
+    wanted = [value / sum(expected) for value in expected]
+    assert list(mix.shares.values()) == pytest.approx(wanted, abs=1e-6)
+    drawn = mix.draw(20_000, torch.Generator().manual_seed(0))
+    counts = np.bincount(LANGUAGE[drawn.numpy()], minlength=3) / 20_000
+    assert counts == pytest.approx(wanted, abs=0.015)
+
+
+def test_weights_and_languages_without_a_sentence() -> None:
+    mix = LanguageMix(LANGUAGE, [*CODES, "ko"], 1e9, {"en": 2.0, "zh": 0.0})
+    assert mix.shares == pytest.approx({"en": 2 / 3, "zh": 0, "ja": 1 / 3, "ko": 0})
+    drawn = mix.draw(1000, torch.Generator().manual_seed(0))
+    assert set(LANGUAGE[drawn.numpy()].tolist()) == {0, 2}
+
+
+def test_every_row_of_a_language_comes_up() -> None:
+    mix = LanguageMix(LANGUAGE, CODES, 1e9)
+    drawn = mix.draw(5000, torch.Generator().manual_seed(0)).tolist()
+    assert set(range(990, 1000)) <= set(drawn)
+    assert len({row for row in drawn if row < 900}) > 700
+
+
+def test_similar_lengths_leave_little_padding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 77, (512,), generator=generator)
+    chosen = similar_lengths(lengths, 64, generator)
+    assert len(set(chosen.tolist())) == 64
+    assert lengths[chosen].max() - lengths[chosen].min() < 15

@@ -1,0 +1,86 @@
+"""Two processes with gloo, as `accelerate launch` starts them, compute what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from altdiffusion_clip.training.loop import read_metrics
+from tests.training.run_stage import run_stage
+from tests.training.worlds import write_parallel, write_pictures, write_student, write_teacher
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs of both stages by one process and by two."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = {
+        "teacher": str(write_teacher(folder / "teacher")),
+        "student": str(write_student(folder / "student")),
+        "steps": STEPS,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "warmup_steps": 3,
+        "log_every": 1,
+        "cpu": True,
+    }
+    data = {
+        "distill": [str(write_parallel(folder / "parallel.jsonl"))],
+        "contrastive": [str(write_pictures(folder / "pictures"))],
+    }
+
+    def jobs(processes: str) -> list[tuple[str, dict[str, Any]]]:
+        jobs = [
+            (stage, {**common, "data": data[stage], "output": str(folder / processes / stage)})
+            for stage in ("distill", "contrastive")
+        ]
+        # Two parts in each of two processes are four parts of the same batch.
+        split = {"gradient_accumulation_steps": 2, "output": str(folder / processes / "contrastive-in-parts")}
+        return [*jobs, ("contrastive", {**jobs[1][1], **split})]
+
+    for stage, settings in jobs("one"):
+        run_stage(stage, settings)
+    (folder / "jobs.json").write_text(json.dumps(jobs("two")))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [*launch, "-m", "tests.training.run_stage", str(folder / "jobs.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("run", ["distill", "contrastive", "contrastive-in-parts"])
+class TestTwoProcesses:
+    def test_the_loss_curve_is_the_same(self, run: str, runs: Path) -> None:
+        one, two = ([line["loss"] for line in read_metrics(runs / who / run)] for who in ("one", "two"))
+        assert len(one) == len(two) == STEPS
+        assert one == pytest.approx(two, abs=1e-5)
+
+    def test_the_weights_are_the_same(self, run: str, runs: Path) -> None:
+        one, two = (load_file(runs / who / run / "model" / "model.safetensors") for who in ("one", "two"))
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
+
+    def test_a_checkpoint_of_two_is_one_of_one(self, run: str, runs: Path) -> None:
+        one, two = (
+            torch.load(runs / who / run / "checkpoint.pt", weights_only=True, map_location="cpu")
+            for who in ("one", "two")
+        )
+        assert one["module"].keys() == two["module"].keys()
+        assert two["step"] == STEPS
+
+
+def test_what_is_computed_once_is_shared_out(runs: Path) -> None:
+    for file in ("distill/data/parallel/teacher.bin", "contrastive/data/pictures/features.bin"):
+        one, two = ((runs / who / file).read_bytes() for who in ("one", "two"))
+        ours, theirs = (torch.frombuffer(bytearray(content), dtype=torch.float32) for content in (one, two))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
