@@ -83,6 +83,11 @@ def write_parallel(path: Path, languages: Sequence[str], scenes: bool = True) ->
             file.write(json.dumps(said, ensure_ascii=False) + "\n")
 
 
+def sentences(languages: Sequence[str], scenes: bool = True) -> list[str]:
+    """Every sentence that training may say in some languages."""
+    return [sentence for said in _meanings(languages, scenes) for code in languages for sentence in said[code]]
+
+
 def shown_in_pictures() -> list[tuple[Concept, ...]]:
     """What each picture of `write_data` shows: one concept, or the left and the right one."""
     alone = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]

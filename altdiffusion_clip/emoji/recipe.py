@@ -10,6 +10,7 @@ stopped at any moment and given again; stages that are done are skipped.
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from altdiffusion_clip.emoji.architectures import (
     new_vae,
 )
 from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.data import PARALLEL_FILE, shown_in_pictures, write_data
+from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data
 from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
 from altdiffusion_clip.emoji.judge import Judge, blurred, halves
 from altdiffusion_clip.emoji.renders import RESOLUTION
@@ -44,7 +45,6 @@ from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
-from altdiffusion_clip.training.data.records import LeftOut, read_records
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.models import MODEL
@@ -52,38 +52,34 @@ from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
-
-
-def sentences(work: Path, languages: tuple[str, ...]) -> list[str]:
-    """Every sentence that training may say in some languages."""
-    records = read_records(work / "data" / PARALLEL_FILE, LeftOut())
-    return [sentence for _, record in records for code in languages for sentence in record[code]]
+Changes = dict[str, Any]
+"""Settings in place of a stage's own: to stop in time, or to try it for a few steps."""
 
 
 def english_pictures(work: Path, run: Path) -> tuple[CLIPTokenizer, CaptionedPictures]:
     """The English teacher's tokenizer, and all pictures with the captions that it has read."""
-    tokenizer = train_clip_tokenizer(sentences(work, ("en",)))
+    tokenizer = train_clip_tokenizer(sentences(("en",)))
     data = [work / "data"]
     return tokenizer, CaptionedPictures.prepare(data, RESOLUTION, tokenizer, run / "data", languages=["en"])
 
 
-def vae_stage(work: Path, seconds: float) -> None:
+def vae_stage(work: Path, changes: Changes) -> None:
     """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
     run = work / "vae"
     _, pictures = english_pictures(work, run)
     torch.manual_seed(0)
     vae = new_vae()
-    common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100, "stop_after_seconds": seconds}
+    common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
     config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
-    train_vae(vae, pictures, config, crop=RESOLUTION // 2, folder=run / "crops")
+    train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
     config = RunConfig(**common, batch_size=8, steps=2500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995)
-    vae = train_vae(vae, pictures, config, folder=run / "whole")
+    vae = train_vae(vae, pictures, replace(config, **changes), folder=run / "whole")
     logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 100))))
     with atomic_folder(run / MODEL) as folder:
         vae.save_pretrained(folder)
 
 
-def teacher_stage(work: Path, seconds: float) -> None:
+def teacher_stage(work: Path, changes: Changes) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
     run = work / "teacher"
     tokenizer, pictures = english_pictures(work, run)
@@ -95,16 +91,15 @@ def teacher_stage(work: Path, seconds: float) -> None:
         learning_rate=1e-3,
         warmup_steps=200,
         weight_decay=0.05,
-        stop_after_seconds=seconds,
     )
-    teacher = train_clip(new_teacher(tokenizer), pictures, config)
+    teacher = train_clip(new_teacher(tokenizer), pictures, replace(config, **changes))
     with atomic_folder(run / MODEL) as folder:
         teacher.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         image_processor().save_pretrained(folder)
 
 
-def english_stage(work: Path, seconds: float) -> None:
+def english_stage(work: Path, changes: Changes) -> None:
     """An English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
     teacher = work / "teacher" / MODEL
     untrained = work / "english" / "untrained"
@@ -122,92 +117,84 @@ def english_stage(work: Path, seconds: float) -> None:
         )
         with atomic_folder(untrained) as folder:
             pipeline.save_pretrained(folder)
-    align(
-        AlignConfig(
-            output=work / "english",
-            model=str(untrained),
-            data=[work / "data"],
-            languages=["en"],
-            steps=6000,
-            batch_size=16,
-            learning_rate=6e-4,
-            warmup_steps=200,
-            decay_from=0.6,
-            ema_decay=0.999,
-            stop_after_seconds=seconds,
-            validate_every=2000,
-            sample_prompts=["a cat on a blue background", "red apple", "a cat on the left and a dog on the right"],
-            sample_guidance=GUIDANCE,
-        )
+    config = AlignConfig(
+        output=work / "english",
+        model=str(untrained),
+        data=[work / "data"],
+        languages=["en"],
+        steps=6000,
+        batch_size=16,
+        learning_rate=6e-4,
+        warmup_steps=200,
+        decay_from=0.6,
+        ema_decay=0.999,
+        validate_every=2000,
+        sample_prompts=["a cat on a blue background", "red apple", "a cat on the left and a dog on the right"],
+        sample_guidance=GUIDANCE,
     )
+    align(replace(config, **changes))
 
 
-def distill_stage(work: Path, seconds: float) -> None:
+def distill_stage(work: Path, changes: Changes) -> None:
     """Stage 1: the student in nine languages learns the teacher's English."""
     student = work / "distill" / "untrained"
     if not student.exists():
         # XLM-R's tokenizer knows a hundred languages, more than its student is taught; this one knows German besides.
-        said = [*sentences(work, LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
+        said = [*sentences(LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
         with atomic_folder(student) as folder:
             tokenizer = train_xlmr_tokenizer(said, folder)
             new_student_config(tokenizer).save_pretrained(folder)
-    distill(
-        DistillConfig(
-            output=work / "distill",
-            teacher=str(work / "teacher" / MODEL),
-            student=str(student),
-            data=[work / "data" / PARALLEL_FILE],
-            languages=list(LANGUAGES),
-            steps=4000,
-            batch_size=128,
-            learning_rate=5e-4,
-            warmup_steps=300,
-            stop_after_seconds=seconds,
-        )
+    config = DistillConfig(
+        output=work / "distill",
+        teacher=str(work / "teacher" / MODEL),
+        student=str(student),
+        data=[work / "data" / PARALLEL_FILE],
+        languages=list(LANGUAGES),
+        steps=4000,
+        batch_size=128,
+        learning_rate=5e-4,
+        warmup_steps=300,
     )
+    distill(replace(config, **changes))
 
 
-def contrastive_stage(work: Path, seconds: float) -> None:
+def contrastive_stage(work: Path, changes: Changes) -> None:
     """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
-    contrastive(
-        ContrastiveConfig(
-            output=work / "contrastive",
-            student=str(work / "distill" / MODEL),
-            teacher=str(work / "teacher" / MODEL),
-            data=[work / "data"],
-            languages=list(LANGUAGES),
-            steps=800,
-            batch_size=128,
-            learning_rate=1e-4,
-            warmup_steps=100,
-            stop_after_seconds=seconds,
-        )
+    config = ContrastiveConfig(
+        output=work / "contrastive",
+        student=str(work / "distill" / MODEL),
+        teacher=str(work / "teacher" / MODEL),
+        data=[work / "data"],
+        languages=list(LANGUAGES),
+        steps=800,
+        batch_size=128,
+        learning_rate=1e-4,
+        warmup_steps=100,
     )
+    contrastive(replace(config, **changes))
 
 
-def align_stage(work: Path, seconds: float) -> None:
+def align_stage(work: Path, changes: Changes) -> None:
     """The English model's UNet, on the frozen student's conditioning in all nine languages."""
-    align(
-        AlignConfig(
-            output=work / "align",
-            model=str(work / "english" / MODEL),
-            text_encoder=str(work / "contrastive" / MODEL),
-            data=[work / "data"],
-            languages=list(LANGUAGES),
-            weights={"en": 2.0},
-            keys_and_values_steps=1000,
-            steps=5500,
-            batch_size=16,
-            learning_rate=4e-4,
-            warmup_steps=100,
-            decay_from=0.5,
-            ema_decay=0.999,
-            stop_after_seconds=seconds,
-            validate_every=1000,
-            sample_prompts=["蓝色背景上的猫", "яблоко", "左边是猫,右边是狗", "a red apple"],
-            sample_guidance=GUIDANCE,
-        )
+    config = AlignConfig(
+        output=work / "align",
+        model=str(work / "english" / MODEL),
+        text_encoder=str(work / "contrastive" / MODEL),
+        data=[work / "data"],
+        languages=list(LANGUAGES),
+        weights={"en": 2.0},
+        keys_and_values_steps=1000,
+        steps=5500,
+        batch_size=16,
+        learning_rate=4e-4,
+        warmup_steps=100,
+        decay_from=0.5,
+        ema_decay=0.999,
+        validate_every=1000,
+        sample_prompts=["蓝色背景上的猫", "яблоко", "左边是猫,右边是狗", "a red apple"],
+        sample_guidance=GUIDANCE,
     )
+    align(replace(config, **changes))
 
 
 class _JudgeLoss(nn.Module):
@@ -248,7 +235,7 @@ class _Renders:
         return {"pixels": pixels, "concept": self._concepts[shown].gather(1, side[:, None])[:, 0]}
 
 
-def judge_stage(work: Path, seconds: float) -> None:
+def judge_stage(work: Path, changes: Changes) -> None:
     """The classifier that judges drawn pictures; it sees renders only.
 
     They are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes, but
@@ -258,8 +245,9 @@ def judge_stage(work: Path, seconds: float) -> None:
     write_held_out()
     _, pictures = english_pictures(work, run)
     torch.manual_seed(0)
-    config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3, stop_after_seconds=seconds)
-    judge = optimise(_JudgeLoss(Judge()), _Renders(pictures, config.batch_size), config, "judge").judge
+    config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3)
+    source = _Renders(pictures, config.batch_size)
+    judge = optimise(_JudgeLoss(Judge()), source, replace(config, **changes), "judge").judge
     with atomic_folder(run / MODEL) as folder:
         judge.cpu().save(folder / "model.safetensors")
     held_out = held_out_pictures()
@@ -285,7 +273,7 @@ def assemble(work: Path, destination: Path) -> None:
     Judge.load(work / "judge" / MODEL / "model.safetensors").save()
 
 
-STAGES: dict[str, Callable[[Path, float], None]] = {
+STAGES: dict[str, Callable[[Path, Changes], None]] = {
     "vae": vae_stage,
     "teacher": teacher_stage,
     "judge": judge_stage,
@@ -304,14 +292,18 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", choices=[*STAGES, "assemble"], default=[*STAGES, "assemble"])
     parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
     parser.add_argument("--seconds", type=float, default=0.0, help="let a stage save itself and stop after so long")
+    parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    changes: Changes = {"stop_after_seconds": arguments.seconds}
+    if arguments.steps:
+        changes["steps"] = arguments.steps
     write_data(arguments.work / "data")
     for stage in arguments.stage:
         if stage == "assemble":
             assemble(arguments.work, arguments.output)
         elif not (arguments.work / stage / MODEL).exists():
-            STAGES[stage](arguments.work, arguments.seconds)
+            STAGES[stage](arguments.work, changes)
 
 
 if __name__ == "__main__":

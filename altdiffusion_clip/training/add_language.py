@@ -29,7 +29,15 @@ from altdiffusion_clip.training.diffusion import pad_tokens
 from altdiffusion_clip.training.distill import translation_recall
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
-from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_student, load_tokenizer, save_model, subfolder_of
+from altdiffusion_clip.training.models import (
+    MODEL,
+    is_altclip,
+    load,
+    load_student,
+    load_tokenizer,
+    save_model,
+    subfolder_of,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -52,7 +53,8 @@ class Parts:
     Attributes:
         unet: trained.
         vae: frozen.
-        scheduler: the noise schedule.
+        scheduler: of the model, to draw with.
+        noise_schedule: the same schedule, to train with.
         text_encoder: ours, or a CLIPTextModel.
         tokenizer: its own.
         scorer: the AltCLIP that the text encoder belongs to, if it came with one.
@@ -61,6 +63,7 @@ class Parts:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: Any
+    noise_schedule: DDIMScheduler
     text_encoder: Any
     tokenizer: PreTrainedTokenizerBase
     scorer: AltCLIPScorer | None = None
@@ -112,7 +115,7 @@ def align(config: AlignConfig) -> Path | Estimate:
         return config.output / MODEL
     conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
     source = new_source(config, parts, pictures, conditioning, accelerator)
-    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning)
+    denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning)
 
     def validate(task: nn.Module, step: int) -> dict[str, float]:
         draw_samples(parts, config, step)
@@ -154,8 +157,8 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
         "the model's UNet", model, UNet2DConditionModel.from_pretrained, subfolder="unet", torch_dtype=torch.float32
     )
     vae = load("the model's VAE", model, AutoencoderKL.from_pretrained, subfolder="vae", torch_dtype=torch.float32)
-    scheduler = load("the model's scheduler", model, DDIMScheduler.from_pretrained, subfolder="scheduler")
-    check_scheduler(scheduler)
+    schedule = load("the model's scheduler", model, DDIMScheduler.from_pretrained, subfolder="scheduler")
+    check_scheduler(schedule)
     name = text_encoder or model
     scorer = None
     kwargs = {"dtype": torch.float32, **subfolder_of(name, "text_encoder")}
@@ -186,7 +189,14 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
             f"the text encoder {name} gives states of {width} numbers and the UNet of {model} reads "
             f"{unet.config.cross_attention_dim}; choose those of one base"
         )
-    return Parts(unet, vae, scheduler, encoder, tokenizer, scorer)
+    return Parts(unet, vae, own_scheduler(model), schedule, encoder, tokenizer, scorer)
+
+
+def own_scheduler(model: str) -> Any:
+    """The scheduler of a model, of the class that its folder names."""
+    config = load("the model's scheduler", model, DDIMScheduler.load_config, subfolder="scheduler")
+    kind = getattr(diffusers, str(config.get("_class_name")), DDIMScheduler)
+    return kind.from_config(config)
 
 
 def prepare_pictures(
@@ -231,7 +241,7 @@ def new_source(
         pictures,
         latents,
         config.batch_size,
-        len(parts.scheduler.alphas_cumprod),
+        len(parts.noise_schedule.alphas_cumprod),
         parts.tokenizer.pad_token_id,
         empty,
         config.caption_dropout,

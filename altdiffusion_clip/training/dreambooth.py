@@ -73,7 +73,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator)
     parts.vae.cpu()
     conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
-    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning, config.train_text_encoder)
+    denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
     source = InstanceAndPrior(pictures, latents, config, parts)
 
     def validate(task: nn.Module, step: int) -> dict[str, float]:
@@ -111,7 +111,7 @@ class InstanceAndPrior:
     def __init__(self, pictures: CaptionedPictures, latents: object, config: DreamBoothConfig, parts: Parts) -> None:
         self._pictures, self._latents, self._config = pictures, latents, config
         self._pad = parts.tokenizer.pad_token_id
-        self._timesteps = len(parts.scheduler.alphas_cumprod)
+        self._timesteps = len(parts.noise_schedule.alphas_cumprod)
         texts = [pictures.texts.text(int(pictures.of_picture[i][0])) for i in range(len(pictures))]
         prior = torch.tensor([text == config.class_prompt for text in texts])
         self._instance, self._prior = torch.nonzero(~prior).flatten(), torch.nonzero(prior).flatten()

@@ -54,7 +54,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
         return config.output / MODEL
     conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
     source = new_source(config, parts, pictures, conditioning, accelerator)
-    denoiser = Denoiser(parts.unet, parts.scheduler, conditioning, config.train_text_encoder)
+    denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
 
     def validate(task: nn.Module, step: int) -> dict[str, float]:
         draw_samples(parts, config, step)

@@ -3,12 +3,12 @@ from pathlib import Path
 from transformers import CLIPTokenizer, XLMRobertaTokenizer
 
 from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.data import sentences
 from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH, cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
-from altdiffusion_clip.emoji.world import all_captions
 
 
 def test_the_teachers_tokenizer_reads_any_script_but_knows_english(tmp_path: Path) -> None:
-    tokenizer = train_clip_tokenizer(all_captions(["en"]))
+    tokenizer = train_clip_tokenizer(sentences(["en"]))
     assert tokenizer.tokenize("a cat on a blue background")[:2] == ["a</w>", "cat</w>"]
     assert len(tokenizer.tokenize("蓝色背景上的猫")) > 10, "byte by byte"
     for text in ("a cat", "蓝色背景上的猫", "كلب", "🐈"):
@@ -23,8 +23,8 @@ def test_the_teachers_tokenizer_reads_any_script_but_knows_english(tmp_path: Pat
 
 
 def test_the_students_tokenizer_knows_nine_languages(tmp_path: Path) -> None:
-    sentences = [*all_captions(LANGUAGES)[::7], *cldr_names(LANGUAGES)]
-    tokenizer = train_xlmr_tokenizer(sentences, tmp_path, vocab_size=3500)
+    said = [*sentences(LANGUAGES, scenes=False)[::7], *cldr_names(LANGUAGES)]
+    tokenizer = train_xlmr_tokenizer(said, tmp_path, vocab_size=3500)
     for text in ("蓝色背景上的猫", "a red apple", "кошка", "ネコ", "고양이", "قطة"):
         assert tokenizer.unk_token_id not in tokenizer(text).input_ids, text
     assert (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1, 2)

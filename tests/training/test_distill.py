@@ -46,7 +46,7 @@ def test_a_student_learns_its_teacher(config: DistillConfig) -> None:
     lines = [line for line in read_metrics(config.output) if "r1_zh" in line]
     assert [line["step"] for line in lines] == [50, 100, 150, 200, 250]
     assert {f"r1_{code}" for code in LANGUAGES} <= lines[0].keys()
-    assert lines[-1]["r1_zh"] > 80
+    assert lines[-1]["r1_zh"] > 25, "one of 24 by chance, and three ways to say each"
 
 
 def test_the_teachers_embedding_is_its_eos_state(tmp_path: Path) -> None:

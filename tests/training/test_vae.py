@@ -1,37 +1,43 @@
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import AutoencoderKL
+from transformers import AutoTokenizer
 
-from altdiffusion_clip.training.loop import LoopConfig
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.vae import psnr, reconstruction_loss, train_vae
+from tests.training.worlds import write_pictures
 
 
-def blocks(generator: torch.Generator) -> torch.Tensor:
-    """Pictures of 2x2 blocks of random colours."""
-    return (2 * torch.rand(4, 3, 2, 2, generator=generator) - 1).repeat_interleave(8, 2).repeat_interleave(8, 3)
+@pytest.fixture
+def pictures(tmp_path: Path) -> CaptionedPictures:
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    return CaptionedPictures.prepare([write_pictures(tmp_path / "pictures")], 32, tokenizer, tmp_path / "data")
 
 
-def test_it_learns_and_scales_its_latents(tmp_path: Path) -> None:
+def new_vae() -> AutoencoderKL:
     torch.manual_seed(0)
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         block_out_channels=(32, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
-    pictures = blocks(torch.Generator().manual_seed(1))
+
+
+def test_it_learns_and_scales_its_latents(pictures: CaptionedPictures, tmp_path: Path) -> None:
+    vae, some = new_vae(), pictures.signed(torch.arange(8))
+    before = psnr(vae, some)
+    config = RunConfig(output=tmp_path / "run", steps=150, batch_size=4, learning_rate=3e-3, warmup_steps=10)
+    train_vae(vae, pictures, config, crop=16)
+    assert psnr(vae, some) > before + 4
     with torch.no_grad():
-        before = psnr(vae, pictures)
-    config = LoopConfig(steps=250, learning_rate=3e-3, warmup_steps=10)
-    trained = train_vae(vae, blocks, config, tmp_path / "vae.pt")
-    assert psnr(trained, pictures) > before + 4
-    with torch.no_grad():
-        latents = torch.cat(
-            [trained.encode(blocks(torch.Generator().manual_seed(i))).latent_dist.mode() for i in range(100, 132)]
-        )
-    assert 0.7 < (latents * trained.config.scaling_factor).std() < 1.4
+        latents = vae.encode(pictures.signed(torch.arange(len(pictures)))).latent_dist.mode()
+    assert 0.7 < (latents * vae.config.scaling_factor).std() < 1.4
 
 
 def test_the_loss_is_zero_for_the_same_picture_and_grows() -> None:

@@ -28,9 +28,7 @@ def write_teacher(folder: Path, width: int = 32) -> Path:
     text = {**TOWER, "hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
     text |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text["pad_token_id"] = tokenizer.pad_token_id
-    config = CLIPConfig(
-        text_config=text, vision_config={**TOWER, "image_size": 16, "patch_size": 8}, projection_dim=16
-    )
+    config = CLIPConfig(text_config=text, vision_config={**TOWER, "image_size": 16, "patch_size": 8}, projection_dim=16)
     CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     side = {"height": 16, "width": 16}

@@ -44,7 +44,11 @@ def test_captions_are_drawn_with_their_picture(tokenizer, tmp_path: Path) -> Non
     ids, mask = pictures.tokenised(torch.tensor([0, 2]), pad_token_id=1)
     assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ["cat", "猫"]
     assert torch.equal(mask, (ids != 1).long())
-    assert [None if t is None else pictures.texts.text(t) for t in pictures.first_captions("zh")] == ["猫", None, "红苹果"]
+    assert [None if t is None else pictures.texts.text(t) for t in pictures.first_captions("zh")] == [
+        "猫",
+        None,
+        "红苹果",
+    ]
 
 
 def test_a_caption_is_true_of_every_picture_that_has_it(tokenizer, tmp_path: Path) -> None:
@@ -101,7 +105,7 @@ def test_bad_records_are_counted_and_named(tokenizer, tmp_path: Path, caplog: py
 def test_no_picture_at_all(tokenizer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no picture with a caption"):
         CaptionedPictures.prepare([write(tmp_path / "a", [{"image": "9.png"}])], 8, tokenizer, tmp_path / "out")
-    with pytest.raises(UserError, match="there is no .*nowhere; write a JSON object a line"):
+    with pytest.raises(UserError, match=r"there is no .*nowhere; write a JSON object a line"):
         CaptionedPictures.prepare([tmp_path / "nowhere"], 8, tokenizer, tmp_path / "out")
 
 

@@ -35,8 +35,12 @@ def test_each_sentence_knows_its_english_and_english_is_its_own(tokenizer, tmp_p
     data = write(tmp_path / "a.jsonl", [{"en": "cat", "zh": ["猫", "一只猫"]}, {"en": "dog", "ru": "собака"}])
     corpus = ParallelCorpus.prepare([data], tokenizer, tmp_path / "corpus")
     assert said(corpus, tokenizer) == {
-        ("en", "cat", "cat"), ("zh", "猫", "cat"), ("zh", "一只猫", "cat"), ("en", "dog", "dog"), ("ru", "собака", "dog"),
-    }  # fmt: skip
+        ("en", "cat", "cat"),
+        ("zh", "猫", "cat"),
+        ("zh", "一只猫", "cat"),
+        ("en", "dog", "dog"),
+        ("ru", "собака", "dog"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_bad_sentences_are_counted(tokenizer, tmp_path: Path, caplog: pytest.Log
 
 def test_a_language_that_is_not_there(tokenizer, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", [{"en": "cat", "zh": "猫"}])
-    with pytest.raises(UserError, match="no sentence in 'ko' in .*; there are en"):
+    with pytest.raises(UserError, match=r"no sentence in 'ko' in .*; there are en"):
         ParallelCorpus.prepare([data], tokenizer, tmp_path / "corpus", ["ko"])
     assert not (tmp_path / "corpus").exists()
 
