@@ -254,6 +254,7 @@ def draw_samples(parts: Parts, config: Any, step: int) -> None:
     """Draws a run's sample prompts, always from the same noise, into its `samples` folder."""
     pipeline = parts.pipeline()
     pipeline.set_progress_bar_config(disable=True)
+    side = config.resolution or None
     pictures: list[Image.Image] = []
     with torch.random.fork_rng():
         for prompt in config.sample_prompts:
@@ -261,6 +262,8 @@ def draw_samples(parts: Parts, config: Any, step: int) -> None:
             pictures += pipeline.to(parts.unet.device)(
                 prompt,
                 num_inference_steps=SAMPLE_STEPS,
+                height=side,
+                width=side,
                 guidance_scale=config.sample_guidance,
                 generator=generator,
             ).images

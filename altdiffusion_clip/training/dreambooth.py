@@ -169,6 +169,8 @@ def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator)
                 image = pipeline(
                     config.class_prompt,
                     num_inference_steps=PRIOR_STEPS,
+                    height=config.resolution or None,
+                    width=config.resolution or None,
                     guidance_scale=config.class_guidance,
                     generator=torch.Generator().manual_seed(seed),
                 ).images[0]

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.emoji import recipe
+from altdiffusion_clip.emoji import data, recipe
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Concept, colours, is_held_out
 from altdiffusion_clip.emoji.data import PARALLEL_FILE, write_parallel
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.training import align
 
 SHOWN = held_out_pictures()[::9]
 
@@ -40,6 +41,8 @@ def test_from_nothing_to_a_folder_that_draws(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(recipe, "write_data", few_pictures)
     monkeypatch.setattr(recipe, "shown_in_pictures", shown)
     monkeypatch.setattr(recipe, "write_held_out", lambda: None)
+    monkeypatch.setattr(recipe, "sentences", lambda languages: data.sentences(languages, scenes=False))
+    monkeypatch.setattr(align, "SAMPLE_STEPS", 1)
     save = Judge.save
     monkeypatch.setattr(Judge, "save", lambda self, path=judge: save(self, path))
     command = ["recipe", "--work", str(work), "--output", str(output), "--steps", "2"]
