@@ -8,7 +8,7 @@ N ?= 8
 OUTPUT ?= altdiffusion-output
 READY := $(VENV)/.ready
 
-.PHONY: help setup generate test lint format evaluate emoji-m9 clean
+.PHONY: help setup generate test test-slow lint format evaluate emoji-m9 clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ generate: $(READY) ## draw N pictures of PROMPT with emoji-m9 and rank them
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

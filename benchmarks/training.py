@@ -167,7 +167,9 @@ def stage_2(layers: int, batch: int, rounds: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=4, help="of the student and the vision tower; 24 are the full ones")
+    parser.add_argument(
+        "--layers", type=int, default=4, help="of the student and the vision tower; 24 are the full ones"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -175,7 +177,14 @@ def main() -> None:
         ours, theirs = run(options.layers, options.batch, options.rounds)
         print(f"{name}: {ours:.2f} s a step of {options.batch}, {theirs:.2f} s in the plain loop")
         unit = "sentences/s" if name == "stage 1" else "pairs/s"
-        report(f"training-{name.replace(' ', '-')}", options.batch / ours, options.batch / theirs, unit, theirs / ours, goal)
+        report(
+            f"training-{name.replace(' ', '-')}",
+            options.batch / ours,
+            options.batch / theirs,
+            unit,
+            theirs / ours,
+            goal,
+        )
 
 
 if __name__ == "__main__":

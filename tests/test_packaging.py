@@ -45,6 +45,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     ):
         assert f"altdiffusion_clip/{needed}" in names, needed
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    for module in (ROOT / "altdiffusion_clip").rglob("*.py"):
+        assert module.relative_to(ROOT).as_posix() in names, f"{module}: its package is not in pyproject.toml"
 
 
 def test_it_draws_and_ranks_when_installed(wheel: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept, colours, concepts, is_held_out
 from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge, background_of
-from altdiffusion_clip.evaluation.retrieval import retrieval
+from altdiffusion_clip.evaluation.retrieval import Retrieval, retrieval
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
@@ -86,6 +86,15 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
             texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
             recalls = retrieval(encode_texts(texts) @ images.T, relevant).as_dict()
             yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
+
+
+@torch.inference_mode()
+def retrieval_of(scorer: AltCLIPScorer, language: str) -> Retrieval:
+    """Retrieval on the held-out renders of one scorer in one language, as `evaluate_retrieval` measures it."""
+    pictures = held_out_pictures()[::PER_PAIR]
+    images, _ = scorer.encode_images([picture.path for picture in pictures])
+    texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
+    return retrieval(scorer.encode_texts(texts) @ images.T, torch.eye(len(pictures), dtype=torch.bool))
 
 
 def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:

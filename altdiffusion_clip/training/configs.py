@@ -61,6 +61,7 @@ class LoraConfig(AlignConfig):
     """A LoRA of captioned pictures."""
 
     rank: int = option(8, "of the LoRA's matrices")
+    targets: list[str] = option(["to_q", "to_k", "to_v", "to_out.0"], "layers of the UNet that it is put on")
     train_text_encoder: bool = option(False, "also a LoRA on the text encoder")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """A LoRA (arXiv 2106.09685) for an AltDiffusion: a style or a thing, in a few megabytes that every pipeline loads."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     if not config.dry_run:
         config.save()
     parts = load_parts(config.model, config.text_encoder)
-    add_lora(parts, config.rank, config.train_text_encoder)
+    add_lora(parts, config.rank, config.train_text_encoder, config.targets)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
     pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
@@ -66,7 +67,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))
 
 
-def add_lora(parts: Parts, rank: int, train_text_encoder: bool) -> None:
+def add_lora(parts: Parts, rank: int, train_text_encoder: bool, targets: Sequence[str] = ON_THE_UNET) -> None:
     """Freezes a model and puts new LoRAs on it, which change nothing before they are trained.
 
     Raises:
@@ -77,7 +78,7 @@ def add_lora(parts: Parts, rank: int, train_text_encoder: bool) -> None:
     except ImportError as error:
         raise UserError("LoRAs need peft: pip install 'altdiffusion-clip[lora]'") from error
     parts.unet.requires_grad_(False)
-    parts.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_UNET)))
+    parts.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)))
     if train_text_encoder:
         parts.text_encoder.add_adapter(
             peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
