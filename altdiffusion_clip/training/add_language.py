@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from altdiffusion_clip.checkpoints.model_ids import resolve, resolve_scorer
+from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
@@ -35,6 +35,7 @@ from altdiffusion_clip.training.models import (
     load,
     load_student,
     load_tokenizer,
+    place_of,
     save_model,
     subfolder_of,
 )
@@ -58,8 +59,6 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     accelerator = new_accelerator(config)
     if not config.dry_run:
         config.save()
-    if not Path(resolve(config.model)).is_dir():
-        raise UserError(f"there is no folder {config.model}; give an AltDiffusion's, an AltCLIP's or a text encoder's")
     student, tokenizer, scorer = load_bodies(config.model)
     data = config.output / "data"
     new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator)
@@ -94,7 +93,7 @@ def load_bodies(
     name: str,
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase, AltCLIPScorer | None]:
     """The text encoder of an AltDiffusion or AltCLIP folder, or such a folder itself; its tokenizer; its scorer."""
-    _, subfolder = resolve_scorer(name)
+    _, subfolder = resolve_scorer(place_of(name))
     whole = is_altclip(name)
     scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or whole else None
     if whole:
@@ -239,7 +238,7 @@ def write_like(
     scorer: AltCLIPScorer | None,
 ) -> None:
     """Writes a folder like the model's, with the student in the places of its text encoder."""
-    place = Path(resolve(model))
+    place = place_of(model)
     is_pipeline = (place / "text_encoder").is_dir()
     if not is_pipeline:
         if scorer is not None:

@@ -40,7 +40,7 @@ from altdiffusion_clip.training.diffusion import (
 )
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import optimise
-from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, save_model, subfolder_of
+from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
 
 logger = logging.getLogger(__name__)
 SAMPLE_STEPS = 20
@@ -117,10 +117,6 @@ def align(config: AlignConfig) -> Path | Estimate:
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning)
 
-    def validate(task: nn.Module, step: int) -> dict[str, float]:
-        draw_samples(parts, config, step)
-        return {}
-
     if config.keys_and_values_steps:
         freeze_all_but(parts.unet, reads_text)
         first = dataclasses.replace(config, steps=config.keys_and_values_steps, ema_decay=0.0)
@@ -128,9 +124,7 @@ def align(config: AlignConfig) -> Path | Estimate:
         optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
         accelerator.free_memory()
         freeze_all_but(parts.unet, lambda name: True)
-    optimise(
-        denoiser, source, config, "align", accelerator=accelerator, validate=validate if config.sample_prompts else None
-    )
+    optimise(denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config))
     parts.text_encoder.cpu()
     parts.unet.cpu()
     return save_model(accelerator, config.output, parts.save)
@@ -163,8 +157,8 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
     scorer = None
     kwargs = {"dtype": torch.float32, **subfolder_of(name, "text_encoder")}
     # An AltCLIP brings its scorer along; a folder of a pipeline may have one in it.
-    place, subfolder = resolve_scorer(name)
-    config = load("the text encoder", place, AutoConfig.from_pretrained, **subfolder_of(name, "text_encoder"))
+    _, subfolder = resolve_scorer(place_of(name))
+    config = load("the text encoder", name, AutoConfig.from_pretrained, **subfolder_of(name, "text_encoder"))
     if config.model_type == "altclip" or (subfolder and text_encoder):
         scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
         encoder, tokenizer = scorer.text_model, scorer.processor.tokenizer
@@ -250,7 +244,19 @@ def new_source(
     )
 
 
-def draw_samples(parts: Parts, config: Any, step: int) -> None:
+def sampler(
+    parts: Parts, config: AlignConfig | DreamBoothConfig
+) -> Callable[[nn.Module, int], dict[str, float]] | None:
+    """What a run does at each validation: it draws its sample prompts, if it has some."""
+
+    def validate(task: nn.Module, step: int) -> dict[str, float]:
+        draw_samples(parts, config, step)
+        return {}
+
+    return validate if config.sample_prompts else None
+
+
+def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int) -> None:
     """Draws a run's sample prompts, always from the same noise, into its `samples` folder."""
     pipeline = parts.pipeline()
     pipeline.set_progress_bar_config(disable=True)

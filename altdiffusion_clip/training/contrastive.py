@@ -35,7 +35,7 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
-from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, save_model
+from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, place_of, save_model
 
 logger = logging.getLogger(__name__)
 POOL = 4
@@ -274,7 +274,7 @@ def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTok
 
 def image_processor_of(name: str, teacher: CLIPModel) -> CLIPImageProcessor:
     """How a CLIP's pictures are prepared: its own file, or CLIP's way at its size."""
-    if (Path(name) / "preprocessor_config.json").is_file() or not Path(name).is_dir():
+    if (place_of(name) / "preprocessor_config.json").is_file():
         return load("the teacher's image processor", name, CLIPImageProcessor.from_pretrained)
     side = teacher.config.vision_config.image_size
     return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
@@ -19,10 +18,10 @@ from altdiffusion_clip.images import SUFFIXES
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import (
     Parts,
-    draw_samples,
     freeze_all_but,
     load_parts,
     prepare_pictures,
+    sampler,
 )
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import DreamBoothConfig
@@ -76,18 +75,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
     source = InstanceAndPrior(pictures, latents, config, parts)
 
-    def validate(task: nn.Module, step: int) -> dict[str, float]:
-        draw_samples(parts, config, step)
-        return {}
-
-    optimise(
-        denoiser,
-        source,
-        config,
-        "DreamBooth",
-        accelerator=accelerator,
-        validate=validate if config.sample_prompts else None,
-    )
+    optimise(denoiser, source, config, "DreamBooth", accelerator=accelerator, validate=sampler(parts, config))
 
     def write(folder: Path) -> None:
         if config.rank:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.training_utils import _collate_lora_metadata
-from torch import nn
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import (
     Parts,
-    draw_samples,
     load_parts,
     new_source,
     prepare_pictures,
+    sampler,
 )
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import LoraConfig
@@ -57,13 +56,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
 
-    def validate(task: nn.Module, step: int) -> dict[str, float]:
-        draw_samples(parts, config, step)
-        return {}
-
-    optimise(
-        denoiser, source, config, "LoRA", accelerator=accelerator, validate=validate if config.sample_prompts else None
-    )
+    optimise(denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config))
     return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))
 
 

@@ -1,5 +1,6 @@
 """The models that a stage begins with, from folders or hub ids, and the folder that it ends with."""
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from altdiffusion_clip.checkpoints.model_ids import looks_local, resolve
+from altdiffusion_clip.checkpoints.model_ids import fetch, looks_local, resolve
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
@@ -26,14 +27,32 @@ MODEL = "model"
 """Name of the folder, in a run's, that holds what it has made."""
 
 
+@functools.cache
+def place_of(name: str) -> Path:
+    """Where a model lies: the folder of its name, or that into which a hub id was fetched, whole.
+
+    Raises:
+        UserError: it is a single file, or a hub id that cannot be fetched.
+    """
+    place = Path(resolve(name)).expanduser()
+    if place.is_file():
+        raise UserError(f"{name} is a single file; make a folder of it first: altdiffusion convert {name} FOLDER")
+    if place.is_dir() or looks_local(str(place)):
+        return place
+    try:
+        return fetch(name)
+    except OSError as error:
+        raise UserError(f"cannot fetch {name}: {' '.join(str(error).split())[:300]}") from error
+
+
 def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any:
     """Loads a part of a model, with one line for what goes wrong.
 
     Raises:
         UserError: there is no such model, or it is of another kind.
     """
-    place = resolve(name)
-    if looks_local(place) and not Path(place).exists():
+    place = place_of(name)
+    if not place.exists():
         raise UserError(f"there is no {place}, which is to be {what}; give a folder or a hub id")
     try:
         return loader(place, **kwargs)
@@ -42,16 +61,16 @@ def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any
 
 
 def subfolder_of(name: str, *names: str) -> dict[str, str]:
-    """The first of some subfolders that a local folder has, as an argument of `from_pretrained`."""
+    """The first of some subfolders that a model has, as an argument of `from_pretrained`."""
     for subfolder in names:
-        if (Path(resolve(name)) / subfolder).is_dir():
+        if (place_of(name) / subfolder).is_dir():
             return {"subfolder": subfolder}
     return {}
 
 
 def is_altclip(name: str) -> bool:
     """Whether a folder or hub id is an AltCLIP, and not a text encoder alone or a pipeline."""
-    if (Path(resolve(name)) / "model_index.json").is_file():
+    if (place_of(name) / "model_index.json").is_file():
         return False
     return load("an AltCLIP", name, AutoConfig.from_pretrained).model_type == "altclip"
 
@@ -99,9 +118,8 @@ def load_student(
     ours = {"project_dim": project_dim, "has_pre_LN": True}
     if config.model_type not in ("xlm-roberta", "roberta", RobertaSeriesConfig.model_type):
         raise UserError(f"{name} is a {config.model_type}; the student is an XLM-R or an AltDiffusion text encoder")
-    has_weights = not Path(resolve(name)).is_dir() or any(
-        path.suffix in (".safetensors", ".bin") for path in (Path(resolve(name)) / place.get("subfolder", "")).iterdir()
-    )
+    files = (place_of(name) / place.get("subfolder", "")).iterdir()
+    has_weights = any(path.suffix in (".safetensors", ".bin") for path in files)
     known = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
     if getattr(config, "project_dim", None) is not None and has_weights:
         student = load(

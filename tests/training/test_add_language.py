@@ -87,5 +87,5 @@ def test_english_alone_is_no_language(config: AddLanguageConfig, tmp_path: Path)
 
 
 def test_a_model_that_is_not_there(config: AddLanguageConfig) -> None:
-    with pytest.raises(UserError, match="there is no folder /nowhere"):
+    with pytest.raises(UserError, match="there is no /nowhere, which is to be an AltCLIP"):
         add_language(replace(config, model="/nowhere"))

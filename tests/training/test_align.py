@@ -190,6 +190,11 @@ class TestMistakes:
         with pytest.raises(UserError, match="there is no /nowhere/model, which is to be the model's UNet"):
             align(replace(config, model="/nowhere/model"))
 
+    def test_a_single_file_is_to_be_converted_first(self, config: AlignConfig, tmp_path: Path) -> None:
+        (tmp_path / "a.safetensors").write_bytes(b"x")
+        with pytest.raises(UserError, match=r"is a single file; make a folder of it first: altdiffusion convert"):
+            align(replace(config, model=str(tmp_path / "a.safetensors")))
+
     def test_a_dry_run(self, config: AlignConfig) -> None:
         counted = align(replace(config, dry_run=True, ema_decay=0.9))
         assert isinstance(counted, Estimate)
