@@ -82,6 +82,12 @@ class Parts:
             requires_safety_checker=False,
         )
 
+    def take(self, denoiser: Denoiser) -> None:
+        """Puts in what was trained."""
+        self.unet = denoiser.unet
+        if denoiser.text_encoder is not None:
+            self.text_encoder = denoiser.text_encoder
+
     def save(self, folder: Path) -> None:
         """Writes a folder that every pipeline loads, with the AltCLIP in `scorer` if there is one."""
         self.pipeline().save_pretrained(folder)
@@ -121,12 +127,14 @@ def align(config: AlignConfig) -> Path | Estimate:
         freeze_all_but(parts.unet, reads_text)
         first = dataclasses.replace(config, steps=config.keys_and_values_steps, ema_decay=0.0)
         folder = config.output / "keys-and-values"
-        optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
+        denoiser = optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
         accelerator.free_memory()
+        parts.take(denoiser)
         freeze_all_but(parts.unet, lambda name: True)
-    optimise(denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config))
-    parts.text_encoder.cpu()
+    denoiser = optimise(denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config))
+    parts.take(denoiser)
     parts.unet.cpu()
+    parts.text_encoder.cpu()
     return save_model(accelerator, config.output, parts.save)
 
 

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.files import atomic_path
@@ -41,6 +46,12 @@ def save_state(
             torch.save(state, temporary)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(" ".join(str(error).split())) from error
+
+
+def trained_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The whole trained weights of a module that may be sharded; every process must call it, the first gets them."""
+    weights: dict[str, Any] = get_model_state_dict(module, options=_WHOLE)
+    return weights
 
 
 def load_state(

@@ -75,7 +75,10 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
     source = InstanceAndPrior(pictures, latents, config, parts)
 
-    optimise(denoiser, source, config, "DreamBooth", accelerator=accelerator, validate=sampler(parts, config))
+    denoiser = optimise(
+        denoiser, source, config, "DreamBooth", accelerator=accelerator, validate=sampler(parts, config)
+    )
+    parts.take(denoiser)
 
     def write(folder: Path) -> None:
         if config.rank:

@@ -6,6 +6,7 @@ and it is drawn for the whole batch in every process, each then loading its shar
 one would.
 """
 
+import copy
 import json
 import logging
 import time
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.accelerators import new_accelerator
-from altdiffusion_clip.training.checkpoint import load_state, save_state
+from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.metrics import Metrics
 
@@ -110,6 +111,11 @@ def optimise(
             )
             if callable(enable):
                 enable()
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if sharded and config.ema_decay:
+        raise UserError("ema_decay keeps a whole copy of the weights, which FSDP shards; leave one of the two away")
+    # Sharding changes the module in place; what is trained goes back into a whole one.
+    whole = copy.deepcopy(module) if sharded else None
     model, optimizer = accelerator.prepare(module, _optimizer(module, config))
     trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trainable.items()} if config.ema_decay else None
@@ -117,7 +123,7 @@ def optimise(
     if checkpoint.exists():
         counters = load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
         if counters.pop("finished", False):
-            return _finished(accelerator, model, average)
+            return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
     before = counters["seconds"]
 
@@ -170,7 +176,7 @@ def optimise(
     save(finished=True)
     if counters["skipped"]:
         logger.warning("%s: %d of %d steps were skipped, not finite", name, counters["skipped"], config.steps)
-    return _finished(accelerator, model, average)
+    return _finished(accelerator, model, average, whole)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -241,8 +247,11 @@ def _validated(
 
 
 @torch.no_grad()
-def _finished(accelerator: Accelerator, model: nn.Module, average: Tensors | None) -> Any:
+def _finished(accelerator: Accelerator, model: nn.Module, average: Tensors | None, whole: nn.Module | None) -> Any:
     accelerator.wait_for_everyone()
+    if whole is not None:
+        whole.load_state_dict(trained_weights(model), strict=False)
+        return whole.eval()
     module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     parameters = dict(module.named_parameters())
     for name, tensor in (average or {}).items():

@@ -56,7 +56,8 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
 
-    optimise(denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config))
+    denoiser = optimise(denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config))
+    parts.take(denoiser)
     return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))
 
 

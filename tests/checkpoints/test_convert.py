@@ -163,6 +163,16 @@ class TestMistakes:
                 convert(published / "alt-diffusion-m9-tiny", tmp_path / name)
         assert (tmp_path / "mine.safetensors").read_text() == "mine"
 
+    def test_a_safety_checker_without_weights_is_left(self, published: Path, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        shutil.copytree(published / "alt-diffusion-m9-tiny", source)
+        shutil.rmtree(source / "safety_checker", ignore_errors=True)
+        (source / "safety_checker").mkdir()
+        (source / "safety_checker" / "config.json").write_text("{}")
+        convert(source, tmp_path / "folder")
+        assert (tmp_path / "folder" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+        assert not list((tmp_path / "folder" / "safety_checker").glob("*.safetensors"))
+
     def test_an_altclip_is_no_single_file(self, published: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="is an AltCLIP without a UNet"):
             convert(published / "alt-clip-m9-tiny", tmp_path / "a.safetensors")
