@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from altdiffusion_clip.commands.options import DTYPES, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import DTYPES, dtype_of, prepare_output, writing
 from altdiffusion_clip.errors import UserError
 
 
@@ -31,17 +31,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> bool:
     """Converts, with a progress bar on stderr."""
-    from tqdm import tqdm
-
     from altdiffusion_clip.checkpoints.convert import convert
 
     prepare_output()
-    with tqdm(desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
-
-        def progress(written: int, total: int) -> None:
-            bar.total = total
-            bar.update(written - bar.n)
-
+    with writing() as progress:
         try:
             done = convert(
                 options.source,

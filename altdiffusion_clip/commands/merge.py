@@ -1,9 +1,8 @@
 """`altdiffusion merge`: gives other people's weights the languages of an AltDiffusion."""
 
 import argparse
-import sys
 
-from altdiffusion_clip.commands.options import DTYPES, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import DTYPES, dtype_of, prepare_output, writing
 from altdiffusion_clip.errors import UserError
 
 
@@ -34,17 +33,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> bool:
     """Merges, with a progress bar on stderr."""
-    from tqdm import tqdm
-
     from altdiffusion_clip.checkpoints.merge import merge
 
     prepare_output()
-    with tqdm(desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
-
-        def progress(written: int, total: int) -> None:
-            bar.total = total
-            bar.update(written - bar.n)
-
+    with writing() as progress:
         try:
             done = merge(
                 options.base,

@@ -2,7 +2,9 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.errors import UserError
@@ -59,6 +61,20 @@ def prepare_output() -> None:
     transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
+
+
+@contextmanager
+def writing() -> Iterator[Callable[[int, int], object]]:
+    """A progress bar on stderr, moved by a function of the bytes written and those to write."""
+    from tqdm import tqdm
+
+    with tqdm(desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:
+
+        def progress(written: int, total: int) -> None:
+            bar.total = total
+            bar.update(written - bar.n)
+
+        yield progress
 
 
 def _once() -> Callable[[logging.LogRecord], bool]:

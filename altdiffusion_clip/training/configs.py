@@ -9,28 +9,31 @@ from altdiffusion_clip.training.config import RunConfig, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RunConfig):
+class MixedLanguages(RunConfig):
+    """A run on data in several languages."""
+
+    languages: list[str] = option([], "language codes to read; all if not given")
+    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
+    weights: dict[str, float] = option({}, "factors on the shares of some languages, as  en=2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(MixedLanguages):
     """Stage 1."""
 
     teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id")
     student: str = option("", "XLM-R or AltDiffusion text encoder to begin with: a folder or hub id")
     data: list[Path] = option([], "parallel sentences: .jsonl, .tsv, .parquet, or NAME for NAME.en and NAME.zh")
-    languages: list[str] = option([], "language codes to read; all if not given")
-    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
-    weights: dict[str, float] = option({}, "factors on the shares of some languages, as  de=4")
     validation: list[Path] = option([], "parallel sentences to measure with: R@1 of each language")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveConfig(RunConfig):
+class ContrastiveConfig(MixedLanguages):
     """Stage 2."""
 
     student: str = option("", "text encoder of stage 1, or a whole AltCLIP to go on with: a folder or hub id")
     teacher: str = option("", "CLIP whose vision tower and projections are taken; not needed for a whole AltCLIP")
     data: list[Path] = option([], "captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl")
-    languages: list[str] = option([], "language codes to read; all if not given")
-    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
-    weights: dict[str, float] = option({}, "factors on the shares of some languages, as  en=2")
     negatives: Literal["others", "all"] = option(
         "others", "others: a caption that is true of a picture is never its negative; all: CLIP's plain loss"
     )
@@ -39,15 +42,12 @@ class ContrastiveConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig(RunConfig):
+class AlignConfig(MixedLanguages):
     """The UNet's alignment."""
 
     model: str = option("", "Stable Diffusion or AltDiffusion folder, or hub id, whose UNet is trained")
     text_encoder: str = option("", "AltCLIP, or AltDiffusion text encoder, to draw from; the model's own if not given")
     data: list[Path] = option([], "captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl")
-    languages: list[str] = option([], "language codes to read; all if not given")
-    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
-    weights: dict[str, float] = option({}, "factors on the shares of some languages, as  en=2")
     resolution: int = option(0, "side of the pictures in pixels; the model's own if not given")
     caption_dropout: float = option(0.1, "share of captions left out, so that there is guidance")
     keys_and_values_steps: int = option(0, "steps before the others that train the cross-attention's keys and values")

@@ -134,8 +134,9 @@ def train_contrastive(
 def freeze_vision(scorer: AltCLIPScorer) -> None:
     """Leaves the text tower, its projection and the temperature to be trained."""
     scorer.requires_grad_(True)
-    for part in (scorer.vision_model, scorer.visual_projection):
-        part.requires_grad_(False)
+    for part in (scorer.vision_model, scorer.visual_projection, scorer.text_model.transformation_pre):
+        if part is not None:  # m18's second projection is the pipeline's, and no part of what is trained here
+            part.requires_grad_(False)
 
 
 class TextHalf(nn.Module):
@@ -292,8 +293,7 @@ def new_scorer(
     for values in (text, vision):
         values.pop("model_type")
     config = AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=teacher.config.projection_dim)
-    scorer = AltCLIPScorer(config)
-    scorer.text_model.load_state_dict(student.state_dict())
+    scorer = AltCLIPScorer(config, text_model=student)
     scorer.vision_model.load_state_dict(teacher.vision_model.state_dict())
     scorer.visual_projection.load_state_dict(teacher.visual_projection.state_dict())
     scorer.text_projection.load_state_dict(teacher.text_projection.state_dict())

@@ -141,6 +141,9 @@ def load_student(
                 "the student", name, XLMRobertaModel.from_pretrained, dtype=torch.float32, add_pooling_layer=False
             )
             student.roberta.load_state_dict(body.state_dict())
+    if student.transformation_pre is not None:
+        # m18's second projection is the pipeline's; the pooled reading does not pass through it.
+        student.transformation_pre.requires_grad_(False)
     # AltCLIP was taught without dropout, and without it padding is one token (see the text encoder).
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):

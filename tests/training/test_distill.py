@@ -98,6 +98,16 @@ class TestStudents:
             student.roberta.embeddings.word_embeddings.weight, body.embeddings.word_embeddings.weight
         )
 
+    def test_m18_keeps_its_second_projection(self, config: DistillConfig, published: Path, tmp_path: Path) -> None:
+        place = published / "alt-diffusion-m18-tiny"
+        wide = write_teacher(tmp_path / "wide", width=64)
+        folder = distill(replace(config, steps=2, teacher=str(wide), student=str(place)))
+        before, after = (
+            RobertaSeriesModelWithTransformation.from_pretrained(path) for path in (place / "text_encoder", str(folder))
+        )
+        assert torch.equal(before.transformation_pre.weight, after.transformation_pre.weight)
+        assert not torch.equal(before.transformation.weight, after.transformation.weight)
+
     def test_it_learns_without_dropout(self, tmp_path: Path) -> None:
         student, _ = load_student(str(write_student(tmp_path / "student")), project_dim=32)
         student.train()
