@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PROMPT ?= 蓝色背景上的猫
 N ?= 8
 OUTPUT ?= altdiffusion-output
+# For make emoji-m9: seconds after which it saves itself and ends (0: it goes on to the end), and the arithmetic.
+STOP_AFTER ?= 0
+PRECISION ?= no
 READY := $(VENV)/.ready
 
 .PHONY: help setup generate test test-slow lint format evaluate emoji-m9 clean
@@ -42,7 +45,7 @@ evaluate: $(READY) ## measure emoji-m9: retrieval and drawing (minutes)
 	$(BIN)/altdiffusion evaluate emoji --drawing
 
 emoji-m9: $(READY) ## train emoji-m9 again, all stages (hours on a CPU; stop and repeat at will)
-	$(BIN)/python -m altdiffusion_clip.emoji.recipe
+	$(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) --mixed-precision $(PRECISION)
 
 clean: ## remove what was built
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ stopped at any moment and given again; stages that are done are skipped.
 
 import argparse
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, D
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.distill import distill
-from altdiffusion_clip.training.loop import Tensors, optimise
+from altdiffusion_clip.training.loop import Stopped, Tensors, optimise
 from altdiffusion_clip.training.models import MODEL
 from altdiffusion_clip.training.vae import psnr, train_vae
 
@@ -183,7 +184,7 @@ def align_stage(work: Path, changes: Changes) -> None:
         data=[work / "data"],
         languages=list(LANGUAGES),
         weights={"en": 2.0},
-        keys_and_values_steps=1000,
+        keys_and_values_steps=min(1000, changes.get("steps", 1000)),
         steps=5500,
         batch_size=16,
         learning_rate=4e-4,
@@ -291,19 +292,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/emoji"), help="folder for the runs of the stages")
     parser.add_argument("--stage", nargs="+", choices=[*STAGES, "assemble"], default=[*STAGES, "assemble"])
     parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
-    parser.add_argument("--seconds", type=float, default=0.0, help="let a stage save itself and stop after so long")
+    parser.add_argument("--seconds", type=float, default=0.0, help="save and stop after so long")
+    parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")
     parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    changes: Changes = {"stop_after_seconds": arguments.seconds}
+    ends = time.monotonic() + arguments.seconds
+    changes: Changes = {"mixed_precision": arguments.mixed_precision}
     if arguments.steps:
         changes["steps"] = arguments.steps
     write_data(arguments.work / "data")
-    for stage in arguments.stage:
-        if stage == "assemble":
-            assemble(arguments.work, arguments.output)
-        elif not (arguments.work / stage / MODEL).exists():
-            STAGES[stage](arguments.work, changes)
+    try:
+        for stage in arguments.stage:
+            if stage == "assemble":
+                assemble(arguments.work, arguments.output)
+            elif not (arguments.work / stage / MODEL).exists():
+                left = max(1.0, ends - time.monotonic()) if arguments.seconds else 0.0
+                STAGES[stage](arguments.work, {**changes, "stop_after_seconds": left})
+    except Stopped as stopped:
+        raise SystemExit(str(stopped)) from None
 
 
 if __name__ == "__main__":

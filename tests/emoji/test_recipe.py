@@ -65,3 +65,13 @@ def test_from_nothing_to_a_folder_that_draws(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("sys.argv", [*command, "--stage", "vae"])
     recipe.main()
     assert (work / "vae" / "model" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_it_stops_in_time_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "write_data", few_pictures)
+    monkeypatch.setattr(recipe, "sentences", lambda languages: data.sentences(languages, scenes=False))
+    command = ["recipe", "--work", str(tmp_path), "--stage", "vae", "--steps", "100000", "--seconds", "2"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        recipe.main()
+    assert (tmp_path / "vae" / "crops" / "checkpoint.pt").is_file()
