@@ -193,7 +193,9 @@ def _optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    # CLIP's and RoBERTa's settings. At an eps of 1e-8 the rounding of a gradient near zero, which depends on how many
+    # processes added it up, would decide the sign of a whole step.
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 def _share(source: Source, config: RunConfig, step: int, accelerator: Accelerator) -> list[Tensors]:

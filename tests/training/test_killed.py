@@ -35,11 +35,11 @@ def _settings(stage: str, folder: Path) -> dict[str, Any]:
     common = {"batch_size": 8, "warmup_steps": 3, "learning_rate": 1e-3, "checkpoint_seconds": 0.0, "cpu": True}
     if stage == "align":
         data = write_pictures(folder / "pictures")
-        model = {"model": str(PIPELINE), "resolution": 32, "keys_and_values_steps": 10, "ema_decay": 0.9}
-        return {**common, **model, "data": [str(data)], "steps": 30}
+        model = {"model": str(PIPELINE), "resolution": 32, "keys_and_values_steps": 5, "ema_decay": 0.9}
+        return {**common, **model, "data": [str(data)], "steps": 15}
     models = {"teacher": str(write_teacher(folder / "teacher")), "student": str(write_student(folder / "student"))}
     data = write_parallel(folder / "a.jsonl") if stage == "distill" else write_pictures(folder / "pictures")
-    return {**common, **models, "data": [str(data)], "steps": 60}
+    return {**common, **models, "data": [str(data)], "steps": 40}
 
 
 @pytest.mark.parametrize("stage", ["distill", "contrastive", "align"])

@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "student": str(write_student(folder / "student")),
         "steps": STEPS,
         "batch_size": 16,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "warmup_steps": 3,
         "log_every": 1,
         "cpu": True,
