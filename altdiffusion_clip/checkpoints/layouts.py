@@ -25,7 +25,7 @@ EMBEDDED_FILES = ldm.CONDITIONING + "files."
 
 _IS_CONFIG = re.compile(r"(\w+/)?\w+\.json")
 
-_TODAYS_NAMES = {"altclip": published_name, "vae": ldm.todays_vae_name}
+TODAYS_NAMES = {"altclip": published_name, "vae": ldm.todays_vae_name}
 """For parts whose tensors had other names in some published folders."""
 
 
@@ -143,7 +143,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
             continue
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder} has no {file}; fetch it whole")
-        tensors[part] = CheckpointTensors.in_folder(place, _TODAYS_NAMES.get(part))
+        tensors[part] = CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
         if has_weights(folder / part) and index.get(part, [None])[0]:
@@ -166,10 +166,8 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
     tensors = {"text_encoder": text_encoder}
     if flagai:
         tensors["altclip"] = everything.select(_altclip_name)
-    tensors |= drawing_parts(everything, configs)
-    to_unet = _diffusers_names("unet", configs)
-    averages = {ldm.ema_name(name): diffusers_name for name, diffusers_name in to_unet.items()}
-    ema = everything.select(averages.get)
+    parts, ema = drawing_parts(everything, configs)
+    tensors |= parts
     for part, what in (("unet", "UNet"), ("vae", "autoencoder")):
         if not tensors[part]:
             raise CheckpointError(f"{path} has AltDiffusion's text encoder but no {what}")
@@ -200,15 +198,21 @@ def _configurations(
     return {p: read_json(folder / f) for p, f in CONFIG_FILES.items() if (folder / f).is_file()}, folder, {}
 
 
-def drawing_parts(everything: CheckpointTensors, configs: Mapping[str, dict[str, Any]]) -> dict[str, CheckpointTensors]:
+def drawing_parts(
+    everything: CheckpointTensors, configs: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, CheckpointTensors], CheckpointTensors]:
     """The UNet and the autoencoder of a single file in the LDM layout, under diffusers' names.
 
     Args:
         everything: in the file.
         configs: of the parts "unet" and "vae".
+
+    Returns:
+        The parts "unet" and "vae", and the moving average of the UNet's tensors; each empty where the file has none.
     """
     to_unet, to_vae = (_diffusers_names(part, configs) for part in ("unet", "vae"))
-    return {
+    averages = {ldm.ema_name(name): diffusers_name for name, diffusers_name in to_unet.items()}
+    parts = {
         "unet": everything.select(
             lambda name: to_unet.get(name.removeprefix(ldm.UNET)) if name.startswith(ldm.UNET) else None
         ),
@@ -216,6 +220,7 @@ def drawing_parts(everything: CheckpointTensors, configs: Mapping[str, dict[str,
             lambda name: to_vae.get(name.removeprefix(ldm.VAE)) if name.startswith(ldm.VAE) else None
         ),
     }
+    return parts, everything.select(averages.get)
 
 
 def _diffusers_names(part: str, configs: Mapping[str, dict[str, Any]]) -> dict[str, str]:

@@ -14,9 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altdiffusion_clip.checkpoints import ldm
 from altdiffusion_clip.checkpoints.convert import Conversion, write_checkpoint
-from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout, drawing_parts, open_checkpoint, read_json
+from altdiffusion_clip.checkpoints.layouts import (
+    TODAYS_NAMES,
+    Checkpoint,
+    Layout,
+    drawing_parts,
+    open_checkpoint,
+    read_json,
+)
 from altdiffusion_clip.checkpoints.model_ids import fetch
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import CheckpointError, UserError
@@ -88,15 +94,12 @@ def unet_and_vae(path: Path, like: Checkpoint) -> dict[str, CheckpointTensors]:
         if not (path / "unet" / "config.json").is_file():
             raise CheckpointError(f"{path} has no unet/config.json; give a Stable Diffusion folder or single file")
         read_json(path / "unet" / "config.json")
-        return {part: CheckpointTensors.in_folder(path / part, _TODAYS[part]) for part in ("unet", "vae")}
-    parts = drawing_parts(CheckpointTensors(path), like.configs)
+        return {part: CheckpointTensors.in_folder(path / part, TODAYS_NAMES.get(part)) for part in ("unet", "vae")}
+    parts, _ = drawing_parts(CheckpointTensors(path), like.configs)
     for part, what in (("unet", "UNet"), ("vae", "autoencoder")):
         if not parts[part]:
             raise CheckpointError(f"{path} has no {what} of Stable Diffusion's; give a whole checkpoint")
     return parts
-
-
-_TODAYS: dict[str, Callable[[str], str | None] | None] = {"unet": None, "vae": ldm.todays_vae_name}
 
 
 class Sum(CheckpointTensors):
@@ -153,7 +156,7 @@ class Sum(CheckpointTensors):
                     )
                 theirs, ours = tensors.shape(name), self._alt.shape(name)
                 # Projections are matrices in some and 1x1 convolutions in others.
-                if theirs != ours and theirs.numel() != ours.numel():
+                if theirs.numel() != ours.numel():
                     raise CheckpointError(
                         f"{name} is {tuple(theirs)} in {place} and {tuple(ours)} in {alt}; they have no common base"
                     )

@@ -77,24 +77,26 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
     Yields:
         `system`, `language`, and the recalls and their mean in percent.
     """
-    pictures = held_out_pictures()[::PER_PAIR]
-    paths = [picture.path for picture in pictures]
-    relevant = torch.eye(len(pictures), dtype=torch.bool)
+    paths = [picture.path for picture in held_out_pictures()[::PER_PAIR]]
     for name, encode_texts, encode_images in _systems(folder or emoji_m9_folder()):
         images = encode_images(paths)
         for language in LANGUAGES:
-            texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
-            recalls = retrieval(encode_texts(texts) @ images.T, relevant).as_dict()
+            recalls = _held_out_retrieval(encode_texts, images, language).as_dict()
             yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
 
 
 @torch.inference_mode()
 def retrieval_of(scorer: AltCLIPScorer, language: str) -> Retrieval:
     """Retrieval on the held-out renders of one scorer in one language, as `evaluate_retrieval` measures it."""
+    images, _ = scorer.encode_images([picture.path for picture in held_out_pictures()[::PER_PAIR]])
+    return _held_out_retrieval(scorer.encode_texts, images, language)
+
+
+def _held_out_retrieval(encode_texts: Encode, images: Tensor, language: str) -> Retrieval:
+    """Retrieval between the first picture of each held-out pair, embedded already, and its caption in a language."""
     pictures = held_out_pictures()[::PER_PAIR]
-    images, _ = scorer.encode_images([picture.path for picture in pictures])
     texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
-    return retrieval(scorer.encode_texts(texts) @ images.T, torch.eye(len(pictures), dtype=torch.bool))
+    return retrieval(encode_texts(texts) @ images.T, torch.eye(len(pictures), dtype=torch.bool))
 
 
 def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:

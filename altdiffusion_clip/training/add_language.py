@@ -25,7 +25,6 @@ from altdiffusion_clip.training.configs import AddLanguageConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
 from altdiffusion_clip.training.data.languages import LanguageMix
 from altdiffusion_clip.training.data.parallel import ENGLISH, ParallelCorpus
-from altdiffusion_clip.training.diffusion import pad_tokens
 from altdiffusion_clip.training.distill import translation_recall
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
@@ -191,14 +190,14 @@ class NewAndOld:
 
     def load(self, drawn: Tensors) -> Tensors:
         """Reads their tokens and the readings of the English."""
-        ids, mask = pad_tokens([self._new.tokens[row].tolist() for row in drawn["new"].tolist()], self._pad)
-        old_ids, old_mask = pad_tokens([self._old.tokens[row].tolist() for row in drawn["old"].tolist()], self._pad)
+        ids, mask = self._new.tokens.padded(drawn["new"].tolist(), self._pad)
+        old_ids, old_mask = self._old.tokens.padded(drawn["old"].tolist(), self._pad)
         english = torch.from_numpy(self._targets[self._new.target[drawn["new"].numpy()]])
         return {
-            "input_ids": ids,
+            "input_ids": ids.long(),
             "attention_mask": mask,
             "english": english,
-            "old_ids": old_ids,
+            "old_ids": old_ids.long(),
             "old_mask": old_mask,
         }
 
@@ -215,9 +214,8 @@ def embed_english(
 
     @torch.no_grad()
     def compute(start: int, stop: int) -> Tensor:
-        rows = [corpus.tokens[row].tolist() for row in row_of[start:stop].tolist()]
-        ids, mask = pad_tokens(rows, student.config.pad_token_id)
-        return student(ids.to(student.device), attention_mask=mask.to(student.device)).pooler_output.float()
+        ids, mask = corpus.tokens.padded(row_of[start:stop].tolist(), student.config.pad_token_id)
+        return student(ids.long().to(student.device), attention_mask=mask.to(student.device)).pooler_output.float()
 
     return fill_rows(
         corpus.folder / "english.bin",

@@ -5,7 +5,6 @@ text, then the whole UNet. With a CLIP for a text encoder the same program train
 """
 
 import dataclasses
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,6 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import optimise
 from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
 
-logger = logging.getLogger(__name__)
 SAMPLE_STEPS = 20
 
 

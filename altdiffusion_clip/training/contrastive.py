@@ -3,7 +3,6 @@
 AltCLIP (arXiv 2211.06679, section 3.2); the frozen tower is LiT's (arXiv 2111.07991).
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
 from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, place_of, save_model
 
-logger = logging.getLogger(__name__)
 POOL = 4
 """Batches of pairs that one batch of nearly one length is chosen from."""
 

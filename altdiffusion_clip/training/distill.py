@@ -137,10 +137,10 @@ class Translations:
     def load(self, drawn: Tensors) -> Tensors:
         """Reads their tokens and the teacher's embeddings."""
         rows = drawn["rows"]
-        ids, mask = self._corpus.tokens.padded(rows.tolist())
+        ids, mask = self._corpus.tokens.padded(rows.tolist(), self._pad)
         targets = self._embeds[self._corpus.target[rows.numpy()]]
         return {
-            "input_ids": torch.where(mask.bool(), ids.long(), self._pad),
+            "input_ids": ids.long(),
             "attention_mask": mask,
             "teacher_embeds": torch.from_numpy(targets).float(),
         }
@@ -208,9 +208,8 @@ def translation_recall(
         hits = 0
         for start in range(0, len(rows), 128):
             part = rows[start : start + 128]
-            ids, mask = corpus.tokens.padded(part.tolist())
-            ids = torch.where(mask.bool(), ids.long(), student.config.pad_token_id)
-            pooled = student(ids.to(student.device), attention_mask=mask.to(student.device)).pooler_output
+            ids, mask = corpus.tokens.padded(part.tolist(), student.config.pad_token_id)
+            pooled = student(ids.long().to(student.device), attention_mask=mask.to(student.device)).pooler_output
             nearest = (F.normalize(pooled.float().cpu(), dim=-1) @ references.T).argmax(1)
             hits += int((nearest.numpy() == corpus.target[part]).sum())
         recalls[f"r1_{code}"] = 100 * hits / max(1, len(rows))

@@ -5,7 +5,6 @@ instance's.
 """
 
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -32,7 +31,6 @@ from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.lora import add_lora, save_lora
 from altdiffusion_clip.training.models import MODEL, save_model
 
-logger = logging.getLogger(__name__)
 PRIOR_STEPS = 30
 
 

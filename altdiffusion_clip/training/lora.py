@@ -1,6 +1,5 @@
 """A LoRA (arXiv 2106.09685) for an AltDiffusion: a style or a thing, in a few megabytes that every pipeline loads."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import optimise
 from altdiffusion_clip.training.models import MODEL, save_model
 
-logger = logging.getLogger(__name__)
 ON_THE_UNET = ("to_q", "to_k", "to_v", "to_out.0")
 ON_THE_TEXT_ENCODER = ("query", "key", "value")
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -212,5 +211,6 @@ def _allocate(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def _wait(accelerator: Accelerator | None) -> Any:
-    return accelerator.wait_for_everyone() if accelerator is not None else nullcontext()
+def _wait(accelerator: Accelerator | None) -> None:
+    if accelerator is not None:
+        accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError, load_image
 from altdiffusion_clip.prompts import WINDOW
-from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, fill_rows, prepared, stamp_of
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
 from altdiffusion_clip.training.data.languages import LanguageMix
 from altdiffusion_clip.training.data.parallel import fingerprint
 from altdiffusion_clip.training.data.records import LeftOut, read_records
@@ -124,8 +124,8 @@ class CaptionedPictures:
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
         """Token ids of some texts and their mask, int64 (texts, longest)."""
-        ids, mask = self.tokens.padded(texts.tolist())
-        return torch.where(mask.bool(), ids.long(), pad_token_id), mask
+        ids, mask = self.tokens.padded(texts.tolist(), pad_token_id)
+        return ids.long(), mask
 
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
@@ -230,6 +230,3 @@ def _captions(record: dict[str, object]) -> dict[str, list[str]]:
             if isinstance(sentence, str) and sentence.strip():
                 said[str(code)].append(sentence.strip())
     return dict(said)
-
-
-__all__ = ["CAPTIONS_FILE", "CaptionedPictures", "fill_rows", "square"]

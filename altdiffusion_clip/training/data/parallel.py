@@ -130,16 +130,16 @@ def _sentences(
             for code in languages or wanted:
                 if code != ENGLISH and not wanted.get(code):
                     left_out.add(f"no {code}", place)
+            english = []
             for source in sources:
                 key = hashlib.blake2b(source.encode("utf-8"), digest_size=16).digest()
-                if key not in rows:
-                    rows[key] = len(rows)
-                    yield (rows[key], source), ENGLISH, source
+                is_new = key not in rows
+                english.append((rows.setdefault(key, len(rows)), source))
+                if is_new:
+                    yield english[-1], ENGLISH, source
             for code, sentences in wanted.items():
                 for number, sentence in enumerate(sentences):
-                    source = sources[number % len(sources)]
-                    key = hashlib.blake2b(source.encode("utf-8"), digest_size=16).digest()
-                    yield (rows[key], source), code, sentence
+                    yield english[number % len(english)], code, sentence
 
 
 def _by_language(record: Record) -> dict[str, list[str]]:

@@ -2,15 +2,12 @@
 
 import csv
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
