@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -258,7 +258,7 @@ def judge_stage(work: Path, changes: Changes) -> None:
 def assemble(work: Path, destination: Path) -> None:
     """Puts the finished parts together in the published layout.
 
-    Weights are in half precision where that is exact enough: the UNets, and the systems that only the evaluation reads.
+    Weights are in half precision where that is exact enough: the UNet, and the systems that only the evaluation reads.
     """
     pipeline = AltDiffusionPipeline.from_pretrained(work / "align" / MODEL)
     pipeline.unet.half()
@@ -269,8 +269,6 @@ def assemble(work: Path, destination: Path) -> None:
     CLIPTokenizer.from_pretrained(teacher).save_pretrained(destination / "teacher")
     distilled = RobertaSeriesModelWithTransformation.from_pretrained(work / "distill" / MODEL)
     distilled.half().save_pretrained(destination / "distilled")
-    english = UNet2DConditionModel.from_pretrained(work / "english" / MODEL, subfolder="unet")
-    english.half().save_pretrained(destination / "english")
     Judge.load(work / "judge" / MODEL / "model.safetensors").save()
 
 

@@ -15,8 +15,16 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
 from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
-from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import LANGUAGES, Colour, Concept, colours, concepts, is_held_out
+from altdiffusion_clip.emoji.captions import captions, scene_captions
+from altdiffusion_clip.emoji.concepts import (
+    LANGUAGES,
+    Colour,
+    Concept,
+    colours,
+    concepts,
+    is_held_out,
+    is_pair_held_out,
+)
 from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge, background_of
 from altdiffusion_clip.evaluation.retrieval import Retrieval, retrieval
@@ -177,3 +185,60 @@ def evaluate_drawing(
         one_of_n=100 * right / (count * n),
         best_of_n=100 * best / count,
     )
+
+
+def unseen_scenes() -> list[tuple[Concept, Concept]]:
+    """The two concepts of every scene that no stage has seen, left and right; shuffled, always in the same order."""
+    chosen = [(left, right) for left in concepts() for right in concepts()]
+    chosen = [(left, right) for left, right in chosen if left != right and is_pair_held_out(left, right)]
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """How often a drawn scene shows the two things that were asked for, in percent.
+
+    Attributes:
+        language: of the prompts.
+        places: whether the prompts say what is on the left and what on the right.
+        prompts: how many, one picture each.
+        one: the judge recognises at least one of the two, where it was asked for.
+        both: the judge recognises both, where they were asked for.
+    """
+
+    language: str
+    places: bool
+    prompts: int
+    one: float
+    both: float
+
+
+def evaluate_scenes(
+    pipeline: "AltDiffusionPipeline", language: str, places: bool, count: int = 100, steps: int = STEPS
+) -> SceneResult:
+    """Draws two things beside each other that were never seen together, and has the judge look at each half.
+
+    Args:
+        pipeline: of emoji-m9.
+        language: of the prompts.
+        places: the prompts say which thing is on the left; otherwise ("a cat and an apple") either order is right.
+        count: how many prompts.
+        steps: of the scheduler.
+    """
+    judge = Judge.load()
+    one, both = 0, 0
+    for number, (left, right) in enumerate(tqdm(unseen_scenes()[:count], desc=f"drawing scenes {language}")):
+        prompt = scene_captions(left, right, None, language)[2 if places else 0]
+        settings = Settings(
+            prompt, number, (number,), EMOJI_M9, num_inference_steps=steps, guidance_scale=EMOJI_GUIDANCE_SCALE
+        )
+        (image,) = draw_batch(pipeline, settings)
+        if image is None:
+            continue
+        shown = judge.scenes_of([image])[0]
+        orders = [(left, right)] if places else [(left, right), (right, left)]
+        right_ones = max(sum(a == b for a, b in zip(shown, order, strict=True)) for order in orders)
+        one += right_ones >= 1
+        both += right_ones == 2
+    return SceneResult(language, places, count, one=100 * one / count, both=100 * both / count)

@@ -58,8 +58,6 @@ class Conditioning:
         device = self.text_encoder.device
         config = self.text_encoder.config
         width = getattr(config, "project_dim", None) or config.hidden_size
-        config = self.text_encoder.config
-        width = getattr(config, "project_dim", None) or config.hidden_size
         with RaggedWriter(folder, "float16", width) as out:
             for start in tqdm(range(0, len(tokens), batch_size), desc="text states", mininterval=5.0):
                 rows = range(start, min(len(tokens), start + batch_size))
