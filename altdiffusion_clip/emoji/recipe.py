@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import SCORER, emoji_m9_folder
@@ -33,7 +31,8 @@ from altdiffusion_clip.emoji.architectures import (
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data
 from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
-from altdiffusion_clip.emoji.judge import Judge, blurred, halves
+from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.judge_training import train_judge
 from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder
@@ -47,7 +46,7 @@ from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, D
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.distill import distill
-from altdiffusion_clip.training.loop import Stopped, Tensors, optimise
+from altdiffusion_clip.training.loop import Stopped
 from altdiffusion_clip.training.models import MODEL
 from altdiffusion_clip.training.vae import psnr, train_vae
 
@@ -198,59 +197,15 @@ def align_stage(work: Path, changes: Changes) -> None:
     align(replace(config, **changes))
 
 
-class _JudgeLoss(nn.Module):
-    def __init__(self, judge: Judge) -> None:
-        super().__init__()
-        self.judge = judge
-
-    def forward(self, pixels: Tensor, concept: Tensor) -> Tensor:
-        return F.cross_entropy(self.judge(pixels), concept)
-
-
-class _Renders:
-    """Renders, shifted and softened, with what they show; of a scene one of its halves."""
-
-    def __init__(self, pictures: CaptionedPictures, count: int) -> None:
-        self._pictures, self._count = pictures, count
-        shown = shown_in_pictures()
-        self._concepts = torch.tensor([[places[0].index, places[-1].index] for places in shown])
-        self._is_scene = torch.tensor([len(places) == 2 for places in shown])
-
-    def draw(self, generator: torch.Generator) -> Tensors:
-        count = self._count
-        return {
-            "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
-            "side": torch.randint(2, (count,), generator=generator),
-            "seed": torch.randint(2**31, (count,), generator=generator),
-        }
-
-    def load(self, drawn: Tensors) -> Tensors:
-        generator = torch.Generator().manual_seed(int(drawn["seed"][0]))
-        shown, side = drawn["pictures"], drawn["side"]
-        pixels = self._pictures.signed(shown)
-        left, right = halves(pixels)
-        half = torch.where(side[:, None, None, None] == 0, left, right)
-        pixels = torch.where(self._is_scene[shown][:, None, None, None], half, pixels)
-        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-        pixels = blurred(torch.roll(pixels, shift, (2, 3)), generator)
-        return {"pixels": pixels, "concept": self._concepts[shown].gather(1, side[:, None])[:, 0]}
-
-
 def judge_stage(work: Path, changes: Changes) -> None:
-    """The classifier that judges drawn pictures; it sees renders only.
-
-    They are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes, but
-    some of the positions.
-    """
+    """The classifier that judges drawn pictures; it also draws the held-out renders, which it is measured on."""
     run = work / "judge"
     write_held_out()
     _, pictures = english_pictures(work, run)
-    torch.manual_seed(0)
     config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3)
-    source = _Renders(pictures, config.batch_size)
-    judge = optimise(_JudgeLoss(Judge()), source, replace(config, **changes), "judge").judge
+    judge = train_judge(pictures, shown_in_pictures(), replace(config, **changes))
     with atomic_folder(run / MODEL) as folder:
-        judge.cpu().save(folder / "model.safetensors")
+        judge.save(folder / "model.safetensors")
     held_out = held_out_pictures()
     logger.info("judge: %.1f%% of %d held-out renders", judge.accuracy(held_out), len(held_out))
 

@@ -1,0 +1,66 @@
+"""The training of the classifier that judges drawn pictures; it sees renders only."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from altdiffusion_clip.emoji.concepts import Concept
+from altdiffusion_clip.emoji.judge import Judge, blurred, halves
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.loop import Tensors, optimise
+
+
+def train_judge(pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], config: RunConfig) -> Judge:
+    """Trains a classifier of the concepts.
+
+    The renders are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes,
+    but some of the positions.
+
+    Args:
+        pictures: renders.
+        shown: what each of them shows: one concept, or the left and the right one.
+        config: of the run.
+    """
+    torch.manual_seed(0)
+    source = _Renders(pictures, shown, config.batch_size)
+    return optimise(_JudgeLoss(Judge()), source, config, "judge").judge.cpu()
+
+
+class _JudgeLoss(nn.Module):
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, pixels: Tensor, concept: Tensor) -> Tensor:
+        return F.cross_entropy(self.judge(pixels), concept)
+
+
+class _Renders:
+    """Renders, shifted and softened, with what they show; of a scene one of its halves."""
+
+    def __init__(self, pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], count: int) -> None:
+        self._pictures, self._count = pictures, count
+        self._concepts = torch.tensor([[places[0].index, places[-1].index] for places in shown])
+        self._is_scene = torch.tensor([len(places) == 2 for places in shown])
+
+    def draw(self, generator: torch.Generator) -> Tensors:
+        count = self._count
+        return {
+            "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
+            "side": torch.randint(2, (count,), generator=generator),
+            "seed": torch.randint(2**31, (count,), generator=generator),
+        }
+
+    def load(self, drawn: Tensors) -> Tensors:
+        generator = torch.Generator().manual_seed(int(drawn["seed"][0]))
+        shown, side = drawn["pictures"], drawn["side"]
+        pixels = self._pictures.signed(shown)
+        left, right = halves(pixels)
+        half = torch.where(side[:, None, None, None] == 0, left, right)
+        pixels = torch.where(self._is_scene[shown][:, None, None, None], half, pixels)
+        shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        pixels = blurred(torch.roll(pixels, shift, (2, 3)), generator)
+        return {"pixels": pixels, "concept": self._concepts[shown].gather(1, side[:, None])[:, 0]}

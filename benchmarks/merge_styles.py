@@ -1,0 +1,141 @@
+"""Whether a merge makes other people's weights draw from Chinese prompts: emoji in another style.
+
+emoji-m9's English diffusion model is fine-tuned to draw emoji outlined and in orange. Before the merge that model is
+asked in English and in Chinese; after it, with emoji-m9's alignment added, in Chinese and in English again. The
+prompts' concept-colour pairs were never trained on. A picture counts if a classifier of outlined renders recognises the
+concept, and if the picture is nearer to the outlined render than to the plain one.
+
+    make emoji-m9                       # or only its English model: see emoji/recipe.py --stage
+    python benchmarks/merge_styles.py [--work build/emoji] [--output build/styles] [--steps 1500]
+
+Needs Noto Color Emoji, to draw the outlined pictures.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from report import report
+from transformers import CLIPTokenizer
+
+from altdiffusion_clip import AltDiffusionPipeline
+from altdiffusion_clip.checkpoints.merge import merge
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.data import PICTURES_PER_PAIR, known_pairs, write_data
+from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.judge_training import train_judge
+from altdiffusion_clip.emoji.renders import RESOLUTION, render
+from altdiffusion_clip.evaluation.emoji import pairs
+from altdiffusion_clip.training.align import align
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.configs import AlignConfig
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.models import MODEL
+
+STYLE = "outlined"
+TOGETHER = 10
+
+
+def fine_tuned(english: Path, data: Path, output: Path, steps: int) -> Path:
+    """The English diffusion model, in the other style."""
+    config = AlignConfig(
+        output=output,
+        model=str(english),
+        data=[data],
+        languages=["en"],
+        steps=steps,
+        batch_size=16,
+        learning_rate=3e-4,
+        warmup_steps=50,
+        decay_from=0.5,
+        ema_decay=0.995,
+    )
+    align(config)
+    return output / MODEL
+
+
+def judge_of(data: Path, english: Path, output: Path) -> Judge:
+    """A classifier of outlined renders, trained as the package's was of plain ones."""
+    tokenizer = CLIPTokenizer.from_pretrained(english, subfolder="tokenizer")
+    pictures = CaptionedPictures.prepare([data], RESOLUTION, tokenizer, output / "data", languages=["en"])
+    shown = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]
+    config = RunConfig(output=output, steps=2000, batch_size=64, learning_rate=2e-3)
+    return train_judge(pictures, shown, config).eval()
+
+
+@torch.inference_mode()
+def recognised(pipeline: StableDiffusionPipeline, language: str, judge: Judge, count: int) -> tuple[float, Image.Image]:
+    """How many drawn pictures show the concept in the style, in percent; and the first of them."""
+    pipeline.set_progress_bar_config(disable=True)
+    chosen = pairs(unseen=True)[:count]
+    drawn: list[Image.Image] = []
+    for start in range(0, count, TOGETHER):
+        prompts = [captions(concept, colour, language)[0] for concept, colour in chosen[start : start + TOGETHER]]
+        generators = [torch.Generator().manual_seed(start + number) for number in range(len(prompts))]
+        drawn += pipeline(
+            prompts, num_inference_steps=25, guidance_scale=EMOJI_GUIDANCE_SCALE, generator=generators
+        ).images
+    right = 0
+    for image, guess, (concept, colour) in zip(drawn, judge.concepts_of(drawn), chosen, strict=True):
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+        far = {
+            style: float(np.square(pixels - np.asarray(render(concept, colour, style=style))).mean())
+            for style in ("plain", STYLE)
+        }
+        right += guess == concept and far[STYLE] < far["plain"]
+    page = Image.new("RGB", (RESOLUTION * TOGETHER, RESOLUTION))
+    for number, image in enumerate(drawn[:TOGETHER]):
+        page.paste(image, (number * RESOLUTION, 0))
+    return 100 * right / count, page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/emoji"), help="where make emoji-m9 has worked")
+    parser.add_argument("--output", type=Path, default=Path("build/styles"))
+    parser.add_argument("--steps", type=int, default=1500, help="of the fine-tuning")
+    parser.add_argument("--prompts", type=int, default=100)
+    options = parser.parse_args()
+    english = options.work / "english" / MODEL
+    if not english.is_dir():
+        parser.error(f"{english} is not there; make emoji-m9 trains it")
+    data = write_data(options.output / "data", ("en",), STYLE, scenes=False)
+    target = fine_tuned(english, data, options.output / "fine-tuned", options.steps)
+    judge = judge_of(data, english, options.output / "judge")
+    merged = options.output / "merged"
+    shutil.rmtree(merged, ignore_errors=True)
+    merge(english, emoji_m9_folder(), target, merged)
+
+    before = StableDiffusionPipeline.from_pretrained(target)
+    after = AltDiffusionPipeline.from_pretrained(merged)
+    rows: dict[str, Any] = {}
+    pages = []
+    for name, pipeline, language in (
+        ("before_en", before, "en"),
+        ("before_zh", before, "zh"),
+        ("after_zh", after, "zh"),
+        ("after_en", after, "en"),
+    ):
+        rows[name], page = recognised(pipeline, language, judge, options.prompts)
+        pages.append(page)
+        print(f"{name}: {rows[name]:.0f}% recognised in the style", flush=True)
+    sheet = Image.new("RGB", (pages[0].width, RESOLUTION * len(pages)))
+    for number, page in enumerate(pages):
+        sheet.paste(page, (0, number * RESOLUTION))
+    sheet.save(options.output / "before-and-after.png")
+    print(json.dumps({**rows, "unit": "% of prompts", "prompts": options.prompts}))
+    report(
+        "merge-styles", rows["after_zh"], rows["before_en"], "% recognised", rows["after_zh"] / rows["before_en"], 0.8
+    )
+
+
+if __name__ == "__main__":
+    main()
