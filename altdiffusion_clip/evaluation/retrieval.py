@@ -1,9 +1,20 @@
-"""Recall@k between texts and images, both ways."""
+"""Retrieval between texts and images, both ways: recall at 1, 5 and 10, their mean, and how sure they are.
+
+A query counts as found if any of what belongs to it is among its k best, as in CLIP's table, CLIP_benchmark and
+Chinese-CLIP's scripts; an image with five captions has five texts that belong to it, and all captions of all images are
+candidates.
+"""
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from altdiffusion_clip.evaluation.ranks import Ranks, ranks_of_embeddings, ranks_of_similarity
+
+KS = (1, 5, 10)
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -48,21 +59,82 @@ def recall_at(similarity: Tensor, relevant: Tensor, k: int) -> float:
     return 100 * (rank <= k).float().mean().item()
 
 
-def retrieval(similarity: Tensor, relevant: Tensor) -> Retrieval:
+def retrieval_of_ranks(ranks: Ranks) -> Retrieval:
+    """All recalls from ranks."""
+    return Retrieval(*(float(100 * (of <= k).mean()) for of in (ranks.of_texts, ranks.of_images) for k in KS))
+
+
+def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retrieval:
     """All recalls of a similarity matrix.
 
     Args:
         similarity: float (texts, images).
         relevant: bool (texts, images), at least one true in each row and column.
+        ties: the rank where others are as similar; see `ranks.TIES`. By default in the middle of them, so that a
+            constant similarity does not score.
 
     Raises:
         ValueError: the shapes differ, something is not finite, or a row or column has nothing relevant.
+
+    Example:
+        >>> retrieval(torch.eye(4), torch.eye(4, dtype=torch.bool)).mr
+        100.0
     """
     if similarity.shape != relevant.shape:
         raise ValueError(f"similarity is {tuple(similarity.shape)} but relevant is {tuple(relevant.shape)}")
-    if not torch.isfinite(similarity).all():
-        raise ValueError("a similarity is not finite; leave broken images out")
-    if not (relevant.any(0).all() and relevant.any(1).all()):
-        raise ValueError("each text needs a relevant image, and each image a relevant text")
-    both = ((similarity, relevant), (similarity.T, relevant.T))
-    return Retrieval(*(recall_at(s, r, k) for s, r in both for k in (1, 5, 10)))
+    return retrieval_of_ranks(ranks_of_similarity(similarity, relevant.nonzero().numpy(), max(KS), ties))
+
+
+def retrieval_of_embeddings(
+    texts: np.ndarray | Tensor, images: np.ndarray | Tensor, pairs: np.ndarray, ties: str = "mean"
+) -> tuple[Retrieval, dict[str, tuple[float, float]]]:
+    """All recalls between unit vectors, and a 95% interval of each.
+
+    Args:
+        texts: float (texts, dim); may be memory-mapped.
+        images: float (images, dim); likewise.
+        pairs: int64 (pairs, 2), a text and an image that belong together.
+        ties: as for `retrieval`.
+
+    Returns:
+        The recalls, and by name the lower and the upper end in percent.
+
+    Raises:
+        ValueError: the widths differ, a vector is not finite, or a text or an image belongs to nothing.
+    """
+    ranks = ranks_of_embeddings(texts, images, pairs, max(KS), ties)
+    return retrieval_of_ranks(ranks), intervals(ranks, pairs)
+
+
+def intervals(ranks: Ranks, pairs: np.ndarray, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
+    """95% intervals of all figures by the bootstrap: as many images again, drawn with replacement.
+
+    An image brings its texts along, since captions of one image are not independent; the candidates stay as they are.
+    A text of several images counts with the first of them.
+
+    Args:
+        ranks: of texts and images.
+        pairs: int64 (pairs, 2), a text and an image that belong together.
+        resamples: how often.
+
+    Returns:
+        By the names of `Retrieval.as_dict`, the 2.5th and the 97.5th percentile, in percent.
+    """
+    images = len(ranks.of_images)
+    first = np.full(len(ranks.of_texts), images)
+    np.minimum.at(first, pairs[:, 0], pairs[:, 1])
+    texts = np.bincount(first, minlength=images)
+    found = [np.bincount(first, weights=ranks.of_texts <= k, minlength=images) for k in KS]
+    seen = [(ranks.of_images <= k).astype(np.float64) for k in KS]
+    columns = np.stack([*found, *seen, texts.astype(np.float64)], 1)
+    generator = np.random.default_rng(0)
+    figures = np.empty((resamples, 7))
+    for row in figures:
+        times = np.bincount(generator.integers(images, size=images), minlength=images)
+        sums = times @ columns
+        row[:3] = 100 * sums[:3] / max(sums[6], 1)
+        row[3:6] = 100 * sums[3:6] / images
+        row[6] = row[:6].mean()
+    low, high = np.percentile(figures, (2.5, 97.5), axis=0)
+    names = Retrieval(*([0.0] * 6)).as_dict()
+    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}

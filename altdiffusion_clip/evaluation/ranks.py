@@ -1,0 +1,202 @@
+"""At which rank each text finds its image and each image its text, without the whole similarity matrix in memory.
+
+The matrix is computed tile by tile. A query whose rank is beyond the largest k that is asked for is not counted any
+further, and a tile in which no similarity reaches a query's best is not counted for it at all; so the time is that of
+the matrix products, and little more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TIES = ("mean", "first", "best", "worst")
+"""What the rank is where others are as similar: in the middle of them, by their order (as a stable sort has it, which
+is what Chinese-CLIP's script does), before them, or after them."""
+
+TOLERANCE = 1e-6
+"""Cosines that are closer than this are equal: more than float32 products round, less than models mean."""
+
+_TILE = (1024, 4096)
+_PAIRS_AT_ONCE = 65536
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks from 1 of the best relevant candidate, float64; infinity where it is beyond `up_to`.
+
+    Attributes:
+        of_texts: (texts,), of the best of a text's images among all images.
+        of_images: (images,), of the best of an image's texts among all texts.
+        up_to: ranks are exact up to here.
+    """
+
+    of_texts: np.ndarray
+    of_images: np.ndarray
+    up_to: int
+
+
+def ranks_of_similarity(similarity: Tensor, pairs: np.ndarray, up_to: int = 10, ties: str = "mean") -> Ranks:
+    """Ranks from a similarity matrix; equal means exactly equal.
+
+    Args:
+        similarity: float (texts, images).
+        pairs: int64 (pairs, 2), a text and an image that belong together; each text and each image is in at least one.
+        up_to: ranks beyond are not told apart.
+        ties: one of `TIES`.
+
+    Raises:
+        ValueError: something is not finite, or a text or an image belongs to nothing.
+
+    Example:
+        >>> ranks_of_similarity(torch.eye(3), np.array([[0, 0], [1, 1], [2, 0], [2, 2]])).of_texts
+        array([1., 1., 1.])
+    """
+    if not torch.isfinite(similarity).all():
+        raise ValueError("a similarity is not finite; leave broken images out")
+    texts, images = similarity.shape
+    relevant = similarity[pairs[:, 0], pairs[:, 1]]
+
+    def tile(rows: slice, columns: slice) -> Tensor:
+        return similarity[rows, columns]
+
+    return _ranks(tile, (texts, images), relevant, pairs, up_to, ties, 0.0, _TILE)
+
+
+def ranks_of_embeddings(
+    texts: np.ndarray | Tensor,
+    images: np.ndarray | Tensor,
+    pairs: np.ndarray,
+    up_to: int = 10,
+    ties: str = "mean",
+    tolerance: float = TOLERANCE,
+    tile: tuple[int, int] = _TILE,
+) -> Ranks:
+    """Ranks from unit vectors, in memory for a tile and not for the matrix.
+
+    Args:
+        texts: float (texts, dim); may be memory-mapped, or in half precision.
+        images: float (images, dim), likewise.
+        pairs: int64 (pairs, 2), a text and an image that belong together; each text and each image is in at least one.
+        up_to: ranks beyond are not told apart.
+        ties: one of `TIES`.
+        tolerance: cosines closer than this are equal.
+        tile: texts and images at a time.
+
+    Raises:
+        ValueError: the widths differ, a vector is not finite, or a text or an image belongs to nothing.
+    """
+    if texts.shape[1] != images.shape[1]:
+        raise ValueError(f"texts have vectors of {texts.shape[1]} numbers and images of {images.shape[1]}")
+    relevant = []
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        part = pairs[start : start + _PAIRS_AT_ONCE]
+        relevant.append((_float(texts[part[:, 0]]) * _float(images[part[:, 1]])).sum(1))
+    products = _Products(texts, images, tile)
+    return _ranks(products, (len(texts), len(images)), torch.cat(relevant), pairs, up_to, ties, tolerance, tile)
+
+
+class _Products:
+    """Tiles of the matrix of cosines, each in the same piece of memory as the one before."""
+
+    def __init__(self, texts: np.ndarray | Tensor, images: np.ndarray | Tensor, tile: tuple[int, int]) -> None:
+        self._texts, self._images = texts, images
+        self._out = torch.empty(tile[0] * tile[1])
+        self._rows: tuple[slice, Tensor] | None = None
+
+    def __call__(self, rows: slice, columns: slice) -> Tensor:
+        if self._rows is None or self._rows[0] != rows:
+            self._rows = rows, _float(self._texts[rows])
+        left, right = self._rows[1], _float(self._images[columns])
+        out = self._out[: len(left) * len(right)].view(len(left), len(right))
+        return torch.mm(left, right.T, out=out)
+
+
+def _ranks(
+    tile_of: Callable[[slice, slice], Tensor],
+    shape: tuple[int, int],
+    relevant: Tensor,
+    pairs: np.ndarray,
+    up_to: int,
+    ties: str,
+    tolerance: float,
+    tile: tuple[int, int],
+) -> Ranks:
+    if ties not in TIES:
+        raise ValueError(f"ties {ties!r}; choose one of {', '.join(TIES)}")
+    if not torch.isfinite(relevant).all():
+        raise ValueError("a vector is not finite; leave broken images out")
+    counts = tuple(_Counts(shape, pairs, relevant, side, up_to, ties, tolerance) for side in (0, 1))
+    for top in range(0, shape[0], tile[0]):
+        rows = slice(top, min(top + tile[0], shape[0]))
+        for left in range(0, shape[1], tile[1]):
+            columns = slice(left, min(left + tile[1], shape[1]))
+            similarity = tile_of(rows, columns)
+            counts[0].add(similarity, rows, columns)
+            counts[1].add(similarity.T, columns, rows)
+    return Ranks(counts[0].ranks(), counts[1].ranks(), up_to)
+
+
+class _Counts:
+    """How many candidates are more, and as, similar to each query as its best relevant one."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        pairs: np.ndarray,
+        relevant: Tensor,
+        side: int,
+        up_to: int,
+        ties: str,
+        tolerance: float,
+    ) -> None:
+        count = shape[side]
+        query, candidate = (torch.from_numpy(np.ascontiguousarray(pairs[:, i])) for i in (side, 1 - side))
+        self._best = torch.full((count,), -torch.inf, dtype=relevant.dtype).scatter_reduce_(0, query, relevant, "amax")
+        if not torch.isfinite(self._best).all():
+            what, other = ("text", "image") if side == 0 else ("image", "text")
+            lonely = int((~torch.isfinite(self._best)).nonzero()[0, 0])
+            raise ValueError(f"{what} {lonely} has no {other}")
+        is_best = relevant >= self._best[query] - tolerance
+        self._equal = torch.zeros(count)
+        if ties != "first":
+            # Relevant ones that are as similar as the best are no rivals: taken off here, since a tile counts them.
+            # Before the first of them there is none.
+            self._equal.index_add_(0, query, is_best.float(), alpha=-1)
+        self._first = torch.full((count,), shape[1 - side]).scatter_reduce_(
+            0, query[is_best], candidate[is_best], "amin"
+        )
+        self._greater = torch.zeros(count)
+        self._up_to, self._ties, self._tolerance = up_to, ties, tolerance
+
+    def add(self, similarity: Tensor, queries: slice, candidates: slice) -> None:
+        best = self._best[queries]
+        reaches = similarity.amax(1) >= best - self._tolerance
+        open_ones = (reaches & (self._greater[queries] < self._up_to)).nonzero()[:, 0]
+        if not len(open_ones):
+            return
+        seen, limit = similarity[open_ones], best[open_ones, None]
+        rows = open_ones + queries.start
+        greater = seen > limit + self._tolerance
+        self._greater[rows] += greater.sum(1)
+        equal = (seen >= limit - self._tolerance) & ~greater
+        if self._ties == "first":
+            places = torch.arange(candidates.start, candidates.start + seen.shape[1])
+            equal &= places < self._first[rows, None]
+        self._equal[rows] += equal.sum(1)
+
+    def ranks(self) -> np.ndarray:
+        share = {"mean": 0.5, "first": 1.0, "best": 0.0, "worst": 1.0}[self._ties]
+        # Of queries that are no longer counted, not all that is taken off was added.
+        ranks = (1 + self._greater + share * self._equal.clamp(min=0)).double()
+        return torch.where(ranks <= self._up_to, ranks, torch.inf).numpy()
+
+
+def _float(rows: np.ndarray | Tensor) -> Tensor:
+    if isinstance(rows, Tensor):
+        return rows.float()
+    array = np.asarray(rows, dtype=np.float32)
+    # torch warns of arrays that may not be written, which memory-mapped ones are.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
