@@ -1,5 +1,6 @@
 """Pictures from wherever a user has them, as PIL RGB, and one clear line for each that cannot be read."""
 
+import io
 import os
 import warnings
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-ImageSource = Image.Image | str | os.PathLike[str] | torch.Tensor | np.ndarray
-"""A picture: PIL, a path, a tensor (3, height, width) or an array (height, width, 3); uint8, or float in [0, 1]."""
+ImageSource = Image.Image | str | os.PathLike[str] | io.BytesIO | torch.Tensor | np.ndarray
+"""A picture: PIL, a path, the bytes of a file, a tensor (3, height, width) or an array (height, width, 3).
+
+Tensors and arrays are uint8, or float in [0, 1].
+"""
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 """File names that a folder is searched for."""
@@ -42,7 +46,8 @@ def load_image(source: ImageSource) -> Image.Image:
     """Reads a picture as RGB, upright, transparent parts on white.
 
     Args:
-        source: PIL picture, path, float or uint8 tensor (3, height, width), or array (height, width, 3).
+        source: PIL picture, path, the bytes of a file, float or uint8 tensor (3, height, width), or array (height,
+            width, 3).
 
     Raises:
         ImageError: it cannot be read: missing, empty, truncated, not a picture, too large, or of another shape.
@@ -78,7 +83,7 @@ def load_image(source: ImageSource) -> Image.Image:
     except PermissionError:
         raise ImageError("no permission to read it") from None
     except UnidentifiedImageError:
-        empty = Path(os.fspath(source)).stat().st_size == 0
+        empty = not source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size == 0
         raise ImageError("an empty file" if empty else "not a picture that Pillow knows") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError("too many pixels") from None

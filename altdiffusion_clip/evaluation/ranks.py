@@ -25,7 +25,9 @@ _PAIRS_AT_ONCE = 65536
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks from 1 of the best relevant candidate, float64; infinity where it is beyond `up_to`.
+    """Ranks from 1 of the best relevant candidate, float64.
+
+    Infinity where it is beyond `up_to`, and NaN for an image that no text belongs to: it is a candidate only.
 
     Attributes:
         of_texts: (texts,), of the best of a text's images among all images.
@@ -43,12 +45,12 @@ def ranks_of_similarity(similarity: Tensor, pairs: np.ndarray, up_to: int = 10, 
 
     Args:
         similarity: float (texts, images).
-        pairs: int64 (pairs, 2), a text and an image that belong together; each text and each image is in at least one.
+        pairs: int64 (pairs, 2), a text and an image that belong together; each text is in at least one.
         up_to: ranks beyond are not told apart.
         ties: one of `TIES`.
 
     Raises:
-        ValueError: something is not finite, or a text or an image belongs to nothing.
+        ValueError: something is not finite, or a text has no image.
 
     Example:
         >>> ranks_of_similarity(torch.eye(3), np.array([[0, 0], [1, 1], [2, 0], [2, 2]])).of_texts
@@ -79,14 +81,14 @@ def ranks_of_embeddings(
     Args:
         texts: float (texts, dim); may be memory-mapped, or in half precision.
         images: float (images, dim), likewise.
-        pairs: int64 (pairs, 2), a text and an image that belong together; each text and each image is in at least one.
+        pairs: int64 (pairs, 2), a text and an image that belong together; each text is in at least one.
         up_to: ranks beyond are not told apart.
         ties: one of `TIES`.
         tolerance: cosines closer than this are equal.
         tile: texts and images at a time.
 
     Raises:
-        ValueError: the widths differ, a vector is not finite, or a text or an image belongs to nothing.
+        ValueError: the widths differ, a vector is not finite, or a text has no image.
     """
     if texts.shape[1] != images.shape[1]:
         raise ValueError(f"texts have vectors of {texts.shape[1]} numbers and images of {images.shape[1]}")
@@ -155,10 +157,11 @@ class _Counts:
         count = shape[side]
         query, candidate = (torch.from_numpy(np.ascontiguousarray(pairs[:, i])) for i in (side, 1 - side))
         self._best = torch.full((count,), -torch.inf, dtype=relevant.dtype).scatter_reduce_(0, query, relevant, "amax")
-        if not torch.isfinite(self._best).all():
-            what, other = ("text", "image") if side == 0 else ("image", "text")
-            lonely = int((~torch.isfinite(self._best)).nonzero()[0, 0])
-            raise ValueError(f"{what} {lonely} has no {other}")
+        # No similarity reaches infinity, so what is only a candidate is never counted.
+        self._only_candidates = torch.isinf(self._best)
+        if side == 0 and self._only_candidates.any():
+            raise ValueError(f"text {int(self._only_candidates.nonzero()[0, 0])} has no image")
+        self._best[self._only_candidates] = torch.inf
         is_best = relevant >= self._best[query] - tolerance
         self._equal = torch.zeros(count)
         if ties != "first":
@@ -191,7 +194,8 @@ class _Counts:
         share = {"mean": 0.5, "first": 1.0, "best": 0.0, "worst": 1.0}[self._ties]
         # Of queries that are no longer counted, not all that is taken off was added.
         ranks = (1 + self._greater + share * self._equal.clamp(min=0)).double()
-        return torch.where(ranks <= self._up_to, ranks, torch.inf).numpy()
+        ranks = torch.where(ranks <= self._up_to, ranks, torch.inf)
+        return ranks.masked_fill(self._only_candidates, torch.nan).numpy()
 
 
 def _float(rows: np.ndarray | Tensor) -> Tensor:

@@ -61,7 +61,8 @@ def recall_at(similarity: Tensor, relevant: Tensor, k: int) -> float:
 
 def retrieval_of_ranks(ranks: Ranks) -> Retrieval:
     """All recalls from ranks."""
-    return Retrieval(*(float(100 * (of <= k).mean()) for of in (ranks.of_texts, ranks.of_images) for k in KS))
+    queries = (ranks.of_texts, ranks.of_images[~np.isnan(ranks.of_images)])
+    return Retrieval(*(float(100 * (of <= k).mean()) for of in queries for k in KS))
 
 
 def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retrieval:
@@ -82,6 +83,8 @@ def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retri
     """
     if similarity.shape != relevant.shape:
         raise ValueError(f"similarity is {tuple(similarity.shape)} but relevant is {tuple(relevant.shape)}")
+    if not relevant.any(0).all():
+        raise ValueError(f"image {int((~relevant.any(0)).nonzero()[0, 0])} has no text")
     return retrieval_of_ranks(ranks_of_similarity(similarity, relevant.nonzero().numpy(), max(KS), ties))
 
 
@@ -100,7 +103,7 @@ def retrieval_of_embeddings(
         The recalls, and by name the lower and the upper end in percent.
 
     Raises:
-        ValueError: the widths differ, a vector is not finite, or a text or an image belongs to nothing.
+        ValueError: the widths differ, a vector is not finite, or a text has no image.
     """
     ranks = ranks_of_embeddings(texts, images, pairs, max(KS), ties)
     return retrieval_of_ranks(ranks), intervals(ranks, pairs)
@@ -110,7 +113,7 @@ def intervals(ranks: Ranks, pairs: np.ndarray, resamples: int = RESAMPLES) -> di
     """95% intervals of all figures by the bootstrap: as many images again, drawn with replacement.
 
     An image brings its texts along, since captions of one image are not independent; the candidates stay as they are.
-    A text of several images counts with the first of them.
+    A text of several images counts with the first of them, and images without a text are not drawn.
 
     Args:
         ranks: of texts and images.
@@ -120,12 +123,14 @@ def intervals(ranks: Ranks, pairs: np.ndarray, resamples: int = RESAMPLES) -> di
     Returns:
         By the names of `Retrieval.as_dict`, the 2.5th and the 97.5th percentile, in percent.
     """
-    images = len(ranks.of_images)
-    first = np.full(len(ranks.of_texts), images)
+    first = np.full(len(ranks.of_texts), len(ranks.of_images))
     np.minimum.at(first, pairs[:, 0], pairs[:, 1])
+    drawn = np.unique(pairs[:, 1])
+    first = np.searchsorted(drawn, first)
+    images = len(drawn)
     texts = np.bincount(first, minlength=images)
     found = [np.bincount(first, weights=ranks.of_texts <= k, minlength=images) for k in KS]
-    seen = [(ranks.of_images <= k).astype(np.float64) for k in KS]
+    seen = [(ranks.of_images[drawn] <= k).astype(np.float64) for k in KS]
     columns = np.stack([*found, *seen, texts.astype(np.float64)], 1)
     generator = np.random.default_rng(0)
     figures = np.empty((resamples, 7))

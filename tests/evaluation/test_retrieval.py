@@ -204,3 +204,16 @@ def test_vectors_of_two_widths_and_of_nan() -> None:
         ranks_of_embeddings(texts, images, pairs)
     with pytest.raises(ValueError, match="choose one of mean, first, best, worst"):
         ranks_of_embeddings(texts, images, pairs, ties="none")
+
+
+def test_an_image_without_a_text_is_a_candidate_only() -> None:
+    """As in MUGE, whose texts are searched among all images."""
+    similarity = torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.5, 0.8]])
+    ranks = ranks_of_similarity(similarity, np.array([[0, 0], [1, 1]]))
+    np.testing.assert_array_equal(ranks.of_texts, [1, 2])
+    np.testing.assert_array_equal(ranks.of_images, [1, 1, np.nan])
+    figures = retrieval_of_ranks(ranks)
+    assert (figures.text_to_image_r1, figures.image_to_text_r1) == (50, 100)
+    assert intervals(ranks, np.array([[0, 0], [1, 1]]))["image_to_text_r1"] == (100, 100)
+    with pytest.raises(ValueError, match="text 1 has no image"):
+        ranks_of_similarity(similarity, np.array([[0, 0]]))

@@ -1,0 +1,1 @@
+"""Data sets as people have them on their disks, one file for each layout. Nothing is downloaded."""

@@ -1,0 +1,58 @@
+"""MUGE, and Flickr30k-CN and COCO-CN as Chinese-CLIP gives them out: texts as JSON lines, images as base64."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.datasets.stored import ImageFile
+from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
+from altdiffusion_clip.evaluation.datasets.text_files import json_lines
+
+SPLIT = "valid"
+WHERE = (
+    "MUGE.zip and Flickr30k-CN.zip are linked from github.com/OFA-Sys/Chinese-CLIP; unpacked, a folder has "
+    "valid_texts.jsonl and valid_imgs.tsv"
+)
+
+
+def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False) -> RetrievalTask:
+    """Reads texts and images. A text may belong to several images, and images to none.
+
+    Args:
+        folder: of the data set.
+        split: "train", "valid" or "test".
+        languages: the one code to call its texts by; "zh" if not given.
+        allow_missing: leave out images that are not there.
+
+    Raises:
+        UserError: its files are not there, or damaged.
+    """
+    texts, images = folder / f"{split}_texts.jsonl", folder / f"{split}_imgs.tsv"
+    if not texts.is_file() or not images.is_file():
+        raise UserError(f"{folder} has no {texts.name} and {images.name}; {WHERE}")
+    code = languages[0] if languages else "zh"
+    captions = []
+    for number, row in json_lines(texts):
+        if not isinstance(row.get("text"), str) or not isinstance(row.get("image_ids"), list):
+            raise UserError(f"{texts}, line {number}: text and image_ids are expected")
+        captions.append(Caption(code, row["text"], [str(key) for key in row["image_ids"]]))
+    if captions and not any(caption.images for caption in captions):
+        raise UserError(f"{texts} does not say which images belong to its texts; take the split valid")
+    return new_task(f"{folder.name} {split}", _images(images), captions, languages, allow_missing)
+
+
+def _images(path: Path) -> list[tuple[str, ImageFile]]:
+    """Where each picture lies; the file may be larger than the memory."""
+    found = []
+    place = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            key, tab, data = line.partition(b"\t")
+            if line.strip():
+                if not tab:
+                    raise UserError(f"{path}, line {number}: an id, a tab and a picture in base64 are expected")
+                name = key.decode()
+                size = len(data.rstrip(b"\r\n"))
+                found.append((name, ImageFile(path, place + len(key) + 1, size, is_base64=True, key=name)))
+            place += len(line)
+    return found

@@ -1,0 +1,43 @@
+"""Which data sets can be read by name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.datasets import coco, crossmodal, flickr30k, jsonl, muge, webdataset, xtd
+from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
+
+_READERS: dict[str, tuple[Callable[..., RetrievalTask], str, str]] = {
+    "flickr30k": (flickr30k.read, flickr30k.SPLIT, flickr30k.WHERE),
+    "coco": (coco.read, coco.SPLIT, coco.WHERE),
+    "coco-cn": (coco.read_cn, coco.SPLIT, coco.WHERE_CN),
+    "muge": (muge.read, muge.SPLIT, muge.WHERE),
+    "xtd10": (xtd.read, xtd.SPLIT, xtd.WHERE),
+    "crossmodal-3600": (crossmodal.read, crossmodal.SPLIT, crossmodal.WHERE),
+    "webdataset": (webdataset.read, webdataset.SPLIT, webdataset.WHERE),
+    "jsonl": (jsonl.read, jsonl.SPLIT, jsonl.WHERE),
+}
+NAMES = tuple(_READERS)
+
+
+def read_dataset(
+    name: str, folder: Path, split: str = "", languages: Sequence[str] = (), allow_missing: bool = False
+) -> RetrievalTask:
+    """Reads a retrieval data set.
+
+    Args:
+        name: one of `NAMES`, which says how the folder is laid out.
+        folder: where it lies.
+        split: its own default if empty.
+        languages: codes; all that are there if empty.
+        allow_missing: leave out images that are not there.
+
+    Raises:
+        UserError: it cannot be read; the message is one line, and says where people get it if it is not there.
+    """
+    if name not in _READERS:
+        raise UserError(f"no data set {name!r}; there are {', '.join(NAMES)}")
+    read, default, where = _READERS[name]
+    if not folder.exists():
+        raise UserError(f"there is no {folder}; {where}")
+    return read(folder, split or default, languages, allow_missing)

@@ -1,0 +1,76 @@
+"""The small files that data sets come with: lines, JSON lines, captions behind a picture's name."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.errors import UserError
+
+_CAPTION = re.compile(r"^(?P<name>[^\s#,]+?)(?P<suffix>\.(?:jpe?g|png))?(?P<number>#\S*)?(?P<comma>,)?\s*(?P<text>.*)$")
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file.
+
+    Raises:
+        UserError: it cannot be read as such.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return json.loads("\n".join(lines(path)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON lines file, with the number of their line.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: no JSON: {error.msg}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: a JSON object is expected")
+        yield number, row
+
+
+def named_captions(path: Path) -> Iterator[tuple[str, str]]:
+    """Captions behind the name of their picture, as Flickr30k's and COCO's many versions have them.
+
+    Each of these is read: `1000.jpg,caption`, `1000.jpg#0<tab>caption`, `1000#zhm#0 caption`, `1000#0<tab>caption`,
+    `1000<tab>caption`. A first line `image,caption` is passed over.
+
+    Returns:
+        Names without an ending, and captions.
+
+    Raises:
+        UserError: a line is none of them.
+    """
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip() or (number == 1 and line.strip().lower() in ("image,caption", "image\tcaption")):
+            continue
+        match = _CAPTION.match(line)
+        if match is None or not (match["number"] or match["suffix"] or "\t" in line) or not match["text"].strip():
+            raise UserError(f"{path}, line {number}: the name of a picture and a caption are expected")
+        yield match["name"], match["text"].strip()
