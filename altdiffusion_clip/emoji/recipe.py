@@ -222,6 +222,7 @@ def assemble(work: Path, destination: Path) -> None:
     teacher = work / "teacher" / MODEL
     CLIPModel.from_pretrained(teacher).half().save_pretrained(destination / "teacher")
     CLIPTokenizer.from_pretrained(teacher).save_pretrained(destination / "teacher")
+    image_processor().save_pretrained(destination / "teacher")
     distilled = RobertaSeriesModelWithTransformation.from_pretrained(work / "distill" / MODEL)
     distilled.half().save_pretrained(destination / "distilled")
     Judge.load(work / "judge" / MODEL / "model.safetensors").save()

@@ -1,0 +1,61 @@
+"""Systems that are one model of transformers with both towers in it: CLIP, Chinese-CLIP, SigLIP and SigLIP 2."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, ChineseCLIPModel, CLIPModel, Siglip2Model, SiglipModel
+
+from altdiffusion_clip.evaluation.systems.base import Towers, loaded, max_length_of
+
+_MODELS: dict[str, type[Any]] = {
+    "clip": CLIPModel,
+    "chinese_clip": ChineseCLIPModel,
+    "siglip": SiglipModel,
+    "siglip2": Siglip2Model,
+}
+MODEL_TYPES = tuple(_MODELS)
+_CHINESE_CLIP_LENGTH = 52
+"""Tokens of a text in Chinese-CLIP's own scripts; its tokenizer and positions allow 512."""
+
+
+def load(name: str, place: Path, model_type: str, device: torch.device, dtype: torch.dtype) -> Towers:
+    """Loads a model in transformers' layout.
+
+    Args:
+        name: to be shown.
+        place: its folder.
+        model_type: one of `MODEL_TYPES`, from its config.json.
+        device: for it.
+        dtype: of weights and arithmetic.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    model = loaded(f"a {model_type}", place, _MODELS[model_type].from_pretrained, dtype=dtype).to(device)
+    tokenizer = loaded("a tokenizer", place, AutoTokenizer.from_pretrained)
+    processor = loaded("an image processor", place, AutoImageProcessor.from_pretrained)
+    positions = model.config.text_config.max_position_embeddings
+    if model_type == "chinese_clip":
+        positions = min(positions, _CHINESE_CLIP_LENGTH)
+    # SigLIP was trained with its padding visible, and reads the last place.
+    is_siglip = model_type.startswith("siglip")
+
+    def text_features(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        more = {} if is_siglip else {"attention_mask": mask}
+        return model.get_text_features(input_ids=ids, **more).pooler_output
+
+    def image_features(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model.get_image_features(**inputs).pooler_output
+
+    return Towers(
+        name,
+        {model_type: model},
+        text_features,
+        image_features,
+        tokenizer,
+        processor,
+        max_length_of(tokenizer, positions),
+        pad_to_max=is_siglip,
+        logit_scale=float(model.logit_scale.detach().float().exp()),
+    )

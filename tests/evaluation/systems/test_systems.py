@@ -1,0 +1,292 @@
+"""Each system's adapter against its reference implementation, on tiny random checkpoints in the published layouts."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AltCLIPModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    CLIPVisionModel,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.systems.names import load_system
+
+TEXTS = ["a cat", "蓝色背景上的猫", "a picture of a very small green turtle on a red background", "x"]
+PICTURES = [Image.open(picture.path).convert("RGB") for picture in held_out_pictures()[:12:4]]
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+EYES = {**TOWER, "image_size": 32, "patch_size": 8}
+
+
+def unit(features: Tensor) -> Tensor:
+    return F.normalize(features, dim=-1)
+
+
+def assert_same(system, texts: Tensor, images: Tensor) -> None:
+    torch.testing.assert_close(system.encode_texts(TEXTS), unit(texts), atol=1e-5, rtol=0)
+    torch.testing.assert_close(system.encode_images(PICTURES), unit(images), atol=1e-5, rtol=0)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
+
+
+def clip_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+
+
+def bert_tokenizer(folder: Path) -> BertTokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz蓝色背景上的猫"]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return BertTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """OpenAI CLIP's layout."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    text = {**TOWER, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    folder = tmp_path / "clip"
+    CLIPModel(CLIPConfig(text_config=text, vision_config=EYES, projection_dim=24)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    clip_processor().save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_altclip_against_transformers() -> None:
+    theirs = AltCLIPModel.from_pretrained(emoji_m9_folder() / "scorer").eval()
+    system = load_system("emoji-m9")
+    encoded = system.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    pixels = system.image_processor(PICTURES, return_tensors="pt").pixel_values
+    assert_same(
+        system,
+        theirs.get_text_features(encoded.input_ids, encoded.attention_mask).pooler_output,
+        theirs.get_image_features(pixels).pooler_output,
+    )
+    assert system.logit_scale == pytest.approx(theirs.logit_scale.exp().item())
+
+
+@torch.no_grad()
+def test_clip_against_transformers(clip: Path) -> None:
+    theirs = CLIPModel.from_pretrained(clip).eval()
+    encoded = clip_tokenizer()(TEXTS, padding=True, return_tensors="pt")
+    pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
+    assert_same(
+        load_system(str(clip)),
+        theirs.get_text_features(**encoded).pooler_output,
+        theirs.get_image_features(pixels).pooler_output,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [32, 64, 96], ids=["base", "large", "huge"])
+def test_chinese_clip_against_transformers(tmp_path: Path, width: int) -> None:
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer(tmp_path)
+    text = {**TOWER, "hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    config = ChineseCLIPConfig(text_config=text, vision_config={**EYES, "hidden_size": width}, projection_dim=24)
+    ChineseCLIPModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    clip_processor().save_pretrained(tmp_path)
+    theirs = ChineseCLIPModel.from_pretrained(tmp_path).eval()
+    encoded = tokenizer(TEXTS, padding=True, truncation=True, max_length=52, return_tensors="pt")
+    pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
+    assert_same(
+        load_system(str(tmp_path)),
+        theirs.get_text_features(**encoded).pooler_output,
+        theirs.get_image_features(pixels).pooler_output,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("naflex", [False, True], ids=["fixed size", "NaFlex"])
+def test_siglip_against_transformers(tmp_path: Path, naflex: bool) -> None:
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer.model_max_length = 16
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
+    if naflex:
+        eyes = {**TOWER, "patch_size": 8, "num_patches": 16}
+        model, processor = Siglip2Model, Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+        config = Siglip2Config(text_config=text, vision_config=eyes)
+    else:
+        model, processor = SiglipModel, SiglipImageProcessor(size={"height": 32, "width": 32})
+        config = SiglipConfig(text_config=text, vision_config=EYES)
+    model(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    theirs = model.from_pretrained(tmp_path).eval()
+    # SigLIP 2 has a tokenizer class of its own, which lowers the case.
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    encoded = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
+    assert_same(
+        load_system(str(tmp_path)),
+        theirs.get_text_features(input_ids=encoded.input_ids).pooler_output,
+        theirs.get_image_features(**processor(PICTURES, return_tensors="pt")).pooler_output,
+    )
+
+
+def vision_of(clip: Path) -> Tensor:
+    """A CLIP's vision tower and projection, composed by hand."""
+    whole = CLIPModel.from_pretrained(clip).eval()
+    vision = CLIPVisionModel.from_pretrained(clip).eval()
+    pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
+    return whole.visual_projection(vision(pixels).pooler_output)
+
+
+@pytest.fixture
+def taiyi(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    folder = tmp_path / "taiyi"
+    tokenizer = bert_tokenizer(folder)
+    config = BertConfig(**TOWER, vocab_size=len(tokenizer), num_labels=24)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_taiyi_against_bert_and_clip_vision(taiyi: Path, clip: Path) -> None:
+    bert = BertModel.from_pretrained(taiyi).eval()
+    head = BertForSequenceClassification.from_pretrained(taiyi).classifier
+    tokenizer = BertTokenizer.from_pretrained(taiyi)
+    # One at a time, as in its model card: nothing is padded.
+    texts = [head(bert(tokenizer(text, return_tensors="pt").input_ids).pooler_output)[0] for text in TEXTS]
+    assert_same(load_system(f"{taiyi}+{clip}"), torch.stack(texts), vision_of(clip))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pickled", [False, True])
+def test_m_clip_against_xlm_roberta_and_clip_vision(tmp_path: Path, clip: Path, pickled: bool) -> None:
+    torch.manual_seed(2)
+    folder = tmp_path / "m-clip"
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer.save_pretrained(folder)
+    config = XLMRobertaConfig(
+        **{**TOWER, "hidden_size": 64, "num_attention_heads": 1},
+        vocab_size=len(tokenizer),
+        max_position_embeddings=80,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    )
+    xlmr, linear = XLMRobertaModel(config).eval(), nn.Linear(64, 24)
+    state = {f"transformer.{k}": v for k, v in xlmr.state_dict().items()}
+    state |= {f"LinearTransformation.{k}": v for k, v in linear.state_dict().items()}
+    if pickled:
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        from safetensors.torch import save_file
+
+        save_file(state, folder / "model.safetensors")
+    published = {"modelBase": "xlm-roberta-large", "transformerDimensions": 64, "numDims": 24, "model_type": "M-CLIP"}
+    (folder / "config.json").write_text(json.dumps(published))
+    encoded = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    states, mask = xlmr(**encoded).last_hidden_state, encoded.attention_mask
+    texts = linear((states * mask.unsqueeze(2)).sum(1) / mask.sum(1)[:, None])
+    assert_same(load_system(f"{folder}+{clip}"), texts, vision_of(clip))
+
+
+@torch.no_grad()
+def test_open_clip_against_itself() -> None:
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    from altdiffusion_clip.evaluation.systems.open_clip import OpenCLIPSystem
+
+    model, _, preprocess = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=None)
+    tokenizer = open_clip.get_tokenizer("ViT-S-32-alt")
+    model.eval()
+    system = OpenCLIPSystem("open_clip", model, preprocess, tokenizer, torch.device("cpu"))
+    pixels = torch.stack([preprocess(picture) for picture in PICTURES])
+    assert_same(system, model.encode_text(tokenizer(TEXTS)), model.encode_image(pixels))
+
+
+def test_a_text_does_not_depend_on_those_beside_it(taiyi: Path, clip: Path) -> None:
+    for name in ("emoji-m9", "emoji-m9/teacher", str(clip), f"{taiyi}+{clip}"):
+        system = load_system(name)
+        alone = torch.cat([system.encode_texts([text]) for text in TEXTS])
+        torch.testing.assert_close(system.encode_texts(TEXTS), alone, atol=1e-5, rtol=0)
+
+
+def test_the_fingerprint_tells_weights_and_preprocessing_apart(clip: Path) -> None:
+    first = load_system(str(clip)).fingerprint()
+    assert load_system(str(clip)).fingerprint() == first
+    assert load_system("emoji-m9").fingerprint() != first
+    settings = json.loads((clip / "preprocessor_config.json").read_text())
+    (clip / "preprocessor_config.json").write_text(json.dumps({**settings, "do_center_crop": False}))
+    other = load_system(str(clip)).fingerprint()
+    assert other != first
+    model = CLIPModel.from_pretrained(clip)
+    with torch.no_grad():
+        model.logit_scale += 1
+    model.save_pretrained(clip)
+    assert load_system(str(clip)).fingerprint() != other
+
+
+def test_a_text_that_is_cut_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    system = load_system("emoji-m9/teacher")
+    with caplog.at_level(logging.WARNING):
+        system.encode_texts(["a cat " * 60, "a dog " * 60])
+        system.encode_texts(["a dog " * 60])
+    (record,) = caplog.records
+    assert "longer texts are cut, as 'a cat" in record.getMessage()
+
+
+def test_towers_of_two_widths(taiyi: Path, clip: Path, tmp_path: Path) -> None:
+    config = json.loads((taiyi / "config.json").read_text())
+    tokenizer = BertTokenizer.from_pretrained(taiyi)
+    other = tmp_path / "other"
+    small = BertConfig(**TOWER, vocab_size=config["vocab_size"], num_labels=16)
+    BertForSequenceClassification(small).save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    with pytest.raises(UserError, match=r"vectors of 16 numbers and .* of 24"):
+        load_system(f"{other}+{clip}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere/at/all", "cannot get nowhere/at/all: there is no file or folder"),
+        ("{empty}", "has no config.json"),
+        ("{gpt}", "is a gpt2; what can be measured is"),
+        ("{gpt}+{clip}", "a text tower alone is Taiyi's or M-CLIP's"),
+        ("open_clip:ViT-B-32", "names no weights|not installed"),
+    ],
+)
+def test_bad_names_are_one_line(name: str, message: str, tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match=message) as caught:
+        load_system(name.format(empty=tmp_path / "empty", gpt=tmp_path / "gpt", clip=clip))
+    assert "\n" not in str(caught.value)
