@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets import coco, crossmodal, flickr30k, jsonl, muge, webdataset, xtd
+from altdiffusion_clip.evaluation.datasets import coco, crossmodal, emoji, flickr30k, jsonl, muge, webdataset, xtd
 from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
 
 _READERS: dict[str, tuple[Callable[..., RetrievalTask], str, str]] = {
@@ -17,17 +17,20 @@ _READERS: dict[str, tuple[Callable[..., RetrievalTask], str, str]] = {
     "webdataset": (webdataset.read, webdataset.SPLIT, webdataset.WHERE),
     "jsonl": (jsonl.read, jsonl.SPLIT, jsonl.WHERE),
 }
-NAMES = tuple(_READERS)
+EMOJI = "emoji"
+"""The one that is in the package, and needs no folder."""
+
+NAMES = (EMOJI, *_READERS)
 
 
 def read_dataset(
-    name: str, folder: Path, split: str = "", languages: Sequence[str] = (), allow_missing: bool = False
+    name: str, folder: Path | None = None, split: str = "", languages: Sequence[str] = (), allow_missing: bool = False
 ) -> RetrievalTask:
     """Reads a retrieval data set.
 
     Args:
         name: one of `NAMES`, which says how the folder is laid out.
-        folder: where it lies.
+        folder: where it lies; not for "emoji".
         split: its own default if empty.
         languages: codes; all that are there if empty.
         allow_missing: leave out images that are not there.
@@ -35,9 +38,13 @@ def read_dataset(
     Raises:
         UserError: it cannot be read; the message is one line, and says where people get it if it is not there.
     """
+    if name == EMOJI:
+        return emoji.read(None, languages=languages, allow_missing=allow_missing)
     if name not in _READERS:
         raise UserError(f"no data set {name!r}; there are {', '.join(NAMES)}")
     read, default, where = _READERS[name]
+    if folder is None:
+        raise UserError(f"{name} is not in the package; say where its folder is: {where}")
     if not folder.exists():
         raise UserError(f"there is no {folder}; {where}")
     return read(folder, split or default, languages, allow_missing)

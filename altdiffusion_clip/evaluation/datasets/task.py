@@ -94,7 +94,9 @@ def new_task(
     gone = set(missing)
     texts: dict[str, list[str]] = {}
     pairs: dict[str, list[tuple[int, int]]] = {}
+    seen: set[str] = set()
     for caption in captions:
+        seen.add(caption.language)
         if languages and caption.language not in languages:
             continue
         if not caption.images:
@@ -112,7 +114,7 @@ def new_task(
     for code in languages or ("?",):
         if not texts.get(code) and (languages or not texts):
             which = f"in {code}" if languages else "at all"
-            raise UserError(f"{name}: there are no captions {which}; it has {', '.join(sorted(texts)) or 'none'}")
+            raise UserError(f"{name}: there are no captions {which}; it has {', '.join(sorted(seen)) or 'none'}")
     candidates = np.array([place for place in range(len(stored)) if place not in gone])
     tasks = {}
     for code in languages or texts:

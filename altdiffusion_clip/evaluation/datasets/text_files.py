@@ -8,7 +8,12 @@ from typing import Any
 
 from altdiffusion_clip.errors import UserError
 
-_CAPTION = re.compile(r"^(?P<name>[^\s#,]+?)(?P<suffix>\.(?:jpe?g|png))?(?P<number>#\S*)?(?P<comma>,)?\s*(?P<text>.*)$")
+_FORMS = (
+    re.compile(r"^(?P<name>[^\t]+)\t(?P<text>.*)$"),
+    re.compile(r"^(?P<name>\S+?\.(?:jpe?g|png)),(?P<text>.*)$", re.IGNORECASE),
+    re.compile(r"^(?P<name>\S+#\S+)\s+(?P<text>.*)$"),
+)
+_ENDING = re.compile(r"\.(?:jpe?g|png)$", re.IGNORECASE)
 
 
 def lines(path: Path) -> list[str]:
@@ -70,7 +75,7 @@ def named_captions(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines(path), start=1):
         if not line.strip() or (number == 1 and line.strip().lower() in ("image,caption", "image\tcaption")):
             continue
-        match = _CAPTION.match(line)
-        if match is None or not (match["number"] or match["suffix"] or "\t" in line) or not match["text"].strip():
+        match = next((found for form in _FORMS if (found := form.match(line))), None)
+        if match is None or not match["text"].strip():
             raise UserError(f"{path}, line {number}: the name of a picture and a caption are expected")
-        yield match["name"], match["text"].strip()
+        yield _ENDING.sub("", match["name"].partition("#")[0].strip()), match["text"].strip()

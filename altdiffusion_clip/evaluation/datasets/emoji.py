@@ -1,0 +1,35 @@
+"""The held-out renders of emoji-m9 with their captions, which are in the package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import ADDED_LANGUAGES, LANGUAGES
+from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
+from altdiffusion_clip.evaluation.datasets.stored import ImageFile
+from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
+
+SPLIT = "held-out"
+
+
+def read(
+    folder: Path | None = None, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False
+) -> RetrievalTask:
+    """One picture and one caption of each concept-colour pair that no training stage has seen.
+
+    Args:
+        folder: not looked at.
+        split: "held-out", the only one.
+        languages: codes; the nine that emoji-m9 was taught if empty.
+        allow_missing: leave out images that are not there.
+    """
+    del folder, split
+    pictures = held_out_pictures()[::PER_PAIR]
+    said = [
+        Caption(code, captions(picture.concept, picture.colour, code)[0], [picture.path.stem])
+        for code in (*LANGUAGES, *ADDED_LANGUAGES)
+        if code in (languages or LANGUAGES)
+        for picture in pictures
+    ]
+    images = [(picture.path.stem, ImageFile(picture.path)) for picture in pictures]
+    return new_task("emoji held-out", images, said, languages, allow_missing)

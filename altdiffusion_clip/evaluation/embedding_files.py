@@ -1,0 +1,233 @@
+"""Embeddings in files: what `altdiffusion embed` writes, and how systems that run elsewhere are measured.
+
+A file has the vectors of pictures, by id, and those of texts, by the text itself:
+
+=========== ============== ====================================================================================
+`.npz`      `.safetensors` `.parquet`
+=========== ============== ====================================================================================
+images      metadata       rows with kind "image": their `id`
+img_embedding tensor       and `embedding`, a list of floats
+texts       metadata       rows with kind "text": the text as `id`
+text_embedding tensor      and `embedding`
+logit_scale metadata       metadata
+=========== ============== ====================================================================================
+
+The names are those of ModelScope's CLIP pipelines.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_path
+
+SUFFIXES = (".npz", ".safetensors", ".parquet")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of pictures and texts in one space.
+
+    Attributes:
+        images: ids.
+        img_embedding: float32 (images, dim), unit vectors.
+        texts: themselves.
+        text_embedding: float32 (texts, dim), unit vectors.
+        logit_scale: what cosines are multiplied with before a softmax: 1 / temperature.
+    """
+
+    images: list[str]
+    img_embedding: np.ndarray
+    texts: list[str]
+    text_embedding: np.ndarray
+    logit_scale: float = 100.0
+
+    def images_of(self, ids: Sequence[str], file: Path) -> np.ndarray:
+        """The vectors of some pictures, in order.
+
+        Raises:
+            UserError: one is not there.
+        """
+        return _rows(self.images, self.img_embedding, ids, "image", file)
+
+    def texts_of(self, texts: Sequence[str], file: Path) -> np.ndarray:
+        """The vectors of some texts, in order.
+
+        Raises:
+            UserError: one is not there.
+        """
+        return _rows(self.texts, self.text_embedding, texts, "text", file)
+
+
+def _rows(keys: list[str], vectors: np.ndarray, wanted: Sequence[str], what: str, file: Path) -> np.ndarray:
+    places = {key: place for place, key in enumerate(keys)}
+    missing = [key for key in wanted if key not in places]
+    if missing:
+        raise UserError(f"{file} lacks {len(missing)} of {len(wanted)} {what}s, the first is {missing[0]!r}")
+    return vectors[[places[key] for key in wanted]]
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Writes a file, whole or not at all; its ending chooses the format.
+
+    Raises:
+        UserError: the ending is none of `SUFFIXES`, or pyarrow is not installed.
+    """
+    check_suffix(path)
+    names: dict[str, Any] = {"images": embeddings.images, "texts": embeddings.texts}
+    vectors: dict[str, Any] = {"img_embedding": embeddings.img_embedding, "text_embedding": embeddings.text_embedding}
+    with atomic_path(path) as temporary:
+        if path.suffix == ".npz":
+            arrays: dict[str, Any] = {key: np.array(value, dtype=np.str_) for key, value in names.items()}
+            np.savez(temporary, **arrays, **vectors, logit_scale=np.float32(embeddings.logit_scale))
+        elif path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
+            contiguous = {key: np.ascontiguousarray(value) for key, value in vectors.items()}
+            save_file(contiguous, temporary, {**metadata, "logit_scale": repr(embeddings.logit_scale)})
+        else:
+            _write_parquet(temporary, embeddings)
+
+
+def _write_parquet(path: Path, embeddings: Embeddings) -> None:
+    pyarrow, parquet = _pyarrow(path)
+    kinds = ["image"] * len(embeddings.images) + ["text"] * len(embeddings.texts)
+    rows = [*embeddings.img_embedding.tolist(), *embeddings.text_embedding.tolist()]
+    table = pyarrow.table(
+        {
+            "kind": kinds,
+            "id": [*embeddings.images, *embeddings.texts],
+            "embedding": pyarrow.array(rows, pyarrow.list_(pyarrow.float32())),
+        }
+    )
+    parquet.write_table(table.replace_schema_metadata({"logit_scale": repr(embeddings.logit_scale)}), path)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Reads a file.
+
+    Raises:
+        UserError: it is not there, damaged, of another form, or its pictures and texts have different widths.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise UserError(f"there is no {path}")
+    try:
+        embeddings = {".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}[path.suffix](
+            path
+        )
+    except UserError:
+        raise
+    except Exception as error:  # three libraries, each with errors of its own
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return _checked(embeddings, path)
+
+
+def _read_npz(path: Path) -> Embeddings:
+    with np.load(path, allow_pickle=False) as file:
+        lacking = [name for name in ("images", "img_embedding", "texts", "text_embedding") if name not in file]
+        if lacking:
+            raise UserError(f"{path} has no {lacking[0]}; see altdiffusion embed --help for the form")
+        scale = float(file["logit_scale"]) if "logit_scale" in file else 100.0
+        return Embeddings(
+            [str(key) for key in file["images"]],
+            file["img_embedding"],
+            [str(text) for text in file["texts"]],
+            file["text_embedding"],
+            scale,
+        )
+
+
+def _read_safetensors(path: Path) -> Embeddings:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        metadata = file.metadata() or {}
+        lacking = [name for name in ("images", "texts") if name not in metadata]
+        lacking += [name for name in ("img_embedding", "text_embedding") if name not in file.keys()]  # noqa: SIM118
+        if lacking:
+            raise UserError(f"{path} has no {lacking[0]}; see altdiffusion embed --help for the form")
+        return Embeddings(
+            json.loads(metadata["images"]),
+            file.get_tensor("img_embedding"),
+            json.loads(metadata["texts"]),
+            file.get_tensor("text_embedding"),
+            float(metadata.get("logit_scale", 100.0)),
+        )
+
+
+def _read_parquet(path: Path) -> Embeddings:
+    _, parquet = _pyarrow(path)
+    table = parquet.read_table(path)
+    lacking = [name for name in ("kind", "id", "embedding") if name not in table.column_names]
+    if lacking:
+        raise UserError(f"{path} has no column {lacking[0]}; see altdiffusion embed --help for the form")
+    kinds, keys = table["kind"].to_pylist(), table["id"].to_pylist()
+    rows = table["embedding"].to_pylist()
+    if len({len(row) for row in rows}) > 1:
+        widths = sorted({len(row) for row in rows})
+        raise UserError(f"{path} has vectors of {widths[0]} and of {widths[-1]} numbers")
+    of = {kind: [place for place, k in enumerate(kinds) if k == kind] for kind in ("image", "text")}
+    vectors = {kind: np.array([rows[place] for place in places], np.float32) for kind, places in of.items()}
+    scale = (table.schema.metadata or {}).get(b"logit_scale", b"100.0")
+    return Embeddings(
+        [keys[place] for place in of["image"]],
+        vectors["image"],
+        [keys[place] for place in of["text"]],
+        vectors["text"],
+        float(scale),
+    )
+
+
+def _checked(embeddings: Embeddings, path: Path) -> Embeddings:
+    sides = (
+        ("images", embeddings.images, embeddings.img_embedding),
+        ("texts", embeddings.texts, embeddings.text_embedding),
+    )
+    unit = {}
+    for what, keys, vectors in sides:
+        if not np.issubdtype(vectors.dtype, np.floating) or (vectors.ndim != 2 and len(keys)):
+            raise UserError(
+                f"{path}: the vectors of {what} have the shape {vectors.shape}; (number, width) is expected"
+            )
+        if len(keys) != len(vectors):
+            raise UserError(f"{path} names {len(keys)} {what} and has {len(vectors)} vectors of them")
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{path} has {twice!r} twice among its {what}")
+        if not np.isfinite(vectors).all():
+            raise UserError(f"{path}: a vector of {what} is not finite")
+        lengths = np.linalg.norm(vectors.astype(np.float32), axis=-1, keepdims=True)
+        if (lengths == 0).any():
+            raise UserError(f"{path}: a vector of {what} is all zeros")
+        unit[what] = vectors.astype(np.float32) / lengths
+    if len(embeddings.images) and len(embeddings.texts) and unit["images"].shape[1] != unit["texts"].shape[1]:
+        raise UserError(
+            f"{path} has vectors of {unit['images'].shape[1]} numbers for images and {unit['texts'].shape[1]} for texts"
+        )
+    return Embeddings(embeddings.images, unit["images"], embeddings.texts, unit["texts"], embeddings.logit_scale)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuses names of no known format.
+
+    Raises:
+        UserError: the ending is none of `SUFFIXES`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(f"{path.suffix} files need pyarrow; pip install pyarrow, or write .npz") from None
+    return pyarrow, pyarrow.parquet
