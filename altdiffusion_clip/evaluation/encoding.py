@@ -91,7 +91,6 @@ def _decode(data: bytes) -> Any:
 
 
 def _batches(items: Sequence[Any], size: int, what: str) -> Iterator[Any]:
-    # Nothing is shown of what was all in the cache.
-    starts = range(0, len(items), size)
-    for start in tqdm(starts, desc=what, disable=len(starts) < 2, leave=False):
+    # Nothing is shown of what takes less than a second, as when all was in the cache.
+    for start in tqdm(range(0, len(items), size), desc=what, delay=1.0, leave=False):
         yield items[start : start + size]

@@ -1,0 +1,99 @@
+"""`altdiffusion embed`: unit vectors of pictures and texts, in a file."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.errors import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "embed",
+        help="vectors of pictures and texts, in a file",
+        description="Write unit vectors of pictures and texts to a file. Pictures that cannot be read are listed on "
+        "stderr, and the exit code is then 1.",
+        epilog="The file: .npz and .safetensors hold img_embedding and text_embedding, float32 (number, width), with "
+        "the pictures' paths in images and the texts in texts (arrays in .npz, JSON in the metadata of .safetensors), "
+        "and logit_scale, which is 1 / temperature. .parquet has rows of kind (image or text), id and embedding. "
+        "altdiffusion evaluate retrieval reads the same files, with the data set's image ids in images.",
+    )
+    parser.add_argument("paths", nargs="*", type=Path, metavar="FILE|FOLDER", help="pictures, or folders of them")
+    parser.add_argument("--texts", nargs="+", default=[], metavar="TEXT")
+    parser.add_argument("--texts-file", type=Path, metavar="FILE", help="a text a line")
+    parser.add_argument("--dataset", metavar="NAME", help="pictures and texts of a data set, for evaluate retrieval")
+    parser.add_argument("--folder", type=Path, help="of the data set")
+    parser.add_argument("--model", default=EMOJI_M9, help="any system of evaluate retrieval (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz, .safetensors or .parquet")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
+    add_cache_options(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Encodes and writes. Returns whether all pictures could be read."""
+    import numpy as np
+
+    from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.evaluation.cache import EmbeddingCache
+    from altdiffusion_clip.evaluation.datasets.names import read_dataset
+    from altdiffusion_clip.evaluation.datasets.stored import ImageFile, StoredImage
+    from altdiffusion_clip.evaluation.datasets.text_files import lines
+    from altdiffusion_clip.evaluation.embedding_files import Embeddings, check_suffix, write_embeddings
+    from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
+    from altdiffusion_clip.evaluation.systems.names import load_system
+    from altdiffusion_clip.images import find_images
+
+    check_suffix(options.output)
+    if options.batch_size < 1:
+        raise UserError("--batch-size must be 1 or more")
+    files = find_images(options.paths)
+    images: dict[str, StoredImage] = {str(path): ImageFile(path) for path in files}
+    texts = [*options.texts, *(lines(options.texts_file) if options.texts_file else [])]
+    if options.dataset:
+        task = read_dataset(options.dataset, options.folder)
+        images |= dict(zip(task.ids, task.images, strict=True))
+        texts += [text for language in task.languages.values() for text in language.texts]
+    texts = [text for text in dict.fromkeys(texts) if text.strip()]
+    if not images and not texts:
+        raise UserError("nothing to embed; name pictures, --texts, --texts-file or --dataset")
+
+    prepare_output()
+    system = load_system(options.model, device_of(options.device), dtype_of(options.dtype))
+    folder = cache_of(options)
+    cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
+    text_vectors = encode_texts(system, texts, cache) if texts else np.empty((0, 0), np.float32)
+    encoded = encode_images(system, list(images.values()), cache, options.batch_size) if images else None
+    vectors = encoded.vectors if encoded else np.empty((0, 0), np.float32)
+    broken = encoded.broken if encoded else []
+    gone = {place for place, _, _ in broken}
+    kept = [place for place in range(len(images)) if place not in gone]
+    names = list(images)
+    embeddings = Embeddings([names[place] for place in kept], vectors[kept], texts, text_vectors, system.logit_scale)
+    write_embeddings(options.output, embeddings)
+    for _, name, reason in broken:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    width = vectors.shape[1] or (text_vectors.shape[1] if texts else 0)
+    summary = {
+        "file": str(options.output),
+        "images": len(kept),
+        "texts": len(texts),
+        "width": width,
+        "logit_scale": round(system.logit_scale, 4),
+        "temperature": round(1 / system.logit_scale, 6),
+        "skipped": len(broken),
+    }
+    if options.json:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        print(
+            f"{options.output}: {len(kept)} pictures and {len(texts)} texts, unit vectors of {width} numbers, "
+            f"temperature {summary['temperature']}"
+        )
+    return not broken

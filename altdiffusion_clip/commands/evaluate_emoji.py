@@ -1,0 +1,80 @@
+"""`altdiffusion evaluate emoji`: measures emoji-m9."""
+
+import argparse
+import json
+from typing import Any
+
+
+def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    emoji = what.add_parser(
+        "emoji",
+        help="emoji-m9 on pictures and prompts that it has never seen",
+        description="Retrieval on held-out renders for the English teacher and for the student after each stage, in "
+        "nine languages; with --drawing also how often drawn pictures are recognised, with --scenes how often two "
+        "things beside each other are. All figures are percentages.",
+    )
+    emoji.add_argument("--drawing", action="store_true", help="also draw 100 unseen prompts per language, 8 times each")
+    emoji.add_argument("--scenes", action="store_true", help="also draw 100 unseen pairs of things per language")
+    emoji.add_argument("--languages", nargs="+", default=["en", "zh"], metavar="CODE", help="of the drawings")
+    emoji.add_argument("--prompts", type=int, default=100, help="of the drawings, per language (default: 100)")
+    emoji.add_argument("--num-images", type=int, default=8, help="of each prompt of --drawing (default: 8)")
+    emoji.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    emoji.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Measures and prints."""
+    from dataclasses import asdict
+
+    from altdiffusion_clip.commands.options import prepare_output
+
+    prepare_output()
+    from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+    from altdiffusion_clip.emoji.concepts import LANGUAGES
+    from altdiffusion_clip.emoji.held_out import held_out_pictures
+    from altdiffusion_clip.emoji.judge import Judge
+    from altdiffusion_clip.errors import UserError
+    from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, evaluate_scenes, pairs
+
+    for language in options.languages:
+        if language not in LANGUAGES:
+            raise UserError(f"--languages {language}: emoji-m9 speaks {' '.join(LANGUAGES)}")
+    most = len(pairs(unseen=True))
+    if not 1 <= options.prompts <= most:
+        raise UserError(f"--prompts must be between 1 and {most}")
+    if options.num_images < 1:
+        raise UserError("--num-images must be 1 or more")
+    _print("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
+    if not (options.drawing or options.scenes):
+        return True
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline.set_progress_bar_config(disable=True)
+    if options.drawing:
+        scorer = AltCLIPScorer.from_pipeline(pipeline)
+        rows = [
+            asdict(
+                evaluate_drawing(
+                    pipeline, scorer, language, options.prompts, n=options.num_images, drawn_from=drawn_from
+                )
+            )
+            # With one picture of each there is nothing to choose.
+            for drawn_from in (("prompt", "name") if options.num_images > 1 else ("prompt",))
+            for language in options.languages
+        ]
+        judge = {"judge_on_held_out_renders": round(Judge.load().accuracy(held_out_pictures()), 2)}
+        _print("Drawn pictures recognised, percent", [{**row, **judge} for row in rows], options.json)
+    if options.scenes:
+        rows = [
+            asdict(evaluate_scenes(pipeline, language, places, options.prompts))
+            for places in (False, True)
+            for language in options.languages
+        ]
+        _print("Two things in one picture recognised, percent", rows, options.json)
+    return True
+
+
+def _print(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from altdiffusion_clip.evaluation.tables import table
+
+    print("\n".join(map(json.dumps, rows)) if as_json else table(title, rows))

@@ -1,0 +1,95 @@
+"""`altdiffusion evaluate retrieval`: texts find their images and images their texts."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.errors import UserError
+
+
+def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = what.add_parser(
+        "retrieval",
+        help="retrieval between texts and images, by language",
+        description="Recall at 1, 5 and 10 both ways and their mean, for each system and language, with 95%% intervals "
+        "and the published figures beside them. Data sets are read where they lie; nothing is downloaded.",
+        epilog="Systems: emoji-m9, emoji-m9/teacher; a folder or hub id of an AltCLIP, CLIP, Chinese-CLIP or SigLIP; "
+        "TEXT+VISION for Taiyi's or M-CLIP's text tower with a CLIP; open_clip:ARCHITECTURE@WEIGHTS; or a file of "
+        "embeddings (.npz, .safetensors, .parquet; see altdiffusion embed). NAME=SYSTEM shows it under a name.",
+    )
+    parser.add_argument(
+        "dataset",
+        help="emoji (in the package), flickr30k, coco, coco-cn, muge (also Flickr30k-CN and COCO-CN in its layout), "
+        "xtd10, crossmodal-3600, webdataset, jsonl",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="where the data set lies")
+    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="(default: %(default)s)")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
+    parser.add_argument("--split", default="", help="default: the one that figures are published of")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out images that are not there or broken")
+    parser.add_argument(
+        "--ties",
+        choices=("mean", "first", "best", "worst"),
+        default="mean",
+        help="rank where others are as similar: in the middle of them (default), by their order as in Chinese-CLIP's "
+        "script, before or after them",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and failures")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    add_cache_options(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Measures, prints, writes. Returns whether nothing was left out."""
+    if options.batch_size < 1:
+        raise UserError("--batch-size must be 1 or more")
+    if options.output and options.output.suffix != ".json":
+        raise UserError(f"--output {options.output}: the name must end in .json")
+
+    from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.evaluation.bench import measure, vectors_of
+    from altdiffusion_clip.evaluation.datasets.names import read_dataset
+    from altdiffusion_clip.evaluation.retrieval_report import as_json, as_text, write_html, write_json
+
+    prepare_output()
+    task = read_dataset(options.dataset, options.folder, options.split, options.languages, options.allow_missing)
+    left_out = [f"{name}: no such file" for name in task.missing]
+    measured = []
+    for given in options.systems:
+        name, spec = named(given)
+        device, dtype = device_of(options.device), dtype_of(options.dtype)
+        vectors = vectors_of(spec, task, cache_of(options), device, dtype, options.batch_size)
+        measured += measure(name, vectors, task, options.ties, options.allow_missing)
+        left_out += [f"{image}: {reason}" for _, image, reason in vectors.broken]
+
+    if options.json:
+        for row in as_json(task, measured)["measured"]:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        print(as_text(task, measured))
+    for line in dict.fromkeys(left_out):
+        print(f"skipped {line}", file=sys.stderr)
+    if options.output:
+        write_json(options.output, task, measured)
+    if options.html:
+        write_html(options.html, task, measured)
+    return not left_out
+
+
+def named(given: str) -> tuple[str, str]:
+    """The name that a system is shown by, and the system: NAME=SYSTEM, or SYSTEM for both.
+
+    Example:
+        >>> named("AltCLIP=/data/altclip")
+        ('AltCLIP', '/data/altclip')
+    """
+    name, equals, spec = given.partition("=")
+    return (name, spec) if equals and name and spec and not Path(given).exists() else (given, given)

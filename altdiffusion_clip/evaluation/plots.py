@@ -1,0 +1,85 @@
+"""Plots and small pictures for a page, written into it so that it stays one file."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from altdiffusion_clip.errors import UserError
+
+_SIDE = 160
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A picture of 160 pixels at most, as the source of an <img>."""
+    small = image.copy()
+    small.thumbnail((_SIDE, _SIDE))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], what: str) -> str:
+    """A heat map with its numbers, as an <img>; 0 to 100.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    figure, axes = _figure(1.2 + 0.8 * len(columns), 1.0 + 0.45 * len(rows))
+    axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_title(what, fontsize=10)
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="white" if value < 60 else "black")
+    return _img(figure, what)
+
+
+def bars(
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[Sequence[tuple[float, float]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    what: str,
+) -> str:
+    """Bars with their intervals, a group for each column, as an <img>.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    figure, axes = _figure(max(4.0, 0.4 * len(rows) * len(columns) + 1.5), 3.2)
+    width = 0.8 / len(rows)
+    for number, (row, ends, name) in enumerate(zip(values, intervals, rows, strict=True)):
+        places = [column + (number - (len(rows) - 1) / 2) * width for column in range(len(columns))]
+        errors = [
+            [max(0.0, value - low) for value, (low, _) in zip(row, ends, strict=True)],
+            [max(0.0, high - value) for value, (_, high) in zip(row, ends, strict=True)],
+        ]
+        axes.bar(places, row, width, yerr=errors, capsize=2, label=name)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_ylim(0, 105)
+    axes.set_ylabel(what)
+    axes.legend(fontsize=8, loc="lower right")
+    return _img(figure, what)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    try:
+        # Without pyplot: nothing global, no window system.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError('a page needs matplotlib; pip install "altdiffusion-clip[report]"') from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _img(figure: Any, what: str) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=130)
+    source = base64.b64encode(data.getvalue()).decode()
+    return f'<img class="plot" alt="{what}" src="data:image/png;base64,{source}">'
