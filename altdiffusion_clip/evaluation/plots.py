@@ -62,7 +62,7 @@ def bars(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylim(0, 105)
     axes.set_ylabel(what)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(rows), frameon=False)
     return _img(figure, what)
 
 
