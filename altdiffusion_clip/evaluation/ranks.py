@@ -180,7 +180,9 @@ class _Counts:
         open_ones = (reaches & (self._greater[queries] < self._up_to)).nonzero()[:, 0]
         if not len(open_ones):
             return
-        seen, limit = similarity[open_ones], best[open_ones, None]
+        # Columns of a tile are taken as columns: rows of its transpose would be read a number at a time.
+        seen = similarity[open_ones] if similarity.is_contiguous() else similarity.T.index_select(1, open_ones).T
+        limit = best[open_ones, None]
         rows = open_ones + queries.start
         greater = seen > limit + self._tolerance
         self._greater[rows] += greater.sum(1)
