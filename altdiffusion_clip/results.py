@@ -39,7 +39,7 @@ class ResultsFolder:
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}") from error
         self._results = folder / "results.jsonl"
-        self._earlier = self._read()
+        self._earlier = read_results(folder)
         self.rows: list[dict[str, Any]] = []
         numbers = [int(found[1]) for p in folder.glob("*.png") if (found := re.match(r"(\d+)-seed", p.name))]
         self._next = max(numbers, default=-1) + 1
@@ -92,17 +92,24 @@ class ResultsFolder:
         for rank, row in enumerate(sorted(group, key=lambda row: -row["score"]["cosine"]), start=1):
             row["rank"] = rank
 
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._results.is_file():
-            return []
-        try:
-            rows = [json.loads(line) for line in self._results.read_text(encoding="utf-8").splitlines()]
-            if not all(row.keys() >= {"prompt", "seed", "file", "score", "rank", "model"} for row in rows):
-                raise ValueError("a row lacks a field")
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{self._results} is not a list of results; choose another --output folder") from error
-        return rows
-
     def _write(self) -> None:
         rows = [*self._earlier, *self.rows]
         write_text(self._results, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a folder's `results.jsonl`; none if it is not there.
+
+    Raises:
+        UserError: it is not a list of results.
+    """
+    path = folder / "results.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(row.keys() >= {"prompt", "seed", "file", "score", "rank", "model"} for row in rows):
+            raise ValueError("a row lacks a field")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a list of results; choose another folder") from error
+    return rows

@@ -50,7 +50,7 @@ def test_nothing_drawn_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["not json", "[1]", '{"prompt": "猫"}'])
 def test_a_list_that_is_not_ours_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text(content + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match="choose another --output folder"):
+    with pytest.raises(UserError, match="choose another folder"):
         ResultsFolder(tmp_path)
     assert (tmp_path / "results.jsonl").read_text("utf-8") == content + "\n"
 

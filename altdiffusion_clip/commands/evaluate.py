@@ -2,12 +2,12 @@
 
 import argparse
 
-from altdiffusion_clip.commands import evaluate_emoji, evaluate_retrieval
+from altdiffusion_clip.commands import evaluate_emoji, evaluate_generation, evaluate_retrieval, evaluate_zeroshot
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command and the kinds of measure."""
     parser = commands.add_parser("evaluate", help="measure a model", description="Measure a model.")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for module in (evaluate_retrieval, evaluate_emoji):
+    for module in (evaluate_retrieval, evaluate_zeroshot, evaluate_generation, evaluate_emoji):
         module.add_parser(what)

@@ -15,7 +15,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = what.add_parser(
         "retrieval",
         help="retrieval between texts and images, by language",
-        description="Recall at 1, 5 and 10 both ways and their mean, for each system and language, with 95%% intervals "
+        description="Recall at 1, 5 and 10 both ways and their mean, for each system and language, with 95% intervals "
         "and the published figures beside them. Data sets are read where they lie; nothing is downloaded.",
         epilog="Systems: emoji-m9, emoji-m9/teacher; a folder or hub id of an AltCLIP, CLIP, Chinese-CLIP or SigLIP; "
         "TEXT+VISION for Taiyi's or M-CLIP's text tower with a CLIP; open_clip:ARCHITECTURE@WEIGHTS; or a file of "

@@ -60,7 +60,7 @@ def bars(
         ]
         axes.bar(places, row, width, yerr=errors, capsize=2, label=name)
     axes.set_xticks(range(len(columns)), columns)
-    axes.set_ylim(0, 105)
+    axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel(what)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(rows), frameon=False)
     return _img(figure, what)

@@ -9,6 +9,7 @@ from typing import Any
 from altdiffusion_clip.evaluation.bench import Measured
 from altdiffusion_clip.evaluation.datasets.stored import decode
 from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
+from altdiffusion_clip.evaluation.pages import write_page
 from altdiffusion_clip.evaluation.plots import bars, heat_map, thumbnail
 from altdiffusion_clip.evaluation.published import published_for, published_of
 from altdiffusion_clip.evaluation.tables import table
@@ -87,9 +88,6 @@ def write_html(path: Path, task: RetrievalTask, measured: Sequence[Measured]) ->
     mean = [[of[system, code].figures.mr for code in codes] for system in systems]
     ends = [[of[system, code].intervals["mr"] for code in codes] for system in systems]
     body = [
-        f"<h1>{html.escape(task.name)}</h1>",
-        f"<p>Retrieval both ways, in percent. MR is the mean of the six recalls; intervals are 95%, by bootstrap over "
-        f"the images. {len(task.images)} images.</p>",
         "<h2>Languages</h2>",
         heat_map(mean, systems, codes, "mean recall, %"),
         bars(mean, ends, systems, codes, "mean recall, %"),
@@ -98,7 +96,11 @@ def write_html(path: Path, task: RetrievalTask, measured: Sequence[Measured]) ->
         body.append(f"<h2>{html.escape(code)}</h2>")
         body.append(_table(task, [of[system, code] for system in systems], code))
         body += [_failures(task, of[system, code]) for system in systems]
-    write_text(path, _PAGE.format(title=html.escape(task.name), body="\n".join(body)))
+    what = (
+        "Retrieval both ways, in percent. MR is the mean of the six recalls; intervals are 95%, by bootstrap over the "
+        f"images. {len(task.images)} images."
+    )
+    write_page(path, task.name, what, body)
 
 
 def write_json(path: Path, task: RetrievalTask, measured: Sequence[Measured]) -> None:
@@ -150,31 +152,3 @@ def _picture(task: RetrievalTask, place: int) -> str:
         return thumbnail(decode(task.images[place].read()))
     except ImageError:
         return ""
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ font-family: system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #111; background: #fff; }}
-table {{ border-collapse: collapse; margin: 1rem 0; }}
-th, td {{ padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }}
-th:first-child, td:first-child {{ text-align: left; }}
-tr.published {{ color: #666; }}
-small {{ display: block; color: #777; font-size: .75rem; }}
-section {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }}
-figure img {{ width: 48%; margin-right: 1%; border-radius: .3rem; }}
-figcaption {{ font-size: .85rem; unicode-bidi: plaintext; }}
-.plot {{ max-width: 100%; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

@@ -163,7 +163,7 @@ def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp
         (["--from-png", "PLAIN"], "holds no settings"),
         (["cat", "--from-png", "PLAIN"], "give no other"),
         (["cat", "--output", "LATIN"], "cannot write to"),
-        (["cat", "--output", "ODD"], "choose another --output"),
+        (["cat", "--output", "ODD"], "choose another folder"),
     ],
     ids=str,
 )

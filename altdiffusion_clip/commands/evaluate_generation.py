@@ -1,0 +1,150 @@
+"""`altdiffusion evaluate generation`: do pictures fit their prompts as well in every language?"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.evaluate_retrieval import named
+from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.evaluation.generation import Scene
+
+EMOJI = "emoji"
+
+
+def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = what.add_parser(
+        "generation",
+        help="CLIP similarity of drawn pictures by language, and the gap to English",
+        description="Mean CLIP score (100 max(cosine, 0)) of pictures with their own prompts and with the English "
+        "prompts of the same scenes, by language; and how much English has more. With --model the pictures that are "
+        "not there yet are drawn first; a run that was stopped goes on.",
+        epilog='PROMPTS: a JSON object a line, {"id": "1", "prompts": {"en": "a cat", "zh": "猫"}}; or emoji, for '
+        "unseen things on unseen backgrounds.",
+    )
+    parser.add_argument("prompts", help="a .jsonl file, or emoji")
+    parser.add_argument("pictures", type=Path, metavar="FOLDER", help="of altdiffusion generate, with results.jsonl")
+    parser.add_argument("--model", help="draw with this model what is not in the folder yet")
+    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="as for retrieval")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
+    parser.add_argument("--count", type=int, default=100, help="of the scenes of emoji (default: 100)")
+    parser.add_argument("--num-images", type=int, default=1, help="pictures of each prompt (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt (default: 0)")
+    parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
+    parser.add_argument("--guidance-scale", type=float, help="(default: 7.5; emoji-m9: 3)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    add_cache_options(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Draws if asked to, measures, prints, writes."""
+    for name in ("count", "num_images", "steps"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
+    if options.output and options.output.suffix != ".json":
+        raise UserError(f"--output {options.output}: the name must end in .json")
+
+    from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.evaluation.cache import EmbeddingCache
+    from altdiffusion_clip.evaluation.generation import emoji_scenes, evaluate_generation, match, read_scenes
+    from altdiffusion_clip.evaluation.systems.names import load_system
+    from altdiffusion_clip.evaluation.tables import table
+    from altdiffusion_clip.files import write_text
+    from altdiffusion_clip.results import read_results
+
+    prepare_output()
+    languages = options.languages
+    if options.prompts == EMOJI:
+        scenes = emoji_scenes(options.count, languages)
+    else:
+        scenes = read_scenes(Path(options.prompts), languages)
+    if not any(scene.prompts for scene in scenes):
+        raise UserError(f"there are no prompts in {', '.join(languages)}")
+    if options.model:
+        _draw(options, scenes)
+    drawn = match(read_results(options.pictures), options.pictures, scenes)
+    rows: list[dict[str, Any]] = []
+    for given in options.systems:
+        name, spec = named(given)
+        system = load_system(spec, device_of(options.device), dtype_of(options.dtype))
+        folder = cache_of(options)
+        cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
+        rows += [{"system": name, **_rounded(asdict(each))} for each in evaluate_generation(system, drawn, cache)]
+
+    full = [{**row, "unit": "CLIP score, 100 max(cosine, 0)"} for row in rows]
+    if options.json:
+        for row in full:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        shown = [{key: "" if value is None else value for key, value in row.items()} for row in rows]
+        print(table("CLIP score of drawn pictures, 100 max(cosine, 0)", shown))
+    if options.output:
+        write_text(options.output, json.dumps(full, ensure_ascii=False, indent=1) + "\n")
+    if options.html:
+        from altdiffusion_clip.evaluation.generation_report import write_html
+
+        write_html(options.html, rows, drawn)
+    return True
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: [round(each, 3) for each in value]
+        if isinstance(value, tuple)
+        else round(value, 3)
+        if isinstance(value, float)
+        else value
+        for key, value in row.items()
+    }
+
+
+def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
+    """Draws the prompts of the scenes whose pictures are not there yet."""
+    import sys
+
+    from tqdm import tqdm
+
+    from altdiffusion_clip.commands.loading import load_pipeline
+    from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, GUIDANCE_SCALE, Settings, draw_batch
+    from altdiffusion_clip.results import ResultsFolder, read_results
+
+    usual = EMOJI_GUIDANCE_SCALE if options.model == EMOJI_M9 else GUIDANCE_SCALE
+    device = device_of(options.device)
+    jobs = [
+        Settings(
+            prompt,
+            seed,
+            (seed,),
+            options.model,
+            num_inference_steps=options.steps,
+            guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
+            device=str(device),
+            dtype=options.dtype,
+        )
+        for prompt in dict.fromkeys(text for scene in scenes for text in scene.prompts.values())
+        for seed in range(options.seed, options.seed + options.num_images)
+    ]
+    there = {(row["prompt"], row["seed"], row["model"]) for row in read_results(options.pictures)}
+    jobs = [job for job in jobs if (job.prompt, job.seed, job.model) not in there]
+    if not jobs:
+        return
+    pipeline = load_pipeline(options.model, device, dtype_of(options.dtype))
+    results = ResultsFolder(options.pictures)
+    try:
+        for job in tqdm(jobs, desc="drawing", unit="picture", file=sys.stderr):
+            (image,) = draw_batch(pipeline, job)
+            if image is None:
+                raise UserError(f"{job.prompt!r}, seed {job.seed}: the picture is not a number; try --dtype float32")
+            results.add(image, job)
+    finally:
+        results.finish()

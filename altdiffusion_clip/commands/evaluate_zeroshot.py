@@ -1,0 +1,106 @@
+"""`altdiffusion evaluate zeroshot`: pictures are classified by the names of their classes."""
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.evaluate_retrieval import named
+from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.errors import UserError
+
+
+def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = what.add_parser(
+        "zeroshot",
+        aliases=["classification"],
+        help="zero-shot classification, by language",
+        description="Top-1, top-5 and mean recall per class, by CLIP_benchmark's definitions, in percent. The folder "
+        "has a folder of pictures for each class, the hub's Parquet files, or webdataset tars.",
+        epilog="Names of the classes: one a line, in the order of the labels, in classnames_CODE.txt beside the data "
+        "(English also classnames.txt), or by --classes; CIFAR-10's are known in English and Chinese. Sentences: one a "
+        "line with {c} for the name, by --templates or in zeroshot_classification_templates.txt beside the data.",
+    )
+    parser.add_argument("folder", type=Path, help="where the data set lies")
+    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="as for retrieval")
+    parser.add_argument("--languages", nargs="+", default=["en"], metavar="CODE", help="(default: en)")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, for one language")
+    parser.add_argument("--templates", type=Path, metavar="FILE", help="sentences, for one language")
+    parser.add_argument("--split", default="", help="default: test or validation")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and what is confused")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    add_cache_options(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Measures, prints, writes. Returns whether nothing was left out."""
+    if options.batch_size < 1:
+        raise UserError("--batch-size must be 1 or more")
+    if (options.classes or options.templates) and len(options.languages) > 1:
+        raise UserError("--classes and --templates are of one language; name one with --languages")
+    if options.output and options.output.suffix != ".json":
+        raise UserError(f"--output {options.output}: the name must end in .json")
+
+    import numpy as np
+
+    from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.evaluation.cache import EmbeddingCache
+    from altdiffusion_clip.evaluation.datasets.classification import class_names, read_classification, templates_of
+    from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
+    from altdiffusion_clip.evaluation.systems.names import load_system
+    from altdiffusion_clip.evaluation.tables import table
+    from altdiffusion_clip.evaluation.zeroshot import class_vectors, zero_shot
+    from altdiffusion_clip.evaluation.zeroshot_report import write_html
+    from altdiffusion_clip.files import write_text
+
+    prepare_output()
+    task = read_classification(options.folder, options.split)
+    names = {code: class_names(task, code, options.classes) for code in options.languages}
+    templates = {code: templates_of(task, code, options.templates) for code in options.languages}
+    rows: list[dict[str, Any]] = []
+    confusions = []
+    left_out: list[str] = []
+    for given in options.systems:
+        name, spec = named(given)
+        system = load_system(spec, device_of(options.device), dtype_of(options.dtype))
+        folder = cache_of(options)
+        cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
+        encoded = encode_images(system, task.images, cache, options.batch_size)
+        if encoded.broken and not options.allow_missing:
+            _, first, reason = encoded.broken[0]
+            raise UserError(
+                f"{len(encoded.broken)} of {len(task.images)} images cannot be read, the first is {first}: {reason}; "
+                "mend them, or leave them out with --allow-missing"
+            )
+        left_out += [f"{image}: {reason}" for _, image, reason in encoded.broken]
+        whole = np.isfinite(encoded.vectors).all(1)
+        for code in options.languages:
+            encode = functools.partial(encode_texts, system, cache=cache)
+            vectors = class_vectors(encode, names[code], templates[code])
+            result = zero_shot(encoded.vectors[whole], vectors, task.labels[whole])
+            counts = {"images": int(whole.sum()), "classes": len(names[code])}
+            rows.append({"system": name, "language": code, **counts, **result.as_dict()})
+            confusions.append(result.confusion)
+
+    full = [{"dataset": task.name, **row, "unit": "percent"} for row in rows]
+    if options.json:
+        for row in full:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        print(table(f"{task.name}: zero-shot classification, percent", rows))
+    for line in dict.fromkeys(left_out):
+        print(f"skipped {line}", file=sys.stderr)
+    if options.output:
+        write_text(options.output, json.dumps(full, ensure_ascii=False, indent=1) + "\n")
+    if options.html:
+        write_html(options.html, task.name, rows, confusions, names)
+    return not left_out
