@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     )
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
+    from altdiffusion_clip.processing import AltCLIPProcessor
     from altdiffusion_clip.scoring import AltCLIPScorer
+    from altdiffusion_clip.scoring import AltCLIPScorer as AltCLIP
     from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
 __version__ = "0.1.0"
 __all__ = [
+    "AltCLIP",
+    "AltCLIPProcessor",
     "AltCLIPScorer",
     "AltDiffusionControlNetPipeline",
     "AltDiffusionImg2ImgPipeline",
@@ -31,6 +35,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AltCLIPProcessor": "altdiffusion_clip.processing",
     "AltCLIPScorer": "altdiffusion_clip.scoring",
     "AltDiffusionControlNetPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
     "AltDiffusionImg2ImgPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
@@ -42,6 +47,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "AltCLIP":  # as FlagAI and the model cards call it
+        name = "AltCLIPScorer"
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,39 @@
+"""Texts and pictures to what an AltCLIP takes."""
+
+import os
+from typing import Any, Self
+
+import transformers
+
+from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
+
+
+class AltCLIPProcessor(transformers.AltCLIPProcessor):
+    """transformers' processor, which here also finds the AltCLIP inside a diffusers folder, and emoji-m9's.
+
+    Example:
+        >>> from altdiffusion_clip import AltCLIP
+        >>> from PIL import Image
+        >>> processor = AltCLIPProcessor.from_pretrained("emoji-m9")
+        >>> image = Image.new("RGB", (64, 64), "red")
+        >>> inputs = processor(text=["a cat", "猫"], images=image, return_tensors="pt", padding=True)
+        >>> AltCLIP.from_pretrained("emoji-m9")(**inputs).logits_per_image.shape
+        torch.Size([1, 2])
+    """
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Loads a processor.
+
+        Args:
+            name: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has one in `scorer`.
+            *args: as in transformers.
+            **kwargs: as in transformers.
+
+        Raises:
+            OSError: there is none.
+        """
+        place, subfolder = resolve_scorer(name)
+        if subfolder is not None:
+            kwargs.setdefault("subfolder", subfolder)
+        return super().from_pretrained(place, *args, **kwargs)

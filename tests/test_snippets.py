@@ -1,0 +1,70 @@
+"""The published checkpoints' own examples, with only the package's name (and what they load) changed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, pipeline
+
+from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.errors import UserError
+
+CAT = held_out_pictures()[0].path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("saved")
+    AltCLIPScorer.from_pretrained("emoji-m9").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["emoji-m9", "saved"])
+def test_altclips_quick_start(name: str, saved: str) -> None:
+    from altdiffusion_clip import AltCLIP, AltCLIPProcessor
+
+    name = saved if name == "saved" else name
+    model = AltCLIP.from_pretrained(name)
+    processor = AltCLIPProcessor.from_pretrained(name)
+
+    image = Image.open(CAT)
+
+    inputs = processor(text=["a photo of a cat", "a photo of a dog"], images=image, return_tensors="pt", padding=True)
+
+    outputs = model(**inputs)
+    logits_per_image = outputs.logits_per_image  # this is the image-text similarity score
+    probs = logits_per_image.softmax(dim=1)  # we can take the softmax to get the label probabilities
+    assert probs.shape == (1, 2)
+    assert probs[0, 0] > 0.9
+
+
+def test_transformers_auto_classes(saved: str) -> None:
+    model = AutoModel.from_pretrained(saved)
+    processor = AutoProcessor.from_pretrained(saved)
+
+    image = Image.open(CAT)
+    inputs = processor(text=["一只猫", "一只狗"], images=image, return_tensors="pt", padding=True)
+
+    with torch.no_grad():
+        outputs = model(**inputs)
+    probs = outputs.logits_per_image.softmax(dim=1)
+    assert probs[0, 0] > 0.9
+
+    ours = AltCLIPScorer.from_pretrained(saved).eval()
+    torch.testing.assert_close(ours(**inputs).logits_per_image, outputs.logits_per_image, atol=1e-4, rtol=0)
+
+
+def test_transformers_zero_shot_pipeline(saved: str) -> None:
+    classify = pipeline("zero-shot-image-classification", model=saved)
+    answers = classify(str(CAT), candidate_labels=["狗", "猫", "苹果"], hypothesis_template="一只{}")
+    assert answers[0]["label"] == "猫"
+    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_processor_of_a_folder_that_has_none(tmp_path: Path) -> None:
+    from altdiffusion_clip import AltCLIPProcessor
+
+    with pytest.raises((OSError, UserError)):
+        AltCLIPProcessor.from_pretrained(tmp_path)
