@@ -1,0 +1,358 @@
+"""`altdiffusion score` on emoji rows."""
+
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.bulk.pictures import Workers
+from altdiffusion_clip.bulk.rows import Columns, Located, read_rows
+from altdiffusion_clip.bulk.scoring import Encoder, score_rows
+from altdiffusion_clip.bulk.shards import Scored, read_shards
+from altdiffusion_clip.cli import main
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+
+PICTURES = held_out_pictures()
+
+
+def emoji_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Pictures with captions that are true of them, or of others."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(count):
+        shown, said = generator.choice(PICTURES), generator.choice(PICTURES)
+        said = shown if number % 2 else said
+        language = generator.choice(LANGUAGES)
+        text = captions(said.concept, said.colour, language)[0]
+        rows.append({"id": f"row-{number}", "image": str(shown.path), "text": text, "language": language})
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["score", *arguments, "--dtype", "float32", "--workers", "0"])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def scorer() -> AltCLIPScorer:
+    return AltCLIPScorer.from_pretrained("emoji-m9").eval()
+
+
+def test_scores_are_the_scorers(tmp_path: Path, scorer: AltCLIPScorer, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = emoji_rows(70)
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = [str(source), "--output", str(tmp_path / "scores"), "--shard-size", "32", "--min-cosine", "0.6", "--json"]
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    scored = read_shards(tmp_path / "scores")
+    assert [row.row_id for row in scored] == [row["id"] for row in rows]
+    expected = scorer.score([row["text"] for row in rows], [row["image"] for row in rows])
+    np.testing.assert_allclose([row.cosine for row in scored], expected.cosine.numpy(), atol=1e-5)
+    kept = [
+        json.loads(line) for p in sorted((tmp_path / "scores").glob("*.jsonl")) for line in p.open(encoding="utf-8")
+    ]
+    assert [row["id"] for row in kept] == [r.row_id for r in scored if r.cosine >= 0.6]
+    assert kept[0].keys() == {"id", "image", "text", "language", "cosine"}
+    report = json.loads(out)
+    assert (report["rows"], report["without_score"], report["kept"]) == (70, 0, len(kept))
+
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(tmp_path / "scores" / "part-000000.parquet")
+    assert table.column_names == ["row_id", "cosine", "clip_score", "error"]
+    assert json.loads(table.schema.metadata[b"units"])["clip_score"] == "100 max(cosine, 0)"
+    first = table.to_pylist()[0]
+    assert first["clip_score"] == pytest.approx(100 * max(first["cosine"], 0), abs=1e-4)
+
+
+def as_csv(folder: Path, rows: list[dict[str, str]], delimiter: str = ",") -> Path:
+    path = folder / ("rows.csv" if delimiter == "," else "rows.tsv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def as_parquet(folder: Path, rows: list[dict[str, str]], pictures: str = "path") -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = {key: [row[key] for row in rows] for key in rows[0]}
+    data = [Path(row["image"]).read_bytes() for row in rows]
+    if pictures == "bytes":
+        table["image"] = data
+    elif pictures == "datasets":
+        table["image"] = [{"bytes": item, "path": None} for item in data]
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "rows.parquet", row_group_size=5)
+    return folder / "rows.parquet"
+
+
+def as_tar(folder: Path, rows: list[dict[str, str]]) -> Path:
+    with tarfile.open(folder / "rows.tar", "w") as tar:
+        for number, row in enumerate(rows):
+            for ending, data in (("png", Path(row["image"]).read_bytes()), ("txt", row["text"].encode())):
+                info = tarfile.TarInfo(f"{number:04d}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return folder / "rows.tar"
+
+
+def as_folder(folder: Path, rows: list[dict[str, str]]) -> Path:
+    for number, row in enumerate(rows):
+        place = folder / "rows" / f"{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(row["image"], place / f"{number:04d}.png")
+        (place / f"{number:04d}.txt").write_text(row["text"], encoding="utf-8")
+    return folder / "rows"
+
+
+def test_every_kind_of_source_gives_the_same(
+    tmp_path: Path, scorer: AltCLIPScorer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = emoji_rows(12)
+    expected = scorer.score([row["text"] for row in rows], [row["image"] for row in rows]).cosine.tolist()
+    for name, write in {
+        "jsonl": lambda folder: write_jsonl(folder / "rows.jsonl", rows),
+        "csv": lambda folder: as_csv(folder, rows),
+        "tsv": lambda folder: as_csv(folder, rows, "\t"),
+        "parquet": lambda folder: as_parquet(folder, rows),
+        "parquet, bytes": lambda folder: as_parquet(folder, rows, "bytes"),
+        "parquet, datasets": lambda folder: as_parquet(folder, rows, "datasets"),
+        "tar": lambda folder: as_tar(folder, rows),
+        "url": lambda folder: write_jsonl(folder / "rows.jsonl", rows).as_uri(),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        code, _, _ = run(capsys, str(write(folder)), "--output", str(folder / "scores"), "--shard-size", "5")
+        assert code == 0, name
+        np.testing.assert_allclose(
+            [r.cosine for r in read_shards(folder / "scores")], expected, atol=1e-5, err_msg=name
+        )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert run(capsys, str(as_folder(folder, rows)), "--output", str(folder / "scores"))[0] == 0
+    by_id = {row.row_id: row.cosine for row in read_shards(folder / "scores")}
+    for number, cosine in enumerate(expected):
+        assert by_id[f"{number % 3}/{number:04d}.png"] == pytest.approx(cosine, abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet", "tar"])
+def test_a_source_is_read_from_any_row_on(suffix: str, tmp_path: Path) -> None:
+    rows = emoji_rows(23)
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    as_csv(tmp_path, rows)
+    as_csv(tmp_path, rows, "\t")
+    as_parquet(tmp_path, rows)
+    as_tar(tmp_path, rows)
+    source = str(tmp_path / f"rows.{suffix}")
+    everything = list(read_rows(source, Columns()))
+    assert len(everything) == 23
+    for start in (0, 4, 5, 6, 22, 23, 30):
+        assert list(read_rows(source, Columns(), start)) == everything[start:]
+
+
+def test_relative_paths_and_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(PICTURES[0].path, tmp_path / "pictures" / "a.png")
+    source = write_jsonl(tmp_path / "rows.jsonl", [{"url": "a.png", "caption": "猫"}])
+    names = ["--image-column", "url", "--text-column", "caption", "--image-root", str(tmp_path / "pictures")]
+    assert run(capsys, str(source), "--output", str(tmp_path / "scores"), *names)[0] == 0
+    (row,) = read_shards(tmp_path / "scores")
+    assert row.row_id == "rows.jsonl:0"
+    assert row.cosine > 0.3
+    source = write_jsonl(tmp_path / "beside.jsonl", [{"image": "pictures/a.png", "text": "猫"}])
+    assert run(capsys, str(source), "--output", str(tmp_path / "beside"))[0] == 0
+    assert read_shards(tmp_path / "beside")[0].cosine == pytest.approx(row.cosine, abs=1e-6)
+
+
+def test_rows_that_cannot_be_scored_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "half.png").write_bytes(PICTURES[0].path.read_bytes()[:200])
+    good = str(PICTURES[0].path)
+    lines = [
+        json.dumps({"image": good, "text": "猫"}),
+        json.dumps({"image": good, "text": "  "}),
+        json.dumps({"image": good}),
+        json.dumps({"text": "猫"}),
+        json.dumps({"image": "nowhere.png", "text": "猫"}),
+        json.dumps({"image": "empty.png", "text": "猫"}),
+        json.dumps({"image": "half.png", "text": "猫"}),
+        "{",
+        "[1]",
+        json.dumps({"image": good, "text": "狗"}),
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    code, out, _ = run(capsys, str(source), "--output", str(tmp_path / "scores"))
+    assert code == 1
+    assert "10 rows, 8 without a score" in out
+    errors = [row.error for row in read_shards(tmp_path / "scores")]
+    assert errors[0] == errors[9] == ""
+    assert errors[1:6] == ["no text", "no text", "no image", "no such file", "empty"]
+    assert errors[6].startswith("damaged")
+    assert errors[7:9] == ["no JSON", "no JSON object"]
+
+
+def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: AltCLIPScorer) -> None:
+    copy = tmp_path / "copy.png"
+    shutil.copy(PICTURES[0].path, copy)
+    encoder = Encoder(scorer, torch.float32)
+    seen = {"texts": 0, "pictures": 0}
+    texts, pictures = encoder.texts, encoder.pictures
+    encoder.texts = lambda given: (seen.update(texts=seen["texts"] + len(given)), texts(given))[1]
+    encoder.pictures = lambda given: (seen.update(pictures=seen["pictures"] + len(given)), pictures(given))[1]
+    source = write_jsonl(
+        tmp_path / "rows.jsonl",
+        [
+            {"image": str(path), "text": text}
+            for path in (PICTURES[0].path, copy, PICTURES[4].path)
+            for text in "猫狗猫"
+        ],
+    )
+    workers = Workers(encoder.image_processor)
+    scored = score_rows(list(read_rows(str(source), Columns())), encoder, workers)
+    workers.close()
+    assert seen == {"texts": 2, "pictures": 2}
+    assert scored[0].cosine == scored[3].cosine == scored[5].cosine
+
+
+def test_worker_processes_and_threads_prepare_the_same(scorer: AltCLIPScorer) -> None:
+    pictures = [Located(str(picture.path)) for picture in PICTURES[:40]]
+    pixels = []
+    for count in (0, 2):
+        workers = Workers(scorer.processor.image_processor, count)
+        pixels.append(np.stack([prepared.pixels for _, prepared in workers.prepare(pictures)]))
+        workers.close()
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_preparing_is_what_the_processor_does(scorer: AltCLIPScorer) -> None:
+    encoder, workers = Encoder(scorer, torch.float32), Workers(scorer.processor.image_processor)
+    prepared = [p.pixels for _, p in workers.prepare([Located(str(picture.path)) for picture in PICTURES[:5]])]
+    workers.close()
+    expected, _ = scorer.encode_images([picture.path for picture in PICTURES[:5]])
+    torch.testing.assert_close(encoder.pictures(torch.from_numpy(np.stack(prepared))), expected, atol=1e-5, rtol=0)
+
+
+def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer: AltCLIPScorer) -> None:
+    rows = []
+    for number, picture in enumerate(PICTURES[:60:5]):
+        path = tmp_path / f"{number}.jpg"
+        Image.open(picture.path).convert("RGB").resize((1024, 768), Image.Resampling.BICUBIC).save(path, quality=92)
+        rows.append({"image": str(path), "text": captions(picture.concept, picture.colour, "zh")[0]})
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    encoder = Encoder(scorer, torch.float32)
+    cosines = {}
+    for exact in (True, False):
+        workers = Workers(encoder.image_processor, exact=exact)
+        cosines[exact] = [row.cosine for row in score_rows(list(read_rows(str(source), Columns())), encoder, workers)]
+        workers.close()
+    np.testing.assert_allclose(cosines[False], cosines[True], atol=1e-3)
+    assert cosines[False] != cosines[True]
+
+
+def test_killed_at_random_and_resumed_is_the_undisturbed_run(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(300))
+    command = [sys.executable, "-m", "altdiffusion_clip.cli", "score", str(source), "--shard-size", "50"]
+    command += ["--dtype", "float32", "--workers", "0", "--min-cosine", "0.5", "--output"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    generator = random.Random(0)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wanted = len(list((tmp_path / "killed").glob("part-*.parquet"))) + 1
+        while process.poll() is None and not (tmp_path / "killed" / f"part-{wanted - 1:06d}.parquet").is_file():
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 0.1))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 3
+    assert read_shards(tmp_path / "killed") == read_shards(tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("part-*.jsonl"):
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(5))
+    output = ["--output", str(tmp_path / "scores")]
+    assert run(capsys, str(source), *output)[0] == 0
+    code, _, err = run(capsys, str(source), *output, "--min-cosine", "0.5")
+    assert code == 2
+    assert "holds scores of another run (min_cosine differ); choose another --output folder" in err
+    (tmp_path / "scores" / "part-000000.parquet").write_bytes(b"PAR1")
+    code, _, err = run(capsys, str(source), *output)
+    assert code == 2
+    assert "part-000000.parquet is damaged; remove it to score it again" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("{tmp}/none.jsonl", "there is no"),
+        ("{tmp}/rows.txt", "no way to read .txt"),
+        ("{tmp}/rows.csv", "image and text are expected, or name others with --image-column"),
+        ("{tmp}/rows.parquet", "cannot be read"),
+        ("{tmp}/rows.tar", "is no plain tar file"),
+        ("nosuch://a/b.jsonl", "cannot reach nosuch://a/b.jsonl"),
+        ("{tmp}/rows.jsonl --shard-size 0", "--shard-size must be 1 or more"),
+        ("{tmp}/rows.jsonl --min-cosine 20", "--min-cosine must be between -1 and 1"),
+        ("{tmp}/rows.jsonl --model {tmp}", "no AltCLIP|cannot load|model_index|config"),
+    ],
+)
+def test_wrong_calls(arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in (
+        ("rows.txt", "a"),
+        ("rows.csv", "a,b\n1,2\n"),
+        ("rows.parquet", "x"),
+        ("rows.tar", "x" * 600),
+    ):
+        (tmp_path / name).write_text(content)
+    write_jsonl(tmp_path / "rows.jsonl", emoji_rows(1))
+    code, out, err = run(capsys, *arguments.format(tmp=tmp_path).split(), "--output", str(tmp_path / "scores"))
+    assert (code, out) == (2, "")
+    assert any(part in err for part in message.split("|")), err
+    assert not list((tmp_path / "scores").glob("part-*")) if (tmp_path / "scores").is_dir() else True
+
+
+def test_a_model_that_gives_no_number(scorer: AltCLIPScorer, tmp_path: Path) -> None:
+    import copy
+
+    broken = copy.deepcopy(scorer)
+    with torch.no_grad():
+        broken.text_projection.weight.fill_(torch.nan)
+    encoder = Encoder(broken, torch.float32)
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2))
+    workers = Workers(encoder.image_processor)
+    scored = score_rows(list(read_rows(str(source), Columns())), encoder, workers)
+    workers.close()
+    assert scored == [Scored(f"row-{number}", None, "the score is not a number") for number in range(2)]
