@@ -25,6 +25,9 @@ from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE
 PICTURES_PER_PAIR = 20
 """Of each concept on each background, at different sizes and places."""
 
+SCENES_PER_PAIR = 3
+"""In `write_scenes`, of every two concepts, on different backgrounds."""
+
 PARALLEL_FILE = "parallel.jsonl"
 
 
@@ -73,6 +76,42 @@ def write_data(folder: Path, languages: Sequence[str] = LANGUAGES, style: str = 
                 picture.save(temporary / name)
                 file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
         write_parallel(temporary / PARALLEL_FILE, languages, scenes)
+    return folder
+
+
+def write_scenes(folder: Path, languages: Sequence[str] = LANGUAGES) -> Path:
+    """Draws more scenes, with captions that name what is on the left first, unless they are there.
+
+    In `write_data` the two things are also named in the other order, as people do. A small UNet does not learn from
+    that which half to draw first, and mixes both things in both halves.
+
+    Args:
+        folder: for `pictures/` and `captions.jsonl`; written whole or not at all.
+        languages: of the captions.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: Noto Color Emoji is not installed.
+    """
+    if (folder / CAPTIONS_FILE).is_file():
+        return folder
+    generator = random.Random(2)
+    with atomic_folder(folder) as temporary:
+        (temporary / "pictures").mkdir()
+        with (temporary / CAPTIONS_FILE).open("w", encoding="utf-8") as file:
+            for number, (left, right, _) in enumerate(tqdm(known_scenes() * SCENES_PER_PAIR, desc="scenes", unit="")):
+                known = [c for c in colours() if not is_held_out(left, c) and not is_held_out(right, c)]
+                colour = generator.choice(known)
+                placements = generator.choice(SCENE_PLACEMENTS), generator.choice(SCENE_PLACEMENTS)
+                name = f"pictures/{number:06d}.png"
+                render_scene(left, right, colour, placements).save(temporary / name)
+                said = {
+                    code: [scene_captions(left, right, c, code)[way] for c in (colour, None) for way in (0, 2)]
+                    for code in languages
+                }
+                file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
     return folder
 
 

@@ -29,7 +29,7 @@ from altdiffusion_clip.emoji.architectures import (
     new_vae,
 )
 from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data
+from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data, write_scenes
 from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.emoji.judge_training import train_judge
@@ -197,6 +197,33 @@ def align_stage(work: Path, changes: Changes) -> None:
     align(replace(config, **changes))
 
 
+def scenes_stage(work: Path, changes: Changes) -> None:
+    """The aligned UNet learns which half of a scene is which, from more scenes, without forgetting the rest."""
+    config = AlignConfig(
+        output=work / "scenes",
+        model=str(work / "align" / MODEL),
+        data=[work / "data", write_scenes(work / "more-scenes")],
+        languages=list(LANGUAGES),
+        weights={"en": 2.0},
+        keys_and_values_steps=0,
+        steps=10000,
+        batch_size=16,
+        learning_rate=8e-4,
+        warmup_steps=100,
+        decay_from=0.4,
+        ema_decay=0.999,
+        validate_every=2000,
+        sample_prompts=[
+            "蓝色背景上的猫",
+            "左边是猫,右边是狗",
+            "a red apple and a fish",
+            "a cat on the left and a dog on the right",
+        ],
+        sample_guidance=GUIDANCE,
+    )
+    align(replace(config, **changes))
+
+
 def judge_stage(work: Path, changes: Changes) -> None:
     """The classifier that judges drawn pictures; it also draws the held-out renders, which it is measured on."""
     run = work / "judge"
@@ -215,7 +242,7 @@ def assemble(work: Path, destination: Path) -> None:
 
     Weights are in half precision where that is exact enough: the UNet, and the systems that only the evaluation reads.
     """
-    pipeline = AltDiffusionPipeline.from_pretrained(work / "align" / MODEL)
+    pipeline = AltDiffusionPipeline.from_pretrained(work / "scenes" / MODEL)
     pipeline.unet.half()
     pipeline.save_pretrained(destination)
     AltCLIPScorer.from_pretrained(work / "contrastive" / MODEL).save_pretrained(destination / SCORER)
@@ -236,6 +263,7 @@ STAGES: dict[str, Callable[[Path, Changes], None]] = {
     "contrastive": contrastive_stage,
     "english": english_stage,
     "align": align_stage,
+    "scenes": scenes_stage,
 }
 """In order; each writes into a folder of its name."""
 
