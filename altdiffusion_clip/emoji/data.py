@@ -37,7 +37,10 @@ def known_pairs() -> list[tuple[Concept, Colour]]:
 
 
 def known_scenes() -> list[tuple[Concept, Concept, Colour]]:
-    """Every two concepts beside each other that training may show and say, each on one background."""
+    """Every two concepts beside each other that training may show and say, each on one background.
+
+    The background is a known one of what is on the left; of what is on the right it may be a held-out one.
+    """
     generator = random.Random(1)
     return [
         (left, right, generator.choice([c for c in colours() if not is_held_out(left, c)]))

@@ -9,7 +9,7 @@ from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
-from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval
+from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, evaluate_scenes
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,15 @@ def test_drawn_pictures_are_recognised(language: str) -> None:
     result = evaluate_drawing(pipe, AltCLIPScorer.from_pipeline(pipe), language, count=12, n=4, steps=10)
     assert result.top1 >= 75, result
     assert result.one_of_n >= 75, result
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_both_things_of_an_unseen_scene_are_recognised(language: str) -> None:
+    """A small sample, so with a margin."""
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe.set_progress_bar_config(disable=True)
+    result = evaluate_scenes(pipe, language, places=True, count=20, steps=10)
+    assert result.both >= 30, result
 
 
 def test_the_scorer_chooses_what_the_unet_left_to_chance() -> None:
