@@ -39,6 +39,7 @@ def test_from_nothing_to_a_folder_that_draws(tmp_path: Path, monkeypatch: pytest
     work, output = tmp_path / "work", tmp_path / "emoji-m9"
     judge = tmp_path / "judge.safetensors"
     monkeypatch.setattr(recipe, "write_data", few_pictures)
+    monkeypatch.setattr(recipe, "write_scenes", few_pictures)
     monkeypatch.setattr(recipe, "shown_in_pictures", shown)
     monkeypatch.setattr(recipe, "write_held_out", lambda: None)
     monkeypatch.setattr(recipe, "sentences", lambda languages: data.sentences(languages, scenes=False))
