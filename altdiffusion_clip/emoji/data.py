@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -70,14 +70,7 @@ def write_data(folder: Path, languages: Sequence[str] = LANGUAGES, style: str = 
     if (folder / CAPTIONS_FILE).is_file():
         return folder
     with atomic_folder(folder) as temporary:
-        (temporary / "pictures").mkdir()
-        with (temporary / CAPTIONS_FILE).open("w", encoding="utf-8") as file:
-            for number, (picture, said) in enumerate(
-                tqdm(_pictures(languages, style, scenes), desc="drawing", unit="")
-            ):
-                name = f"pictures/{number:06d}.png"
-                picture.save(temporary / name)
-                file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
+        _write_pictures(temporary, _pictures(languages, style, scenes))
         write_parallel(temporary / PARALLEL_FILE, languages, scenes)
     return folder
 
@@ -100,21 +93,8 @@ def write_scenes(folder: Path, languages: Sequence[str] = LANGUAGES) -> Path:
     """
     if (folder / CAPTIONS_FILE).is_file():
         return folder
-    generator = random.Random(2)
     with atomic_folder(folder) as temporary:
-        (temporary / "pictures").mkdir()
-        with (temporary / CAPTIONS_FILE).open("w", encoding="utf-8") as file:
-            for number, (left, right, _) in enumerate(tqdm(known_scenes() * SCENES_PER_PAIR, desc="scenes", unit="")):
-                known = [c for c in colours() if not is_held_out(left, c) and not is_held_out(right, c)]
-                colour = generator.choice(known)
-                placements = generator.choice(SCENE_PLACEMENTS), generator.choice(SCENE_PLACEMENTS)
-                name = f"pictures/{number:06d}.png"
-                render_scene(left, right, colour, placements).save(temporary / name)
-                said = {
-                    code: [scene_captions(left, right, c, code)[way] for c in (colour, None) for way in (0, 2)]
-                    for code in languages
-                }
-                file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
+        _write_pictures(temporary, _left_first_scenes(languages))
     return folder
 
 
@@ -136,7 +116,20 @@ def shown_in_pictures() -> list[tuple[Concept, ...]]:
     return [*alone, *((left, right) for left, right, _ in known_scenes())]
 
 
-def _pictures(languages: Sequence[str], style: str, scenes: bool) -> Iterator[tuple[Image.Image, dict[str, list[str]]]]:
+Captioned = tuple[Image.Image, dict[str, list[str]]]
+"""A picture, and in each language the ways to say what it shows."""
+
+
+def _write_pictures(folder: Path, captioned: Iterable[Captioned]) -> None:
+    (folder / "pictures").mkdir()
+    with (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as file:
+        for number, (picture, said) in enumerate(tqdm(captioned, desc="drawing", unit="")):
+            name = f"pictures/{number:06d}.png"
+            picture.save(folder / name)
+            file.write(json.dumps({"image": name, "captions": said}, ensure_ascii=False) + "\n")
+
+
+def _pictures(languages: Sequence[str], style: str, scenes: bool) -> Iterator[Captioned]:
     generator = random.Random(0)
     for concept, colour in known_pairs():
         said = {code: [*captions(concept, colour, code), *captions(concept, None, code)] for code in languages}
@@ -149,6 +142,18 @@ def _pictures(languages: Sequence[str], style: str, scenes: bool) -> Iterator[tu
         }
         placements = generator.choice(SCENE_PLACEMENTS), generator.choice(SCENE_PLACEMENTS)
         yield render_scene(left, right, colour, placements, style), said
+
+
+def _left_first_scenes(languages: Sequence[str]) -> Iterator[Captioned]:
+    generator = random.Random(2)
+    for left, right, _ in known_scenes() * SCENES_PER_PAIR:
+        colour = generator.choice([c for c in colours() if not is_held_out(left, c) and not is_held_out(right, c)])
+        placements = generator.choice(SCENE_PLACEMENTS), generator.choice(SCENE_PLACEMENTS)
+        said = {
+            code: [scene_captions(left, right, c, code)[way] for c in (colour, None) for way in (0, 2)]
+            for code in languages
+        }
+        yield render_scene(left, right, colour, placements), said
 
 
 def _meanings(languages: Sequence[str], scenes: bool) -> Iterator[dict[str, list[str]]]:
