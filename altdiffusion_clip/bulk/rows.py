@@ -7,7 +7,7 @@ import csv
 import json
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -153,12 +153,7 @@ def _table(source: str, columns: Columns, start: int, root: str) -> Iterator[Row
         # Texts in a TSV have quotation marks of their own.
         reader = csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(lines)
         header = next(reader, [])
-        if columns.image not in header or columns.text not in header:
-            named = ", ".join(header)[:200]
-            raise UserError(
-                f"{source} has the columns {named}; {columns.image} and {columns.text} are expected, "
-                "or name others with --image-column and --text-column"
-            )
+        _check_names(source, header, columns)
         for number, cells in enumerate(reader):
             if number < start:
                 continue
@@ -181,12 +176,8 @@ def _parquet(source: str, columns: Columns, start: int, root: str) -> Iterator[R
         except (OSError, pyarrow.ArrowException) as error:
             raise UserError(f"{source} cannot be read: {' '.join(str(error).split())[:200]}") from error
         names = parquet.schema_arrow.names
+        _check_names(source, names, columns)
         wanted = [name for name in (columns.image, columns.text, columns.language, columns.row_id) if name in names]
-        if columns.image not in wanted or columns.text not in wanted:
-            raise UserError(
-                f"{source} has the columns {', '.join(names)[:200]}; {columns.image} and {columns.text} are expected, "
-                "or name others with --image-column and --text-column"
-            )
         number = 0
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
@@ -198,6 +189,14 @@ def _parquet(source: str, columns: Columns, start: int, root: str) -> Iterator[R
                     if number >= start:
                         yield _row(record, f"{_name(source)}:{number}", columns, root)
                     number += 1
+
+
+def _check_names(source: str, names: Sequence[str], columns: Columns) -> None:
+    if columns.image not in names or columns.text not in names:
+        raise UserError(
+            f"{source} has the columns {', '.join(names)[:200]}; {columns.image} and {columns.text} are expected, "
+            "or name others with --image-column and --text-column"
+        )
 
 
 def _tar(source: str, columns: Columns, start: int, root: str) -> Iterator[Row]:
