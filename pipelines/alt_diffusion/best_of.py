@@ -2,9 +2,11 @@
 
 import heapq
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -17,6 +19,8 @@ from altdiffusion_clip.scoring import AltCLIPScorer
 
 logger = logging.getLogger(__name__)
 STRATEGIES = ("full", "halving")
+Entry = tuple[float, int, Image.Image]
+"""Cosine, negated seed (of equals the first is better) and picture."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             seed: of the first picture.
             batch_size: pictures drawn at a time.
             strategy: "full" draws every picture to its end. "halving" begins all of them in one batch and gives up the
-                worse half at set points of the schedule, by what the pictures would become: half the work, for nearly
-                the same choice (see `halving`); for text to image and image to image.
+                worse half at set points of the schedule, by what the pictures would become (see `halving`); for text to
+                image and image to image.
             **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt` and `output_type`.
 
         Raises:
@@ -90,7 +94,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         wanted = parse_weights(prompt).text
         if strategy == "halving":
             return self._halved(prompt, wanted, list(range(seed, seed + n)), keep, scorer, arguments)
-        kept: list[tuple[float, int, Image.Image]] = []
+        kept: list[Entry] = []
         cosines: dict[int, float] = {}
         for start in range(seed, seed + n, batch_size):
             seeds = list(range(start, min(start + batch_size, seed + n)))
@@ -101,18 +105,12 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 output_type="np",
                 **arguments,
             )
-            for each, image in zip(seeds, pictures_of(drawn.images), strict=True):
-                if image is None:
-                    logger.warning("the picture of seed %d is not a number and is left out; try float32", each)
-                    continue
-                cosines[each] = float(scorer.score(wanted, image).cosine)
-                heapq.heappush(kept, (cosines[each], -each, image))
+            for entry in _judged(scorer, wanted, seeds, drawn.images):
+                cosines[-entry[1]] = entry[0]
+                heapq.heappush(kept, entry)
                 if len(kept) > keep:
                     heapq.heappop(kept)
-        best = sorted(kept, key=lambda entry: entry[:2], reverse=True)
-        return BestOf(
-            [image for _, _, image in best], [-each for _, each, _ in best], [cosine for cosine, _, _ in best], cosines
-        )
+        return _best(kept, cosines)
 
     def _halved(
         self,
@@ -146,19 +144,9 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 callback_on_step_end_tensor_inputs=list(Halving.inputs),
                 **arguments,
             )
-        entries = []
-        for each, image in zip(halving.seeds, pictures_of(drawn.images), strict=True):
-            if image is None:
-                logger.warning("the picture of seed %d is not a number and is left out; try float32", each)
-            else:
-                entries.append((float(scorer.score(wanted, image).cosine), -each, image))
-        best = sorted(entries, key=lambda entry: entry[:2], reverse=True)[:keep]
-        return BestOf(
-            [image for _, _, image in best],
-            [-each for _, each, _ in best],
-            [cosine for cosine, _, _ in best],
-            {-each: cosine for cosine, each, _ in entries},
-        )
+        # No more than `keep` are drawn to the end.
+        entries = list(_judged(scorer, wanted, halving.seeds, drawn.images))
+        return _best(entries, {-each: cosine for cosine, each, _ in entries})
 
     def _own_scorer(self) -> AltCLIPScorer:
         """The head beside the pipeline, which is loaded once."""
@@ -167,3 +155,18 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             scorer = AltCLIPScorer.from_pipeline(self)
             self._scorer_of_text_encoder = scorer
         return scorer
+
+
+def _judged(scorer: AltCLIPScorer, wanted: str, seeds: list[int], arrays: np.ndarray) -> Iterator[Entry]:
+    for seed, image in zip(seeds, pictures_of(arrays), strict=True):
+        if image is None:
+            logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
+        else:
+            yield float(scorer.score(wanted, image).cosine), -seed, image
+
+
+def _best(entries: list[Entry], cosines: dict[int, float]) -> BestOf:
+    best = sorted(entries, key=lambda entry: entry[:2], reverse=True)
+    return BestOf(
+        [image for _, _, image in best], [-seed for _, seed, _ in best], [cosine for cosine, _, _ in best], cosines
+    )

@@ -1,4 +1,4 @@
-"""Best-of-N for half the price: the pictures that will not win are given up while they are drawn.
+"""Best-of-N with fewer steps: pictures that do not promise to win are given up while they are drawn.
 
 Successive halving (arXiv 1502.07943) over the schedule: at set points what each picture would become is estimated from
 its latents, decoded small, and scored; the better half goes on.
@@ -49,7 +49,6 @@ class Halving:
 
     Attributes:
         seeds: of the pictures that go on.
-        evaluations: pictures that went through the UNet, summed over the steps.
     """
 
     inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
@@ -63,7 +62,7 @@ class Halving:
         keep: int,
         least_side: int,
     ) -> None:
-        self.seeds, self.evaluations = list(seeds), 0
+        self.seeds = list(seeds)
         self._pipeline, self._generators, self._score = pipeline, generators, score
         self._keep, self._least_side = keep, least_side
         self._estimate: Tensor | None = None
@@ -95,7 +94,6 @@ class Halving:
         if self._points is None:
             self._points = points(len(self.seeds), self._keep, pipeline.num_timesteps)
         count = len(self.seeds)
-        self.evaluations += count
         wanted = self._points.get(step, count)
         if wanted >= count or self._estimate is None:
             return inputs

@@ -1,4 +1,4 @@
-"""Best-of-N by halving. How much it saves and loses is measured by benchmarks/halving.py."""
+"""Best-of-N by halving."""
 
 import functools
 
