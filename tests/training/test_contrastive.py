@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> ContrastiveConfig:
 
 def test_captions_learn_their_pictures_and_the_vision_half_stays(config: ContrastiveConfig) -> None:
     before = load_scorer(config)[0].state_dict()
-    folder = contrastive(replace(config, validation=config.data, validate_every=100))
+    folder = contrastive(replace(config, batch_size=32, validation=config.data, validate_every=100))
     assert isinstance(folder, Path)
     after = AltCLIPScorer.from_pretrained(folder)
     for name, tensor in after.state_dict().items():
