@@ -45,6 +45,7 @@ class Settings:
         device: where it was drawn.
         dtype: of weights and arithmetic.
         prompt_windows: of 77 tokens each, which the prompt may take.
+        fast: drawn by an optimized pipeline, whose pictures are the same but for their last bits.
     """
 
     prompt: str
@@ -59,6 +60,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     prompt_windows: int = 1
+    fast: bool = False
 
 
 def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Image.Image | None]:

@@ -73,6 +73,10 @@ class Windows:
     input_ids: Tensor
     weights: Tensor
 
+    def key(self) -> tuple[bytes, bytes]:
+        """Equal for equal windows, and hashable."""
+        return self.input_ids.numpy().tobytes(), self.weights.numpy().tobytes()
+
 
 def split_into_windows(
     tokenizer: PreTrainedTokenizerBase, prompt: WeightedText, most: int = 1, window: int = WINDOW

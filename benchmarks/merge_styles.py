@@ -32,6 +32,7 @@ from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.data import PICTURES_PER_PAIR, known_pairs, write_data
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.emoji.judge_training import train_judge
+from altdiffusion_clip.emoji.recipe import write_untrained
 from altdiffusion_clip.emoji.renders import RESOLUTION, render
 from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.training.align import align
@@ -42,6 +43,45 @@ from altdiffusion_clip.training.models import MODEL
 
 STYLE = "outlined"
 TOGETHER = 10
+
+
+def english_model(data: Path, output: Path, steps: int) -> Path:
+    """An English diffusion model on emoji-m9's autoencoder and its English teacher: the base of all that follows."""
+    untrained = output / "untrained"
+    if not untrained.exists():
+        write_untrained(untrained, emoji_m9_folder() / "vae", emoji_m9_folder() / "teacher")
+    config = AlignConfig(
+        output=output,
+        model=str(untrained),
+        data=[data],
+        languages=["en"],
+        steps=steps,
+        batch_size=16,
+        learning_rate=6e-4,
+        warmup_steps=200,
+        decay_from=0.6,
+        ema_decay=0.999,
+    )
+    align(config)
+    return output / MODEL
+
+
+def aligned(english: Path, data: Path, output: Path, steps: int) -> Path:
+    """The same model reading emoji-m9's text encoder: the keys and values of its cross-attention trained, no more."""
+    config = AlignConfig(
+        output=output,
+        model=str(english),
+        text_encoder=str(emoji_m9_folder()),
+        data=[data],
+        keys_and_values_steps=steps,
+        steps=0,
+        batch_size=16,
+        learning_rate=8e-4,
+        warmup_steps=100,
+        decay_from=0.5,
+    )
+    align(config)
+    return output / MODEL
 
 
 def fine_tuned(english: Path, data: Path, output: Path, steps: int) -> Path:
@@ -99,20 +139,21 @@ def recognised(pipeline: StableDiffusionPipeline, language: str, judge: Judge, c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build/emoji"), help="where make emoji-m9 has worked")
-    parser.add_argument("--output", type=Path, default=Path("build/styles"))
-    parser.add_argument("--steps", type=int, default=1500, help="of the fine-tuning")
+    parser.add_argument("--output", type=Path, default=Path("build/styles"), help="a run that was stopped goes on here")
+    parser.add_argument("--steps", type=int, default=8000, help="of the English model's training")
+    parser.add_argument("--align-steps", type=int, default=4000, help="of the alignment")
+    parser.add_argument("--style-steps", type=int, default=1500, help="of the fine-tuning to the other style")
     parser.add_argument("--prompts", type=int, default=100)
     options = parser.parse_args()
-    english = options.work / "english" / MODEL
-    if not english.is_dir():
-        parser.error(f"{english} is not there; make emoji-m9 trains it")
-    data = write_data(options.output / "data", ("en",), STYLE, scenes=False)
-    target = fine_tuned(english, data, options.output / "fine-tuned", options.steps)
+    plain = write_data(options.output / "plain", scenes=False)
+    data = write_data(options.output / STYLE, ("en",), STYLE, scenes=False)
+    english = english_model(plain, options.output / "english", options.steps)
+    target = fine_tuned(english, data, options.output / "fine-tuned", options.style_steps)
+    alt = aligned(english, plain, options.output / "aligned", options.align_steps)
     judge = judge_of(data, english, options.output / "judge")
     merged = options.output / "merged"
     shutil.rmtree(merged, ignore_errors=True)
-    merge(english, emoji_m9_folder(), target, merged)
+    merge(english, alt, target, merged, what="keys-and-values")
 
     before = StableDiffusionPipeline.from_pretrained(target)
     after = AltDiffusionPipeline.from_pretrained(merged)

@@ -6,8 +6,11 @@ import itertools
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,28 @@ def fastest_dtype(scorer: AltCLIPScorer, batch_size: int = 8, rounds: int = 3) -
     return half if seconds[half] * 1.2 < seconds[torch.float32] else torch.float32
 
 
+def fastest_batch_size(encoder: Encoder, most: int = 512, gain: float = 1.05) -> int:
+    """How many pictures at a time a GPU encodes fastest, measured on the spot; on a CPU `Encoder`'s own number.
+
+    Doubled until that gains less than a twentieth, or until the memory is full.
+    """
+    scorer = encoder.scorer
+    if scorer.device.type != "cuda":
+        return encoder.batch_size
+    side, size, best = scorer.config.vision_config.image_size, encoder.batch_size, 0.0
+    while size <= most:
+        pixels = torch.zeros(size, 3, side, side, dtype=encoder.dtype, device=scorer.device)
+        try:
+            seconds = min(_timed(functools.partial(scorer.get_image_features, pixels), scorer.device) for _ in range(3))
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if size / seconds < gain * best:
+            break
+        size, best = 2 * size, size / seconds
+    return max(encoder.batch_size, size // 2)
+
+
 @torch.inference_mode()
 def _timed(run: Callable[[], Any], device: torch.device) -> float:
     start = time.perf_counter()
@@ -104,16 +129,21 @@ def _timed(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def score_rows(rows: Sequence[Row], encoder: Encoder, workers: Workers) -> list[Scored]:
+def score_rows(rows: Sequence[Row], encoders: Sequence[Encoder], workers: Workers) -> list[Scored]:
     """Scores the rows of a shard, in order.
 
     A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are.
+
+    Args:
+        rows: of the shard.
+        encoders: one for each device.
+        workers: that prepare pictures.
     """
     good = [row for row in rows if not row.error]
     texts = list(dict.fromkeys(row.text for row in good))
-    of_text = dict(zip(texts, encoder.texts(texts) if texts else (), strict=True))
+    of_text = dict(zip(texts, encoders[0].texts(texts) if texts else (), strict=True))
     pictures = list(dict.fromkeys(row.image for row in good if row.image is not None))
-    vectors, errors = _encode(pictures, encoder, workers)
+    vectors, errors = _encode(pictures, encoders, workers)
     scored = []
     for row in rows:
         error = row.error or (errors.get(row.image, "") if row.image is not None else "")
@@ -127,101 +157,156 @@ def score_rows(rows: Sequence[Row], encoder: Encoder, workers: Workers) -> list[
     return scored
 
 
+BATCHES_AHEAD = 2
+"""On each device, so that it does not wait while the next batch is gathered."""
+
+
 def _encode(
-    pictures: Sequence[Located | bytes], encoder: Encoder, workers: Workers
+    pictures: Sequence[Located | bytes], encoders: Sequence[Encoder], workers: Workers
 ) -> tuple[dict[Located | bytes, Tensor], dict[Located | bytes, str]]:
     errors: dict[Located | bytes, str] = {}
     digests: dict[Located | bytes, bytes] = {}
-    known: dict[bytes, Tensor] = {}
-    waiting: dict[bytes, Tensor] = {}
+    vector_of: dict[bytes, Tensor] = {}
+    seen: set[bytes] = set()
+    batch: dict[bytes, Tensor] = {}
+    running: deque[tuple[list[bytes], Future[Tensor]]] = deque()
+    with ExitStack() as stack:
+        # A thread for each device: both work at a time, and each on one batch.
+        threads = [stack.enter_context(ThreadPoolExecutor(1, "device")) for _ in encoders]
+        turns = itertools.cycle(range(len(encoders)))
 
-    def flush() -> None:
-        if waiting:
-            vectors = encoder.pictures(torch.stack(list(waiting.values())))
-            known.update(zip(waiting, vectors, strict=True))
-            waiting.clear()
+        def start() -> None:
+            turn = next(turns)
+            pixels = torch.stack(list(batch.values()))
+            running.append((list(batch), threads[turn].submit(encoders[turn].pictures, pixels)))
+            batch.clear()
 
-    for place, prepared in workers.prepare(pictures):
-        if prepared.pixels is None:
-            errors[pictures[place]] = prepared.error
-            continue
-        digests[pictures[place]] = prepared.digest
-        if prepared.digest not in known and prepared.digest not in waiting:
-            waiting[prepared.digest] = torch.from_numpy(prepared.pixels)
-            if len(waiting) >= encoder.batch_size:
-                flush()
-    flush()
-    return {picture: known[digest] for picture, digest in digests.items()}, errors
+        def finish(most: int) -> None:
+            while len(running) > most:
+                names, vectors = running.popleft()
+                vector_of.update(zip(names, vectors.result(), strict=True))
+
+        for place, prepared in workers.prepare(pictures):
+            if prepared.pixels is None:
+                errors[pictures[place]] = prepared.error
+                continue
+            digests[pictures[place]] = prepared.digest
+            if prepared.digest in seen:
+                continue
+            seen.add(prepared.digest)
+            batch[prepared.digest] = torch.from_numpy(prepared.pixels)
+            if len(batch) >= min(encoder.batch_size for encoder in encoders):
+                finish(BATCHES_AHEAD * len(encoders) - 1)
+                start()
+        if batch:
+            start()
+        finish(0)
+    return {picture: vector_of[digest] for picture, digest in digests.items()}, errors
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """What a run, or a shard of it, did.
 
     Attributes:
         rows: scored or not, in this run.
         failed: of these, without a score.
-        kept: of these, at `min_cosine` or above; None if it was not asked for.
+        kept: of these, at `min_cosine` or above; 0 if it was not asked for.
     """
 
-    rows: int
-    failed: int
-    kept: int | None
+    rows: int = 0
+    failed: int = 0
+    kept: int = 0
+
+    def __add__(self, other: "Summary") -> "Summary":
+        return Summary(self.rows + other.rows, self.failed + other.failed, self.kept + other.kept)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be scored.
+
+    Attributes:
+        sources: as for `read_rows`.
+        columns: names of their fields.
+        shard_size: rows in a shard.
+        image_root: where relative paths of pictures begin.
+        min_cosine: rows that reach it are also written, as JSON lines beside each shard.
+    """
+
+    sources: tuple[str, ...]
+    columns: Columns = field(default_factory=Columns)
+    shard_size: int = 10_000
+    image_root: str = ""
+    min_cosine: float | None = None
 
 
 def score_sources(
-    sources: Sequence[str],
-    columns: Columns,
+    job: Job,
     folder: ShardFolder,
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     workers: Workers,
-    shard_size: int,
-    image_root: str = "",
-    min_cosine: float | None = None,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Summary:
     """Scores all rows of all sources, going on after the last whole shard.
 
     Args:
-        sources: as for `read_rows`.
-        columns: names of their fields.
+        job: sources and how to read them.
         folder: for the shards.
-        encoder: of texts and pictures.
+        encoders: of texts and pictures, one for each device.
         workers: that prepare pictures.
-        shard_size: rows in a shard.
-        image_root: where relative paths of pictures begin.
-        min_cosine: rows that reach it are also written, as JSON lines beside each shard.
         progress: is called with the rows of each finished shard.
 
     Raises:
         UserError: a source cannot be read at all.
     """
     number, position = folder.resume()
-    total, failed, kept = 0, 0, 0
-    stream = _from(sources, columns, position, image_root)
-    while part := list(itertools.islice(stream, shard_size)):
-        rows = [row for row, _ in part]
-        scored = score_rows(rows, encoder, workers)
-        if min_cosine is not None:
-            kept += _write_kept(folder.path(number).with_suffix(".jsonl"), rows, scored, min_cosine)
-        # Last, for the shard says that all of it is there.
-        folder.write(number, scored, part[-1][1])
+    total = Summary()
+    stream = _from(job, position)
+    while part := list(itertools.islice(stream, job.shard_size)):
+        done = score_shard(folder, number, [row for row, _ in part], part[-1][1], encoders, workers, job.min_cosine)
         number += 1
-        total += len(rows)
-        failed += sum(row.cosine is None for row in scored)
-        progress(len(rows))
-    return Summary(total, failed, kept if min_cosine is not None else None)
+        total += done
+        progress(done.rows)
+    return total
 
 
-def _from(
-    sources: Sequence[str], columns: Columns, position: Position, image_root: str
-) -> Iterator[tuple[Row, Position]]:
+def score_shard(
+    folder: ShardFolder,
+    number: int,
+    rows: Sequence[Row],
+    following: Position,
+    encoders: Sequence[Encoder],
+    workers: Workers,
+    min_cosine: float | None,
+) -> Summary:
+    """Scores the rows of a shard and writes it, whole or not at all.
+
+    Args:
+        folder: for the shard.
+        number: of the shard.
+        rows: of the shard, in order.
+        following: where the next row is.
+        encoders: of texts and pictures, one for each device.
+        workers: that prepare pictures.
+        min_cosine: rows that reach it are also written, as JSON lines beside the shard.
+    """
+    scored = score_rows(rows, encoders, workers)
+    kept = 0
+    if min_cosine is not None:
+        kept = _write_kept(folder.path(number).with_suffix(".jsonl"), rows, scored, min_cosine)
+    # Last, for the shard says that all of it is there.
+    folder.write(number, scored, following)
+    return Summary(len(rows), sum(row.cosine is None for row in scored), kept)
+
+
+def _from(job: Job, position: Position) -> Iterator[tuple[Row, Position]]:
     """The rows from a position on, each with the position after it."""
-    for place, source in enumerate(sources):
+    for place, source in enumerate(job.sources):
         if place < position.source:
             continue
         start = position.row if place == position.source else 0
-        for number, row in enumerate(read_rows(source, columns, start, image_root), start):
+        for number, row in enumerate(read_rows(source, job.columns, start, job.image_root), start):
             yield row, Position(place, number + 1)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
@@ -67,6 +67,13 @@ class ShardFolder:
                 write_text(path, json.dumps(plan, ensure_ascii=False, indent=1) + "\n")
             except OSError as error:
                 raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+    @classmethod
+    def there(cls, folder: Path) -> Self:
+        """A folder that another process has made, for its shards alone."""
+        shards = cls.__new__(cls)
+        shards.folder = folder
+        return shards
 
     def path(self, number: int) -> Path:
         """The file of a shard."""

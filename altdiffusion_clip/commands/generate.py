@@ -4,15 +4,19 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.commands.loading import load_pipeline, opened
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from altdiffusion_clip.drawing import Settings
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
     from altdiffusion_clip.results import ResultsFolder
@@ -43,8 +47,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures drawn at a time (default: 1)")
+    parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, nothing else")
     add_model_options(parser)
+    add_ray_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,9 +68,10 @@ def run(options: argparse.Namespace) -> bool:
     scorer = _scorer(options, pipeline)
     if options.keep and scorer is None:
         raise UserError("--keep needs a scorer to tell the best; name one with --scorer")
+    drawn = _on_ray(options, jobs) if options.engine == "ray" else _here(options, pipeline, jobs)
     results = ResultsFolder(options.output, scorer, options.keep)
     try:
-        failed = [*empty, *_draw(pipeline, results, jobs, wanted)]
+        failed = [*empty, *_collect(drawn, results, jobs, wanted)]
     finally:
         results.finish()  # also after Ctrl-C: what was drawn can be looked at
     _report(options, results)
@@ -93,6 +100,7 @@ def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
             device=str(device_of(options.device)),
             dtype=options.dtype,
             prompt_windows=4 if options.long_prompts else 1,
+            fast=options.fast,
         )
         for prompt in prompts
         for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))
@@ -107,7 +115,7 @@ def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
-    options.height, options.width = settings.height, settings.width
+    options.height, options.width, options.fast = settings.height, settings.width, settings.fast
     return [settings], {settings.seed}
 
 
@@ -117,6 +125,9 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
     if options.keep is not None and not 1 <= options.keep <= options.num_images:
         raise UserError("--keep must be between 1 and --num-images")
+    check_ray_options(options)
+    if options.engine == "ray" and options.fast:
+        raise UserError("--fast measures this machine; leave it away with --engine ray")
     if not 0 <= options.seed < 2**63 - options.num_images:
         raise UserError("--seed must be 0 or more, and below 2^63")
     if options.from_png and (options.prompts or options.prompts_file):
@@ -174,21 +185,45 @@ def _brings_scorer(model: str) -> bool:
     return resolve_scorer(model)[1] is not None
 
 
-def _draw(
-    pipeline: "AltDiffusionPipeline", results: "ResultsFolder", jobs: list["Settings"], wanted: set[int] | None
+def _here(
+    options: argparse.Namespace, pipeline: "AltDiffusionPipeline", jobs: list["Settings"]
+) -> Iterator[list["Image | None"]]:
+    """Draws batches on this machine."""
+    from altdiffusion_clip.drawing import draw_batch
+
+    if options.fast:
+        print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
+    for job in jobs:
+        yield draw_batch(pipeline, job)
+
+
+def _on_ray(options: argparse.Namespace, jobs: list["Settings"]) -> Iterator[list["Image | None"]]:
+    """Draws batches on a Ray cluster."""
+    import io
+
+    from PIL import Image
+
+    from altdiffusion_clip.bulk.ray_engine import Model, connect, draw_on_ray
+
+    cluster = cluster_of(options)
+    connect(cluster)
+    for pngs in draw_on_ray(jobs, Model(options.model, options.dtype), cluster):
+        yield [None if png is None else Image.open(io.BytesIO(png)) for png in pngs]
+
+
+def _collect(
+    drawn: Iterator[list["Image | None"]], results: "ResultsFolder", jobs: list["Settings"], wanted: set[int] | None
 ) -> list[str]:
-    """Draws all jobs and returns a line for each picture that failed."""
+    """Keeps the pictures of all jobs as they come, and returns a line for each that failed."""
     from dataclasses import replace
 
     from tqdm import tqdm
 
-    from altdiffusion_clip.drawing import draw_batch
-
     failed = []
     total = len(wanted) if wanted else sum(len(job.batch_seeds) for job in jobs)
     with tqdm(total=total, desc="drawing", unit="picture", file=sys.stderr) as progress:
-        for job in jobs:
-            for seed, image in zip(job.batch_seeds, draw_batch(pipeline, job), strict=True):
+        for job, images in zip(jobs, drawn, strict=True):
+            for seed, image in zip(job.batch_seeds, images, strict=True):
                 if wanted is not None and seed not in wanted:
                     continue
                 if image is None:

@@ -99,24 +99,28 @@ def teacher_stage(work: Path, changes: Changes) -> None:
         image_processor().save_pretrained(folder)
 
 
+def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
+    """Writes a Stable Diffusion of a finished autoencoder and a CLIP's text tower, whose UNet has not been trained."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(vae),
+        text_encoder=CLIPTextModel.from_pretrained(teacher, dtype=torch.float32),
+        tokenizer=CLIPTokenizer.from_pretrained(teacher),
+        unet=new_unet(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with atomic_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary)
+
+
 def english_stage(work: Path, changes: Changes) -> None:
     """An English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
-    teacher = work / "teacher" / MODEL
     untrained = work / "english" / "untrained"
     if not untrained.exists():
-        torch.manual_seed(0)
-        pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL),
-            text_encoder=CLIPTextModel.from_pretrained(teacher),
-            tokenizer=CLIPTokenizer.from_pretrained(teacher),
-            unet=new_unet(),
-            scheduler=new_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        with atomic_folder(untrained) as folder:
-            pipeline.save_pretrained(folder)
+        write_untrained(untrained, work / "vae" / MODEL, work / "teacher" / MODEL)
     config = AlignConfig(
         output=work / "english",
         model=str(untrained),

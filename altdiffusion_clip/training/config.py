@@ -57,10 +57,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if getattr(self, name) < self.least(name):
+                raise UserError(f"{name} must be at least {self.least(name)}, not {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
+
+    def least(self, name: str) -> int:
+        """The smallest value of a field that counts something."""
+        return 1
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, from 0."""

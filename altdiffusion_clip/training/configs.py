@@ -55,6 +55,10 @@ class AlignConfig(MixedLanguages):
     sample_prompts: list[str] = option([], "prompts to draw at each validation")
     sample_guidance: float = option(7.5, "guidance scale of the samples")
 
+    def least(self, name: str) -> int:
+        """No step need train the whole UNet after its keys and values."""
+        return 0 if name == "steps" and self.keys_and_values_steps else super().least(name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AlignConfig):

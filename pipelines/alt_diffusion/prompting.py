@@ -1,6 +1,6 @@
 """Prompts with weights and prompts longer than a window, for every AltDiffusion pipeline."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
+from altdiffusion_clip.pipelines.alt_diffusion.prompt_cache import PROMPTS, PromptCache
 from altdiffusion_clip.prompt_weights import parse_weights
 from altdiffusion_clip.prompts import WINDOW, Windows, split_into_windows
 
@@ -23,6 +24,18 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
     """
 
     _prompt_windows = 1
+    _prompts_kept: PromptCache | None = None
+
+    def set_prompt_cache(self, most: int = PROMPTS) -> None:
+        """Says how many encoded prompts are kept; 0 keeps none. Those that were kept are forgotten.
+
+        Args:
+            most: prompts.
+
+        Raises:
+            ValueError: it is less than zero.
+        """
+        self._prompts_kept = PromptCache(most)
 
     def enable_long_prompts(self, windows: int = 4) -> None:
         """Encodes prompts of more than 77 tokens in several windows, which the UNet sees one after the other.
@@ -79,12 +92,9 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         windows = [self._windows(text) for text in [*prompts, *negatives]]
         length = max([least, *(len(w.input_ids) for w in windows)])
         with self._lora_scaled(lora_scale):
-            if prompts and negatives and not clip_skip:  # in one pass over the weights
-                both = self._conditioning(windows, length, device, clip_skip)
-                prompt_embeds, negative_prompt_embeds = both[: len(prompts)], both[len(prompts) :]
-            elif prompts:
+            if prompts:
                 prompt_embeds = self._conditioning(windows[: len(prompts)], length, device, clip_skip)
-            if negatives and negative_prompt_embeds is None:  # never with clip_skip, as in diffusers
+            if negatives:  # never with clip_skip, as in diffusers
                 negative_prompt_embeds = self._conditioning(windows[len(prompts) :], length, device, None)
         return super().encode_prompt(
             prompt,
@@ -106,7 +116,28 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
     def _conditioning(
         self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
     ) -> Tensor:
-        """Encodes prompts in one batch: float (prompts, length · window, project_dim)."""
+        """Encodes prompts, or finds them encoded: float (prompts, length · window, project_dim).
+
+        Prompts and negative prompts are not encoded in one batch, for then a picture's last bits would depend on
+        whether the negative prompt was still there.
+        """
+        if self._prompts_kept is None:
+            self._prompts_kept = PromptCache()
+        how = (length, str(device), clip_skip, self.text_encoder.config.use_attention_mask)
+        keys: list[Hashable] = [(*windows.key(), *how) for windows in prompts]
+        known = self._prompts_kept.get(self.text_encoder, keys)
+        missing = {key: windows for key, windows in zip(keys, prompts, strict=True) if key not in known}
+        if missing:
+            encoded = self._encoded(list(missing.values()), length, device, clip_skip)
+            new = dict(zip(missing, encoded, strict=True))
+            self._prompts_kept.keep(self.text_encoder, new)
+            known |= new
+        return torch.stack([known[key] for key in keys])
+
+    def _encoded(
+        self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
+    ) -> list[Tensor]:
+        """Encodes prompts in one batch: of each, float (length · window, project_dim)."""
         pad = self.tokenizer.pad_token_id
         rows: list[Tensor] = []
         plan: list[list[tuple[float, int]]] = []  # for each window the row of it, and of it without a word
@@ -128,7 +159,7 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             for weight, row in without:
                 conditioning = conditioning + (weight - 1) * (encoded[whole] - encoded[row])
             conditionings.append(conditioning)
-        return torch.stack(conditionings).unflatten(0, (len(prompts), length)).flatten(1, 2)
+        return list(torch.stack(conditionings).unflatten(0, (len(prompts), length)).flatten(1, 2))
 
     def _encode(self, input_ids: Tensor, clip_skip: int | None) -> Tensor:
         encoder: Any = self.text_encoder

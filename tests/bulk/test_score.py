@@ -234,7 +234,7 @@ def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: 
         ],
     )
     workers = Workers(encoder.image_processor)
-    scored = score_rows(list(read_rows(str(source), Columns())), encoder, workers)
+    scored = score_rows(list(read_rows(str(source), Columns())), [encoder], workers)
     workers.close()
     assert seen == {"texts": 2, "pictures": 2}
     assert scored[0].cosine == scored[3].cosine == scored[5].cosine
@@ -269,7 +269,7 @@ def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer:
     cosines = {}
     for exact in (True, False):
         workers = Workers(encoder.image_processor, exact=exact)
-        cosines[exact] = [row.cosine for row in score_rows(list(read_rows(str(source), Columns())), encoder, workers)]
+        cosines[exact] = [row.cosine for row in score_rows(list(read_rows(str(source), Columns())), [encoder], workers)]
         workers.close()
     np.testing.assert_allclose(cosines[False], cosines[True], atol=1e-3)
     assert cosines[False] != cosines[True]
@@ -353,6 +353,6 @@ def test_a_model_that_gives_no_number(scorer: AltCLIPScorer, tmp_path: Path) -> 
     encoder = Encoder(broken, torch.float32)
     source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2))
     workers = Workers(encoder.image_processor)
-    scored = score_rows(list(read_rows(str(source), Columns())), encoder, workers)
+    scored = score_rows(list(read_rows(str(source), Columns())), [encoder], workers)
     workers.close()
     assert scored == [Scored(f"row-{number}", None, "the score is not a number") for number in range(2)]

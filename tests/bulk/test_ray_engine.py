@@ -1,0 +1,153 @@
+"""Scoring and drawing on a Ray cluster of two nodes on this machine, one of which is lost in mid-run."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import ImageChops
+
+from altdiffusion_clip.bulk.planning import count_rows, plan_shards
+from altdiffusion_clip.bulk.ray_engine import _check_address
+from altdiffusion_clip.bulk.rows import Columns
+from altdiffusion_clip.bulk.shards import read_shards
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import load_image
+from altdiffusion_clip.results import read_results
+from tests.bulk.test_score import emoji_rows, run, write_jsonl
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+ray = pytest.importorskip("ray")
+
+# A node's memory monitor reads the whole machine's, and would end actors for what other programs use.
+os.environ["RAY_memory_monitor_refresh_ms"] = "0"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    cluster = cluster_utils.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000},
+    )
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def second(cluster) -> object:
+    node = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    cluster.wait_for_nodes()
+    return node
+
+
+def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [str(write_jsonl(tmp_path / f"{number}.jsonl", emoji_rows(70, seed=number))) for number in range(2)]
+    (tmp_path / "2.jsonl").write_text('{"image": "nowhere.png", "text": "猫", "id": "bad"}\n', encoding="utf-8")
+    sources.append(str(tmp_path / "2.jsonl"))
+    common = ["--shard-size", "20", "--min-cosine", "0.5", "--output"]
+    on_ray = ["--engine", "ray", "--actors", "2"]
+    assert run(capsys, *sources, *common, str(tmp_path / "here"))[0] == 1
+    code, out, err = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
+    assert code == 1, "a row has no score"
+    assert "141 rows, 1 without a score" in out
+    scored, expected = read_shards(tmp_path / "ray"), read_shards(tmp_path / "here")
+    assert [row.row_id for row in scored] == [row.row_id for row in expected]
+    assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+    for path in (tmp_path / "here").glob("part-*.jsonl"):
+        assert path.read_text().count("\n") == (tmp_path / "ray" / path.name).read_text().count("\n")
+
+    (tmp_path / "ray" / "part-000003.parquet").unlink()
+    code, out, err = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
+    assert "20 rows" in out, "what is there is not scored again"
+    assert read_shards(tmp_path / "ray") == scored
+
+
+def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]) -> None:
+    source = str(write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2000)))
+    common = [source, "--shard-size", "60", "--output"]
+    folder = tmp_path / "ray"
+    lost_after: list[int] = []
+
+    def lose() -> None:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("part-*.parquet"))) < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lost_after.append(len(list(folder.glob("part-*.parquet"))))
+        cluster.remove_node(second, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    code, out, _ = run(capsys, "--engine", "ray", "--actors", "2", *common, str(folder))
+    thread.join()
+    assert 6 <= lost_after[0] < 34, "in mid-run"
+    assert code == 0
+    assert "2000 rows, 0 without a score" in out
+    run(capsys, *common, str(tmp_path / "here"))
+    scored, expected = read_shards(folder), read_shards(tmp_path / "here")
+    assert [row.row_id for row in scored] == [row.row_id for row in expected]
+    assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+
+
+def test_drawing(tmp_path: Path, cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    from altdiffusion_clip.cli import main
+
+    arguments = ["generate", "猫", "a dog", "--num-images", "2", "--steps", "2", "--output"]
+    assert main([*arguments, str(tmp_path / "here")]) == 0
+    assert main([*arguments, str(tmp_path / "ray"), "--engine", "ray"]) == 0
+    capsys.readouterr()
+    here, there = read_results(tmp_path / "here"), read_results(tmp_path / "ray")
+    assert [(row["prompt"], row["seed"], row["rank"]) for row in there] == [
+        (row["prompt"], row["seed"], row["rank"]) for row in here
+    ]
+    for row in here:
+        pictures = (load_image(tmp_path / place / row["file"]) for place in ("here", "ray"))
+        _, most = zip(*ImageChops.difference(*pictures).getextrema(), strict=True)
+        assert max(most) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "ray", "--actors", "0"], "--actors must be 1 or more"),
+        (["--address", "auto"], "add --engine ray"),
+        (["--engine", "ray", "--gpus-per-actor", "-1"], "must be 0 or more"),
+    ],
+)
+def test_wrong_calls(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(1))
+    code, _, err = run(capsys, str(source), "--output", str(tmp_path / "out"), *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_no_cluster_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(UserError, match="there is no Ray cluster at"):
+            _check_address(address)
+
+
+def test_rows_are_counted_without_their_pictures(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = emoji_rows(5)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert [count_rows(str(path), Columns()) for path in (tmp_path / "rows.parquet", source)] == [5, 5]
+
+
+def test_shards_cover_every_row_once() -> None:
+    plans = list(plan_shards([7, 0, 1, 12], 5))
+    rows = [(s.source, s.start + i) for plan in plans for s in plan.spans for i in range(s.count)]
+    assert rows == [*((0, i) for i in range(7)), (2, 0), *((3, i) for i in range(12))]
+    assert [sum(span.count for span in plan.spans) for plan in plans] == [5, 5, 5, 5]
+    assert [plan.number for plan in plans] == [0, 1, 2, 3]
