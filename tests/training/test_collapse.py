@@ -105,11 +105,10 @@ def test_stage_2_learns_from_the_same_batches(tmp_path: Path) -> None:
     side = scorer.config.vision_config.image_size
     pictures = CaptionedPictures.prepare([data], side, scorer.processor.tokenizer, tmp_path / "data")
     config = ContrastiveConfig(
-        output=tmp_path / "run", steps=200, batch_size=4, learning_rate=LEARNING_RATE, warmup_steps=45, cpu=True
+        output=tmp_path / "run", steps=300, batch_size=4, learning_rate=LEARNING_RATE, warmup_steps=60, cpu=True
     )
     train_contrastive(scorer, pictures, embed_pictures(scorer, pictures), config)
-    # 85 to 90% have been seen here, of 20 pictures; the goal of 90% is not safely reached.
-    assert accuracy(scorer) >= 0.75
+    assert accuracy(scorer) >= 0.9
 
 
 @torch.no_grad()
