@@ -7,7 +7,18 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from altdiffusion_clip.commands import convert, embed, evaluate, generate, inspect, merge, rerank, score, train
+from altdiffusion_clip.commands import (
+    benchmark,
+    convert,
+    embed,
+    evaluate,
+    generate,
+    inspect,
+    merge,
+    rerank,
+    score,
+    train,
+)
 from altdiffusion_clip.errors import UserError
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
@@ -19,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, rerank, score, embed, evaluate, train, merge, convert, inspect):
+    for module in (generate, rerank, score, embed, evaluate, train, merge, convert, inspect, benchmark):
         module.add_parser(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")

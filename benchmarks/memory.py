@@ -30,11 +30,12 @@ from report import report, report_at_most
 
 from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, CONFIGS, expected_shapes
 from altdiffusion_clip.checkpoints.layouts import read_json
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.checkpoints.writer import TensorToWrite, write_safetensors
 
 CASES = ("theirs", "ours", "ours_offloaded")
 PROMPT = "蓝色背景上的猫"
-TOKENIZER = Path(__file__).parents[1] / "tests" / "fixtures" / "published" / "alt-clip-m9-tiny"
+TOKENIZER = emoji_m9_folder() / "scorer"
 
 
 def main() -> None:
@@ -152,7 +153,7 @@ def make_checkpoints(folder: Path, format_name: str) -> None:
     shutil.copytree(CONFIGS / "m2-m9", folder / "pipeline")
     shutil.move(folder / "pipeline" / "scorer", folder / "altclip")
     for place in (folder / "pipeline" / "tokenizer", folder / "altclip"):
-        for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
+        for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(TOKENIZER / name, place / name)
     for part in ("unet", "vae", "text_encoder", "altclip"):
         place = folder / "altclip" if part == "altclip" else folder / "pipeline" / part

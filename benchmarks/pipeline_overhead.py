@@ -11,25 +11,10 @@ the figures are medians.
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.pipelines.deprecated.alt_diffusion import modeling_roberta_series as deprecated
-from diffusers.pipelines.deprecated.alt_diffusion.pipeline_alt_diffusion import (
-    AltDiffusionPipeline as DeprecatedAltDiffusionPipeline,
-)
+from full_size import pipelines as make
 from report import report_at_most
-from transformers import CLIPTextConfig, CLIPTextModel, XLMRobertaTokenizer
-from transformers.initialization import no_init_weights
-
-from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.checkpoints.architectures import CONFIGS
-from altdiffusion_clip.checkpoints.layouts import read_json
-from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
-
-TOKENIZER = Path(__file__).parents[1] / "tests" / "fixtures" / "published" / "alt-diffusion-m9-tiny" / "tokenizer"
-CLIP_VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
 
 
 def main() -> None:
@@ -67,40 +52,6 @@ def main() -> None:
         shares = [ours / other for ours, other in zip(seconds["ours"], seconds[theirs], strict=True)]
         name = f"{what}, AltDiffusionPipeline over {theirs}"
         report_at_most(name, median["ours"], median[theirs], "seconds", goal, ratio_of_rounds=statistics.median(shares))
-
-
-def make() -> dict[str, StableDiffusionPipeline]:
-    configs = CONFIGS / "m2-m9"
-    text_config = read_json(configs / "text_encoder" / "config.json")
-    torch.manual_seed(0)
-    with no_init_weights():
-        ours = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**text_config))
-        old = deprecated.RobertaSeriesModelWithTransformation(deprecated.RobertaSeriesConfig(**text_config))
-        clip = CLIPTextModel(CLIPTextConfig(**CLIP_VIT_L))
-    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs, subfolder="unet"))
-    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(configs, subfolder="vae"))
-    for model in (ours, clip):
-        for name, parameter in model.named_parameters():
-            parameter.data.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.02)
-    old.load_state_dict(ours.state_dict(), strict=False, assign=True)
-    pipelines = {}
-    for name, kind, text_encoder in (
-        ("ours", AltDiffusionPipeline, ours),
-        ("plain", StableDiffusionPipeline, clip),
-        ("deprecated", DeprecatedAltDiffusionPipeline, old),
-    ):
-        pipelines[name] = kind(
-            vae=vae.eval(),
-            text_encoder=text_encoder.eval(),
-            tokenizer=XLMRobertaTokenizer.from_pretrained(TOKENIZER),
-            unet=unet.eval(),
-            scheduler=PNDMScheduler.from_pretrained(configs, subfolder="scheduler"),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipelines[name].set_progress_bar_config(disable=True)
-    return pipelines
 
 
 if __name__ == "__main__":

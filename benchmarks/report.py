@@ -11,10 +11,19 @@ def machine() -> str:
     """The processor or GPU that the figures are of."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
+    bf16 = ", AVX512-BF16" if has_bf16() else ""
+    return f"{_cpu('model name') or platform.processor()}, {torch.get_num_threads()} threads{bf16}"
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies in bfloat16."""
+    return "avx512_bf16" in _cpu("flags").split()
+
+
+def _cpu(field: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def report(name: str, ours: float, theirs: float, unit: str, ratio: float, goal: float, **more: object) -> None:

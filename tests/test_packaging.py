@@ -36,6 +36,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"altdiffusion_clip"}
     for needed in (
         "pipelines/alt_diffusion/pipeline_alt_diffusion.py",
+        "benchmarks/startup.py",
         "emoji/concepts.json",
         "emoji/emoji-m9/unet/diffusion_pytorch_model.safetensors",
         "emoji/emoji-m9/scorer/model.safetensors",

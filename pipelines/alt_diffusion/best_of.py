@@ -1,6 +1,7 @@
 """Drawing many pictures of a prompt and keeping those that fit it best."""
 
 import heapq
+import inspect
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +11,9 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
 
 from altdiffusion_clip.drawing import pictures_of
-from altdiffusion_clip.pipelines.alt_diffusion.halving import Halving
+from altdiffusion_clip.pipelines.alt_diffusion.halving import plan_drafts
 from altdiffusion_clip.prompt_weights import parse_weights
 from altdiffusion_clip.scoring import AltCLIPScorer
 
@@ -67,14 +67,14 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             scorer: the judge; by default the pipeline's own head, as `AltCLIPScorer.from_pipeline` finds it.
             seed: of the first picture.
             batch_size: pictures drawn at a time.
-            strategy: "full" draws every picture to its end. "halving" begins all of them in one batch and gives up the
-                worse half at set points of the schedule, by what the pictures would become (see `halving`); for text to
-                image and image to image.
+            strategy: "full" draws every picture to its end. "halving" draws short drafts of all, and to the end only
+                the seeds of the best: about half of the work for eight pictures (see `halving`). For schedulers that
+                add no noise of their own while they draw.
             **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt` and `output_type`.
 
         Raises:
             ValueError: `n`, `keep` or `batch_size` is less than one, there are more to keep than to draw, or the
-                strategy is not known, or not for this pipeline or scheduler.
+                strategy is not known, or steps are given that it would have to choose.
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
@@ -91,62 +91,67 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         if strategy not in STRATEGIES:
             raise ValueError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
         scorer = scorer or self._own_scorer()
-        wanted = parse_weights(prompt).text
+        seeds = list(range(seed, seed + n))
         if strategy == "halving":
-            return self._halved(prompt, wanted, list(range(seed, seed + n)), keep, scorer, arguments)
+            seeds = self._finalists(prompt, seeds, keep, scorer, batch_size, arguments)
+        best, cosines = self._best_of_seeds(prompt, seeds, keep, scorer, batch_size, arguments)
+        return BestOf(
+            [image for _, _, image in best], [-seed for _, seed, _ in best], [cosine for cosine, _, _ in best], cosines
+        )
+
+    def _finalists(
+        self,
+        prompt: str,
+        seeds: list[int],
+        keep: int,
+        scorer: AltCLIPScorer,
+        batch_size: int,
+        arguments: dict[str, Any],
+    ) -> list[int]:
+        """The seeds whose short drafts are the best."""
+        fixed = {"timesteps", "sigmas"} & arguments.keys()
+        if fixed:
+            raise ValueError(f"halving chooses its own steps, not {fixed.pop()}; give num_inference_steps")
+        parameters = inspect.signature(self.__call__).parameters
+        steps, strength = (
+            arguments.get(name, parameters[name].default if name in parameters else otherwise)
+            for name, otherwise in (("num_inference_steps", 50), ("strength", 1.0))
+        )
+        drafts = plan_drafts(len(seeds), keep, steps, strength)
+        if drafts is None:
+            return seeds
+        shortened = {**arguments, "num_inference_steps": drafts.steps}
+        best, _ = self._best_of_seeds(prompt, seeds, drafts.finalists, scorer, batch_size, shortened)
+        return sorted(-each for _, each, _ in best)
+
+    def _best_of_seeds(
+        self,
+        prompt: str,
+        seeds: list[int],
+        keep: int,
+        scorer: AltCLIPScorer,
+        batch_size: int,
+        arguments: dict[str, Any],
+    ) -> tuple[list[Entry], dict[int, float]]:
+        """The best pictures of some seeds, best first, and the cosine of each seed's."""
+        wanted = parse_weights(prompt).text
         kept: list[Entry] = []
         cosines: dict[int, float] = {}
-        for start in range(seed, seed + n, batch_size):
-            seeds = list(range(start, min(start + batch_size, seed + n)))
+        for start in range(0, len(seeds), batch_size):
+            part = seeds[start : start + batch_size]
             drawn = self(
                 prompt,
-                num_images_per_prompt=len(seeds),
-                generator=[torch.Generator().manual_seed(each) for each in seeds],
+                num_images_per_prompt=len(part),
+                generator=[torch.Generator().manual_seed(each) for each in part],
                 output_type="np",
                 **arguments,
             )
-            for entry in _judged(scorer, wanted, seeds, drawn.images):
+            for entry in _judged(scorer, wanted, part, drawn.images):
                 cosines[-entry[1]] = entry[0]
                 heapq.heappush(kept, entry)
                 if len(kept) > keep:
                     heapq.heappop(kept)
-        return _best(kept, cosines)
-
-    def _halved(
-        self,
-        prompt: str,
-        wanted: str,
-        seeds: list[int],
-        keep: int,
-        scorer: AltCLIPScorer,
-        arguments: dict[str, Any],
-    ) -> BestOf:
-        if set(self._callback_tensor_inputs) - set(Halving.inputs):
-            raise ValueError(f"halving is for text to image and image to image, not for {type(self).__name__}")
-        if "callback_on_step_end" in arguments:
-            raise ValueError("halving needs callback_on_step_end for itself; take strategy='full' with one of your own")
-        text = scorer.encode_texts(wanted)[0]
-
-        def score(pictures: Tensor) -> Tensor:
-            embeds, _ = scorer.encode_images(list(pictures))
-            return embeds @ text
-
-        generators = [torch.Generator().manual_seed(each) for each in seeds]
-        side = scorer.config.vision_config.image_size
-        halving = Halving(self, seeds, generators, score, keep, side)
-        with halving.watching():
-            drawn = self(
-                prompt,
-                num_images_per_prompt=len(seeds),
-                generator=generators,
-                output_type="np",
-                callback_on_step_end=halving,
-                callback_on_step_end_tensor_inputs=list(Halving.inputs),
-                **arguments,
-            )
-        # No more than `keep` are drawn to the end.
-        entries = list(_judged(scorer, wanted, halving.seeds, drawn.images))
-        return _best(entries, {-each: cosine for cosine, each, _ in entries})
+        return sorted(kept, key=lambda entry: entry[:2], reverse=True), cosines
 
     def _own_scorer(self) -> AltCLIPScorer:
         """The head beside the pipeline, which is loaded once."""
@@ -163,10 +168,3 @@ def _judged(scorer: AltCLIPScorer, wanted: str, seeds: list[int], arrays: np.nda
             logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
         else:
             yield float(scorer.score(wanted, image).cosine), -seed, image
-
-
-def _best(entries: list[Entry], cosines: dict[int, float]) -> BestOf:
-    best = sorted(entries, key=lambda entry: entry[:2], reverse=True)
-    return BestOf(
-        [image for _, _, image in best], [-seed for _, seed, _ in best], [cosine for cosine, _, _ in best], cosines
-    )

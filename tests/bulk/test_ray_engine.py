@@ -23,7 +23,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 ray = pytest.importorskip("ray")
 
 # A node's memory monitor reads the whole machine's, and would end actors for what other programs use.
-os.environ["RAY_memory_monitor_refresh_ms"] = "0"
+os.environ["RAY_MEMORY_MONITOR_REFRESH_MS"] = "0"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     common = ["--shard-size", "20", "--min-cosine", "0.5", "--output"]
     on_ray = ["--engine", "ray", "--actors", "2"]
     assert run(capsys, *sources, *common, str(tmp_path / "here"))[0] == 1
-    code, out, err = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
+    code, out, _ = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
     assert code == 1, "a row has no score"
     assert "141 rows, 1 without a score" in out
     scored, expected = read_shards(tmp_path / "ray"), read_shards(tmp_path / "here")
@@ -62,7 +62,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
         assert path.read_text().count("\n") == (tmp_path / "ray" / path.name).read_text().count("\n")
 
     (tmp_path / "ray" / "part-000003.parquet").unlink()
-    code, out, err = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
+    _, out, _ = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
     assert "20 rows" in out, "what is there is not scored again"
     assert read_shards(tmp_path / "ray") == scored
 
@@ -118,9 +118,7 @@ def test_drawing(tmp_path: Path, cluster, capsys: pytest.CaptureFixture[str]) ->
         (["--engine", "ray", "--gpus-per-actor", "-1"], "must be 0 or more"),
     ],
 )
-def test_wrong_calls(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_calls(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(1))
     code, _, err = run(capsys, str(source), "--output", str(tmp_path / "out"), *arguments)
     assert code == 2

@@ -1,0 +1,102 @@
+"""`pipe.optimize()` against the AltDiffusionPipeline that diffusers has put away, with its defaults.
+
+    python benchmarks/optimize.py [--size 256] [--steps 25] [--batch-sizes 1] [--rounds 3]
+    python benchmarks/optimize.py --device cuda --size 512 --batch-sizes 1 4     # theirs in float16
+
+Stable Diffusion 1's UNet and autoencoder and AltDiffusion-m9's text encoder in full size, with random weights. On a CPU
+theirs computes in float32, which is its default there. Both sides are warmed up, which on a GPU compiles ours. A last
+line compares emoji-m9's pictures before and after, in dB.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from full_size import pipelines
+from report import report
+
+from altdiffusion_clip import AltDiffusionPipeline
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.evaluation.emoji import pairs
+
+LEAST_DB = 35.0
+
+
+def draw(pipe: Any, options: argparse.Namespace, count: int) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    pipe(
+        "雪山下的红色小屋",
+        negative_prompt="模糊",
+        height=options.size,
+        width=options.size,
+        num_inference_steps=options.steps,
+        num_images_per_prompt=count,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    )
+    return time.perf_counter() - start
+
+
+def worst_psnr(device: str) -> float:
+    """Of 18 pictures of emoji-m9's, two in each language, before and after."""
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9").to(device)
+    pipe.set_progress_bar_config(disable=True)
+    chosen = pairs(unseen=True)[: 2 * len(LANGUAGES)]
+    prompts = [captions(concept, colour, LANGUAGES[i // 2])[0] for i, (concept, colour) in enumerate(chosen)]
+    drawn = []
+    for _ in range(2):
+        generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
+        settings = {"num_inference_steps": 20, "guidance_scale": 3.0, "output_type": "np"}
+        drawn.append(pipe(prompts, generator=generators, **settings).images)
+        if len(drawn) == 1:
+            pipe.optimize(half=True)
+    return float(-10 * np.log10(np.square(drawn[0] - drawn[1]).mean((1, 2, 3)).max() + 1e-12))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    is_gpu = options.device != "cpu"
+
+    theirs = pipelines(("deprecated",))["deprecated"]
+    ours = pipelines(("ours",))["ours"]
+    if is_gpu:
+        theirs, ours = theirs.to(options.device, torch.float16), ours.to(options.device, torch.float16)
+    done = ours.optimize()
+    print(done, flush=True)
+    for count in options.batch_sizes:
+        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for number in range(options.rounds + 1):
+            for name, pipe in (("ours", ours), ("theirs", theirs)):
+                spent = draw(pipe, options, count)
+                print(f"{name}: {spent:.1f} s{'' if number else ', to warm up'}", flush=True)
+                if number:
+                    seconds[name].append(spent)
+        shares = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
+        report(
+            f"optimize, {count} of {options.size}x{options.size}, {options.steps} steps",
+            statistics.median(seconds["ours"]),
+            statistics.median(seconds["theirs"]),
+            "seconds",
+            statistics.median(shares),
+            1.5 if is_gpu else 1.8,
+            range=[round(min(shares), 2), round(max(shares), 2)],
+            changes=done.changes,
+        )
+    least = worst_psnr(options.device)
+    print(json.dumps({"name": "optimize, worst picture of emoji-m9", "psnr_db": round(least, 1), "goal": LEAST_DB}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Scoring many rows: memory and time a row do not grow with their number, and kills lose nothing.
+
+    python benchmarks/score_rows.py [--rows 50000] [--few 5000] [--kills 10] [--folder build/score-rows]
+
+`altdiffusion score` with emoji-m9 on emoji of 2,500 shifts and tints, captions in nine languages, shards of 2,500 rows,
+so that both runs fill whole shards; processes of their own. Peak memory is what was resident at most; time is that
+between the first shard and the last. Then the long run again, killed (SIGKILL) at random moments and started again, and
+compared with the undisturbed one row for row.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image, ImageChops
+from report import machine, report_at_most
+from tqdm import tqdm
+
+from altdiffusion_clip.bulk.shards import read_shards
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+
+SHARD = 2500
+
+
+def write_rows(folder: Path, count: int) -> Path:
+    """Rows of as many distinct pictures as a shard has rows."""
+    source = folder / f"{count}.jsonl"
+    if source.is_file():
+        return source
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    generator, shown = random.Random(0), held_out_pictures()
+    for number in tqdm(range(SHARD), desc="pictures"):
+        path = folder / "pictures" / f"{number}.png"
+        picture = Image.open(shown[number % len(shown)].path).convert("RGB")
+        picture = ImageChops.offset(picture, number // len(shown), generator.randrange(-4, 5))
+        picture.putpixel((0, 0), (number % 256, number // 256, 0))
+        picture.save(path)
+    lines = []
+    for number in range(count):
+        said = shown[(number if number % 2 else number * 7) % len(shown)]
+        text = captions(said.concept, said.colour, LANGUAGES[number % len(LANGUAGES)])[0]
+        image = str((folder / "pictures" / f"{number % SHARD}.png").absolute())
+        lines.append(json.dumps({"id": f"row-{number}", "image": image, "text": text}, ensure_ascii=False) + "\n")
+    source.write_text("".join(lines), encoding="utf-8")
+    return source
+
+
+def command(source: Path, output: Path) -> list[str]:
+    options = ["--shard-size", str(SHARD), "--dtype", "float32", "--workers", "0", "--output", str(output)]
+    return [sys.executable, "-m", "altdiffusion_clip.cli", "score", str(source), *options]
+
+
+def undisturbed(source: Path, output: Path) -> tuple[float, float]:
+    """Peak bytes resident, and seconds a row."""
+    shutil.rmtree(output, ignore_errors=True)
+    process = subprocess.Popen(command(source, output), stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    shards = sorted(output.glob("part-*.parquet"))
+    times = [path.stat().st_mtime for path in shards]
+    return usage.ru_maxrss * 1024.0, (times[-1] - times[0]) / (SHARD * (len(shards) - 1))
+
+
+def killed(source: Path, output: Path, kills: int, seconds: float) -> int:
+    """Runs until done, killed at so many random moments; returns how many were in mid-run."""
+    shutil.rmtree(output, ignore_errors=True)
+    generator = random.Random(1)
+    done = 0
+    while True:
+        process = subprocess.Popen(command(source, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            # Long enough to begin, short enough that all kills fall into the run.
+            process.wait(timeout=8 + generator.uniform(0, seconds / kills) if done < kills else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            done += 1
+            continue
+        if process.returncode == 0:
+            return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--few", type=int, default=5_000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--folder", type=Path, default=Path("build/score-rows"))
+    options = parser.parse_args()
+    sources = {count: write_rows(options.folder, count) for count in (options.few, options.rows)}
+    measured = {count: undisturbed(source, options.folder / f"out-{count}") for count, source in sources.items()}
+    start = time.perf_counter()
+    kills = killed(
+        sources[options.rows], options.folder / "out-killed", options.kills, measured[options.rows][1] * options.rows
+    )
+    same = read_shards(options.folder / "out-killed") == read_shards(options.folder / f"out-{options.rows}")
+    rows = len(read_shards(options.folder / "out-killed"))
+    line = {
+        "name": "score, killed",
+        "kills": kills,
+        "rows": rows,
+        "same_rows": same,
+        "seconds": time.perf_counter() - start,
+    }
+    print(json.dumps({**line, "holds": same and rows == options.rows and kills >= options.kills, "machine": machine()}))
+    (few_peak, few_time), (peak, each) = measured[options.few], measured[options.rows]
+    names = f"{options.rows} rows over {options.few}"
+    report_at_most(f"score, seconds a row, {names}", each, few_time, "seconds a row", 1.1)
+    report_at_most(f"score, peak memory, {names}", peak, few_peak, "bytes resident", 1.05)
+
+
+if __name__ == "__main__":
+    main()
