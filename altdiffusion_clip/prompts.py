@@ -18,6 +18,9 @@ WINDOW = 77
 _LOOK_BACK = 20
 """Tokens before the end of a window among which a mark is looked for to end the window at."""
 
+_QUOTED = 2000
+"""Characters of what was cut that a warning quotes."""
+
 _MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 
 
@@ -57,7 +60,11 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max
             # The kept part ends with a special token of its own, so one place fewer is left for words.
             lost = tokenizer.decode(ids[max_length - 1 :], skip_special_tokens=True).strip()
             logger.warning(
-                "the prompt %r has %d tokens and only %d are used; cut: %r", _short(prompt), len(ids), max_length, lost
+                "the prompt %r has %d tokens and only %d are used; cut: %r",
+                _short(prompt),
+                len(ids),
+                max_length,
+                _short(lost, _QUOTED),
             )
 
 
@@ -117,7 +124,7 @@ def split_into_windows(
             _short(prompt.text),
             len(tokens) + special,
             start + special,
-            lost,
+            _short(lost, _QUOTED),
         )
     input_ids = torch.full((max(1, len(parts)), window), tokenizer.pad_token_id)
     weights = torch.ones(input_ids.shape)

@@ -7,7 +7,6 @@ names.
 """
 
 import io
-import itertools
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from PIL import Image
 
 from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.planning import ShardPlan, Span, count_rows, plan_shards
-from altdiffusion_clip.bulk.rows import read_rows
+from altdiffusion_clip.bulk.rows import Row, rows_or_error
 from altdiffusion_clip.bulk.scoring import Encoder, Job, Summary, score_shard
 from altdiffusion_clip.bulk.shards import Position, ShardFolder
 from altdiffusion_clip.drawing import Settings, draw_batch
@@ -232,9 +231,8 @@ def _counts(job: Job) -> list[int]:
         raise
 
 
-def _rows(job: Job, span: Span) -> Iterator[Any]:
-    source = job.sources[span.source]
-    return itertools.islice(read_rows(source, job.columns, span.start, job.image_root), span.count)
+def _rows(job: Job, span: Span) -> Iterator[Row]:
+    return rows_or_error(job.sources[span.source], job.columns, span.start, job.image_root, span.count)
 
 
 def _actors(cluster: Cluster, tasks: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Files may lie anywhere that fsspec reaches: a path, or `s3://`, `hf://`, `https:
 """
 
 import csv
+import itertools
 import json
 import posixpath
 import tarfile
@@ -16,6 +17,9 @@ import fsspec
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import SUFFIXES, ImageError
+
+MOST_CHARACTERS = 100_000
+"""Of a text: whole books would only be cut to 77 tokens."""
 
 KINDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".tar")
 
@@ -126,6 +130,40 @@ def read_rows(source: str, columns: Columns, start: int = 0, image_root: str = "
         "folder": _folder,
     }[kind]
     yield from reader(source, columns, start, root)
+
+
+def check_source(source: str, columns: Columns, image_root: str = "") -> None:
+    """Reads the first row of a source, to see whether it can be read at all.
+
+    Raises:
+        UserError: it cannot.
+    """
+    next(read_rows(source, columns, 0, image_root), None)
+
+
+def rows_or_error(
+    source: str, columns: Columns, start: int = 0, image_root: str = "", count: int | None = None
+) -> Iterator[Row]:
+    """As `read_rows`, but a source that cannot be read on, since it is gone or damaged, ends with a row that says so.
+
+    Args:
+        source: as for `read_rows`.
+        columns: likewise.
+        start: likewise.
+        image_root: likewise.
+        count: rows that are known to be there; each that is missing then has its error.
+    """
+    number, reason = start, "the source is shorter than it was"
+    try:
+        for row in itertools.islice(read_rows(source, columns, start, image_root), count):
+            yield row
+            number += 1
+        missing = 0 if count is None else start + count - number
+    except Exception as error:  # every file system of fsspec's has errors of its own
+        reason = f"cannot be read on ({' '.join(str(error).split())[:200] or type(error).__name__})"
+        missing = 1 if count is None else start + count - number
+    for place in range(number, number + missing):
+        yield Row(f"{_name(source)}:{place}", error=reason)
 
 
 def _jsonl(source: str, columns: Columns, start: int, root: str) -> Iterator[Row]:
@@ -298,6 +336,8 @@ def _row(record: dict[str, Any], place: str, columns: Columns, root: str) -> Row
 def _checked(row_id: str, image: Located | bytes, text: Any, language: Any) -> Row:
     if not isinstance(text, str) or not text.strip():
         return Row(row_id, error="no text")
+    if len(text) > MOST_CHARACTERS:
+        return Row(row_id, error=f"a text of {len(text)} characters, where {MOST_CHARACTERS} are allowed")
     return Row(row_id, image, text, str(language or ""))
 
 

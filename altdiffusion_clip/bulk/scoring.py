@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from altdiffusion_clip.bulk.pictures import Workers
-from altdiffusion_clip.bulk.rows import Columns, Located, Row, read_rows
+from altdiffusion_clip.bulk.rows import Columns, Located, Row, rows_or_error
 from altdiffusion_clip.bulk.shards import Position, Scored, ShardFolder
 from altdiffusion_clip.files import write_text
 from altdiffusion_clip.prompts import tokenize
@@ -250,6 +250,8 @@ def score_sources(
 ) -> Summary:
     """Scores all rows of all sources, going on after the last whole shard.
 
+    A source that can no longer be read counts as one row without a score. (`check_source` tells beforehand.)
+
     Args:
         job: sources and how to read them.
         folder: for the shards.
@@ -258,7 +260,7 @@ def score_sources(
         progress: is called with the rows of each finished shard.
 
     Raises:
-        UserError: a source cannot be read at all.
+        UserError: a shard that is there is damaged.
     """
     number, position = folder.resume()
     total = Summary()
@@ -306,7 +308,7 @@ def _from(job: Job, position: Position) -> Iterator[tuple[Row, Position]]:
         if place < position.source:
             continue
         start = position.row if place == position.source else 0
-        for number, row in enumerate(read_rows(source, job.columns, start, job.image_root), start):
+        for number, row in enumerate(rows_or_error(source, job.columns, start, job.image_root), start):
             yield row, Position(place, number + 1)
 
 

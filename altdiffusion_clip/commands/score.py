@@ -60,20 +60,21 @@ def run(options: argparse.Namespace) -> bool:
     _check(options)
     from tqdm import tqdm
 
-    from altdiffusion_clip.bulk.rows import Columns, kind_of
+    from altdiffusion_clip.bulk.rows import Columns, check_source
     from altdiffusion_clip.bulk.scoring import Job
     from altdiffusion_clip.bulk.shards import ShardFolder
     from altdiffusion_clip.commands.loading import load_scorer
 
     prepare_output()
+    columns = Columns(options.image_column, options.text_column, options.language_column, options.id_column)
     for source in options.sources:
-        kind_of(source)
+        check_source(source, columns, options.image_root)
     devices = [device_of(name) for name in options.device.split(",")]
     scorer = load_scorer(options.model, devices[0], dtype_of("float32"))
     folder = ShardFolder(options.output, _plan(options, scorer))
     job = Job(
         tuple(options.sources),
-        Columns(options.image_column, options.text_column, options.language_column, options.id_column),
+        columns,
         options.shard_size,
         options.image_root,
         options.min_cosine,

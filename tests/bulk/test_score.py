@@ -21,8 +21,8 @@ from PIL import Image
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.rows import Columns, Located, read_rows
-from altdiffusion_clip.bulk.scoring import Encoder, score_rows
-from altdiffusion_clip.bulk.shards import Scored, read_shards
+from altdiffusion_clip.bulk.scoring import Encoder, Job, score_rows, score_sources
+from altdiffusion_clip.bulk.shards import Scored, ShardFolder, read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
@@ -215,6 +215,76 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path, capsys: pytest.Captu
     assert errors[1:6] == ["no text", "no text", "no image", "no such file", "empty"]
     assert errors[6].startswith("damaged")
     assert errors[7:9] == ["no JSON", "no JSON object"]
+
+
+def test_pictures_and_texts_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be read is scored, whatever its mode; the rest has its reason; and the run goes on."""
+    cat = Image.open(PICTURES[0].path).convert("RGB")
+    cat.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    cat.quantize(64).save(tmp_path / "palette.png")
+    sixteen = (np.asarray(cat.convert("L"), np.uint16) * 257).astype(np.uint16)
+    Image.fromarray(sixteen).save(tmp_path / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    cat.rotate(90).save(tmp_path / "rotated.jpg", exif=exif, quality=95)
+    cat.save(tmp_path / "animated.gif", save_all=True, append_images=[cat.rotate(180)], duration=100)
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "hundred-megapixels.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    good = ["cmyk.jpg", "palette.png", "sixteen.png", "rotated.jpg", "animated.gif"]
+    lines = [json.dumps({"image": name, "text": "蓝色背景上的猫"}).encode() for name in good]
+    lines += [json.dumps({"image": name, "text": "猫"}).encode() for name in ("hundred-megapixels.png", "bomb.png")]
+    lines.append(json.dumps({"image": "palette.png", "text": "猫" * 10_000_000}, ensure_ascii=False).encode())
+    lines.append(b'{"image": "palette.png", "text": "\xff\xfe"}')
+    lines.append(json.dumps({"image": "palette.png", "text": "猫 " * 200}).encode())
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    code, out, err = run(capsys, str(source), "--output", str(tmp_path / "scores"))
+    assert code == 1
+    assert "10 rows, 4 without a score" in out
+    assert len(err) < 5_000, "what is cut from a long text is quoted, but not all of it"
+    rows = read_shards(tmp_path / "scores")
+    assert [row.error for row in rows[5:9]] == [
+        "too many pixels",
+        "too many pixels",
+        "a text of 10000000 characters, where 100000 are allowed",
+        "no JSON",
+    ]
+    as_it_is = AltCLIPScorer.from_pretrained("emoji-m9").eval().score("蓝色背景上的猫", cat).cosine.item()
+    for name, row in zip(good, rows, strict=False):
+        assert row.cosine is not None
+        assert row.cosine == pytest.approx(as_it_is, abs=1.0 if name == "sixteen.png" else 0.05), name
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tar"])
+def test_a_source_that_disappears_in_mid_run(kind: str, tmp_path: Path, scorer: AltCLIPScorer) -> None:
+    for number in range(3):
+        write_jsonl(tmp_path / f"{number}.jsonl", emoji_rows(10, seed=number))
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for row in emoji_rows(10, seed=number):
+                for name, data in (("png", Path(row["image"]).read_bytes()), ("txt", row["text"].encode())):
+                    info = tarfile.TarInfo(f"{row['id']}.{name}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    job = Job(tuple(str(tmp_path / f"{number}.{kind}") for number in range(3)), shard_size=10)
+    folder = ShardFolder(tmp_path / "scores", {})
+    encoder = Encoder(scorer, torch.float32)
+    workers = Workers(encoder.image_processor)
+    summary = score_sources(job, folder, [encoder], workers, lambda rows: Path(job.sources[1]).unlink(missing_ok=True))
+    workers.close()
+    assert (summary.rows, summary.failed) == (21, 1)
+    scored = read_shards(tmp_path / "scores")
+    assert scored[10].row_id == f"1.{kind}:0"
+    assert scored[10].error.startswith("cannot be read on (there is no")
+    assert all(row.cosine is not None for row in (*scored[:10], *scored[11:]))
+
+
+def test_several_devices_score_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(150))
+    for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
+        arguments = ["--device", device, "--batch-size", "16", "--output", str(tmp_path / name)]
+        assert run(capsys, str(source), *arguments)[0] == 0
+    one, two = read_shards(tmp_path / "one"), read_shards(tmp_path / "two")
+    assert [row.cosine for row in two] == pytest.approx([row.cosine for row in one], abs=1e-6)
 
 
 def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: AltCLIPScorer) -> None:
