@@ -1,14 +1,15 @@
 """Whether a merge makes other people's weights draw from Chinese prompts: emoji in another style.
 
-emoji-m9's English diffusion model is fine-tuned to draw emoji outlined and in orange. Before the merge that model is
-asked in English and in Chinese; after it, with emoji-m9's alignment added, in Chinese and in English again. The
-prompts' concept-colour pairs were never trained on. A picture counts if a classifier of outlined renders recognises the
-concept, and if the picture is nearer to the outlined render than to the plain one.
+An English diffusion model of emoji is trained on emoji-m9's autoencoder and teacher, in single things. From it come two:
+one aligned to emoji-m9's text encoder, of which only the keys and values of the cross-attention are trained, and one
+fine-tuned to draw with outlines and in orange, which is merged with the first. Before the merge it is asked in English
+and in Chinese; after it in Chinese and in English again. The prompts' concept-colour pairs were never trained on. A
+picture counts if a classifier of outlined renders recognises the concept, and if the picture is nearer to the outlined
+render than to the plain one.
 
-    make emoji-m9                       # or only its English model: see emoji/recipe.py --stage
-    python benchmarks/merge_styles.py [--work build/emoji] [--output build/styles] [--steps 1500]
+    python benchmarks/merge_styles.py [--output build/styles] [--steps 8000] [--prompts 100]
 
-Needs Noto Color Emoji, to draw the outlined pictures.
+It takes about an hour on two cores, and goes on where it was stopped. Needs Noto Color Emoji, to draw its pictures.
 """
 
 import argparse

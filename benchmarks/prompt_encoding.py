@@ -9,6 +9,7 @@ both sides alternate; the figures are medians.
 """
 
 import argparse
+import copy
 import statistics
 import time
 
@@ -34,13 +35,11 @@ def main() -> None:
     options = parser.parse_args()
     half = torch.bfloat16 if options.device == "cpu" else torch.float16
     torch.manual_seed(0)
+    whole_models = dict(zip(("ours", "theirs"), text_encoders(), strict=True))
     models: dict[tuple[str, torch.dtype], torch.nn.Module] = {}
-    ours, theirs = text_encoders()
-    for dtype in (torch.float32, half):
-        models["ours", dtype] = ours.to(options.device, dtype)
-        models["theirs", dtype] = theirs.to(options.device, dtype)
-        if dtype == torch.float32:  # casting is in place
-            ours, theirs = text_encoders()
+    for side, model in whole_models.items():
+        models[side, torch.float32] = model.to(options.device)
+        models[side, half] = copy.deepcopy(model).to(half)
 
     def compare(name: str, tokens: int, ours_in: torch.dtype, theirs_in: torch.dtype, goal: float) -> float:
         ids, mask = batch(tokens, options.batch_size, options.device)
