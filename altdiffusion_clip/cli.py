@@ -19,7 +19,7 @@ from altdiffusion_clip.commands import (
     score,
     train,
 )
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = one_line(error)
         if not isinstance(error, UserError):
             message += " (--debug shows where)"
     print(f"altdiffusion: {message}", file=sys.stderr)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from altdiffusion_clip.errors import one_line
+
 ImageSource = Image.Image | str | os.PathLike[str] | io.BytesIO | torch.Tensor | np.ndarray
 """A picture: PIL, a path, the bytes of a file, a tensor (3, height, width) or an array (height, width, 3).
 
@@ -94,7 +96,7 @@ def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise ImageError(f"damaged ({one_line(error)})") from None
 
 
 def load_images(sources: list[ImageSource]) -> tuple[list[Image.Image], list[int], list[BrokenImage]]:

@@ -1,6 +1,6 @@
 """Whether a merge makes other people's weights draw from Chinese prompts: emoji in another style.
 
-An English diffusion model of emoji is trained on emoji-m9's autoencoder and teacher, in single things. From it come two:
+An English diffusion model of single emoji is trained on emoji-m9's autoencoder and teacher. From it come two more:
 one aligned to emoji-m9's text encoder, of which only the keys and values of the cross-attention are trained, and one
 fine-tuned to draw with outlines and in orange, which is merged with the first. Before the merge it is asked in English
 and in Chinese; after it in Chinese and in English again. The prompts' concept-colour pairs were never trained on. A

@@ -26,7 +26,7 @@ from altdiffusion_clip.bulk.rows import Row, rows_or_error
 from altdiffusion_clip.bulk.scoring import Encoder, Job, Summary, score_shard
 from altdiffusion_clip.bulk.shards import Position, ShardFolder
 from altdiffusion_clip.drawing import Settings, draw_batch
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
 
@@ -99,7 +99,7 @@ def connect(cluster: Cluster) -> None:
                 configure_logging=False,
             )
         except Exception as error:  # Ray raises nearly anything where it finds no cluster
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise UserError(f"cannot join the Ray cluster {cluster.address or 'on this machine'}: {reason}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:

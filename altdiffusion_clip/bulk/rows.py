@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import fsspec
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.images import SUFFIXES, ImageError
 
 MOST_CHARACTERS = 100_000
@@ -63,7 +63,7 @@ class Located:
         except FileNotFoundError:
             raise ImageError("no such file") from None
         except Exception as error:  # every file system of fsspec's has errors of its own
-            raise ImageError(f"cannot be read ({' '.join(str(error).split())[:120] or type(error).__name__})") from None
+            raise ImageError(f"cannot be read ({one_line(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def kind_of(source: str) -> str:
             return "folder"
         found = filesystem.exists(path)
     except Exception as error:  # a protocol whose package is not installed, no permission, no network
-        raise UserError(f"cannot reach {source}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"cannot reach {source}: {one_line(error)}") from error
     if not found:
         raise UserError(f"there is no {source}")
     suffix = PurePosixPath(path).suffix.lower()
@@ -160,7 +160,7 @@ def rows_or_error(
             number += 1
         missing = 0 if count is None else start + count - number
     except Exception as error:  # every file system of fsspec's has errors of its own
-        reason = f"cannot be read on ({' '.join(str(error).split())[:200] or type(error).__name__})"
+        reason = f"cannot be read on ({one_line(error)})"
         missing = 1 if count is None else start + count - number
     for place in range(number, number + missing):
         yield Row(f"{_name(source)}:{place}", error=reason)
@@ -212,7 +212,7 @@ def _parquet(source: str, columns: Columns, start: int, root: str) -> Iterator[R
         try:
             parquet = pyarrow.parquet.ParquetFile(file)
         except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{source} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise UserError(f"{source} cannot be read: {one_line(error)}") from error
         names = parquet.schema_arrow.names
         _check_names(source, names, columns)
         wanted = [name for name in (columns.image, columns.text, columns.language, columns.row_id) if name in names]

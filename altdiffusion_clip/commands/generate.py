@@ -12,7 +12,7 @@ from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.commands.loading import load_pipeline, opened
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,7 +174,7 @@ def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "A
     try:
         return AltCLIPScorer.from_pipeline(pipeline, head)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"cannot use the scorer {head}: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot use the scorer {head}: {one_line(error)}") from error
 
 
 def _brings_scorer(model: str) -> bool:

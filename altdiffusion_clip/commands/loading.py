@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local, resolve
-from altdiffusion_clip.errors import CheckpointError, UserError
+from altdiffusion_clip.errors import CheckpointError, UserError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -65,5 +65,5 @@ def _one_line_for(model: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)
         raise UserError(f"cannot load {model}: {reason}") from error

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_path
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")
@@ -125,7 +125,7 @@ def read_embeddings(path: Path) -> Embeddings:
     except UserError:
         raise
     except Exception as error:  # three libraries, each with errors of its own
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     return _checked(embeddings, path)
 
 

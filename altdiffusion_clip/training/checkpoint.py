@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from altdiffusion_clip.errors import CheckpointError
+from altdiffusion_clip.errors import CheckpointError, one_line
 from altdiffusion_clip.files import atomic_path
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -45,7 +45,7 @@ def save_state(
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
     except RuntimeError as error:  # what torch makes of a full disk
-        raise OSError(" ".join(str(error).split())) from error
+        raise OSError(one_line(error)) from error
 
 
 def trained_weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -84,7 +84,7 @@ def load_state(
             accelerator.scaler.load_state_dict(scale)
         return {**state, "step": int(state["step"])}
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise CheckpointError(
             f"{path} is not a checkpoint of this stage ({reason}); move it away to start again"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import write_text
 
 CONFIG_FILE = "config.yaml"
@@ -111,7 +111,7 @@ class RunConfig:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+            raise UserError(f"cannot read {path}: {one_line(error)}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path} is no list of settings; write lines like  steps: 1000")
         return cls.of({**values, **changes}, str(path))

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from altdiffusion_clip.checkpoints.model_ids import fetch, looks_local, resolve
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
@@ -42,7 +42,7 @@ def place_of(name: str) -> Path:
     try:
         return fetch(name)
     except OSError as error:
-        raise UserError(f"cannot fetch {name}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"cannot fetch {name}: {one_line(error)}") from error
 
 
 def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any
     try:
         return loader(place, **kwargs)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"cannot load {name} as {what}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"cannot load {name} as {what}: {one_line(error)}") from error
 
 
 def subfolder_of(name: str, *names: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from torch import Tensor
 
 from altdiffusion_clip.drawing import pictures_of
 from altdiffusion_clip.pipelines.alt_diffusion.halving import plan_drafts
@@ -134,7 +135,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         arguments: dict[str, Any],
     ) -> tuple[list[Entry], dict[int, float]]:
         """The best pictures of some seeds, best first, and the cosine of each seed's."""
-        wanted = parse_weights(prompt).text
+        text = scorer.encode_texts(parse_weights(prompt).text)[0]
         kept: list[Entry] = []
         cosines: dict[int, float] = {}
         for start in range(0, len(seeds), batch_size):
@@ -146,7 +147,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 output_type="np",
                 **arguments,
             )
-            for entry in _judged(scorer, wanted, part, drawn.images):
+            for entry in _judged(scorer, text, part, drawn.images):
                 cosines[-entry[1]] = entry[0]
                 heapq.heappush(kept, entry)
                 if len(kept) > keep:
@@ -162,9 +163,13 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         return scorer
 
 
-def _judged(scorer: AltCLIPScorer, wanted: str, seeds: list[int], arrays: np.ndarray) -> Iterator[Entry]:
-    for seed, image in zip(seeds, pictures_of(arrays), strict=True):
-        if image is None:
-            logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
-        else:
-            yield float(scorer.score(wanted, image).cosine), -seed, image
+def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], arrays: np.ndarray) -> Iterator[Entry]:
+    """Scores the pictures of a batch; those that came out as not a number are named and left out."""
+    drawn = dict(zip(seeds, pictures_of(arrays), strict=True))
+    pictures = {seed: image for seed, image in drawn.items() if image is not None}
+    for seed in drawn.keys() - pictures.keys():
+        logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
+    if pictures:
+        embeds, _ = scorer.encode_images(list(pictures.values()))
+        for (seed, image), cosine in zip(pictures.items(), (embeds @ text).tolist(), strict=True):
+            yield cosine, -seed, image

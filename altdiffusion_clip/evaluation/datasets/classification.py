@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.evaluation.datasets import webdataset
 from altdiffusion_clip.evaluation.datasets.stored import (
     ImageFile,
@@ -199,7 +199,7 @@ def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any, list[str]]]:
         try:
             parquet = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise UserError(f"{path} cannot be read: {one_line(error)}") from error
         yield path, parquet, parquet.schema_arrow.names
 
 

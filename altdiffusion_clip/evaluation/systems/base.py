@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.checkpoints.model_ids import fetch
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def place_of(name: str) -> Path:
     try:
         return fetch(name)
     except OSError as error:
-        raise UserError(f"cannot get {name}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"cannot get {name}: {one_line(error)}") from error
 
 
 def loaded(what: str, place: Path, loader: Callable[..., Any], **kwargs: Any) -> Any:
@@ -162,7 +162,7 @@ def loaded(what: str, place: Path, loader: Callable[..., Any], **kwargs: Any) ->
     try:
         return loader(place, **kwargs)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
-        raise UserError(f"cannot load {place} as {what}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"cannot load {place} as {what}: {one_line(error)}") from error
 
 
 def max_length_of(tokenizer: PreTrainedTokenizerBase, positions: int) -> int:

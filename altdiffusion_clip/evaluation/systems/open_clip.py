@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.evaluation.systems.base import fingerprint_of, unit
 
 
@@ -69,5 +69,5 @@ def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> Open
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=weights or None)
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:
-        raise UserError(f"open_clip cannot make {spec}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"open_clip cannot make {spec}: {one_line(error)}") from error
     return OpenCLIPSystem(name, model.to(device, dtype), preprocess, tokenizer, device)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 
 Record = dict[str, Any]
 
@@ -138,7 +138,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Record]]:
                 number += 1
                 yield f"{path.name} row {number}", record
     except ArrowException as error:
-        raise UserError(f"{path} is not a whole Parquet file: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path} is not a whole Parquet file: {one_line(error)}") from error
 
 
 def _moses(path: Path) -> Iterator[tuple[str, Record]]:
