@@ -68,7 +68,9 @@ def run(options: argparse.Namespace) -> bool:
     scorer = _scorer(options, pipeline)
     if options.keep and scorer is None:
         raise UserError("--keep needs a scorer to tell the best; name one with --scorer")
-    drawn = _on_ray(options, jobs) if options.engine == "ray" else _here(options, pipeline, jobs)
+    if options.fast:
+        jobs = _made_fast(pipeline, jobs)
+    drawn = _on_ray(options, jobs) if options.engine == "ray" else _here(pipeline, jobs)
     results = ResultsFolder(options.output, scorer, options.keep)
     try:
         failed = [*empty, *_collect(drawn, results, jobs, wanted)]
@@ -100,7 +102,6 @@ def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
             device=str(device_of(options.device)),
             dtype=options.dtype,
             prompt_windows=4 if options.long_prompts else 1,
-            fast=options.fast,
         )
         for prompt in prompts
         for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))
@@ -115,7 +116,7 @@ def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
-    options.height, options.width, options.fast = settings.height, settings.width, settings.fast
+    options.height, options.width, options.fast = settings.height, settings.width, bool(settings.fast)
     return [settings], {settings.seed}
 
 
@@ -185,14 +186,20 @@ def _brings_scorer(model: str) -> bool:
     return resolve_scorer(model)[1] is not None
 
 
-def _here(
-    options: argparse.Namespace, pipeline: "AltDiffusionPipeline", jobs: list["Settings"]
-) -> Iterator[list["Image | None"]]:
+def _made_fast(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> list["Settings"]:
+    """Optimizes the pipeline, as it was when a picture is drawn again, and notes how."""
+    from dataclasses import replace
+
+    before = jobs[0].fast
+    done = pipeline.optimize(half=before != "float32" if before else None)
+    print(f"fast: {'; '.join(done.changes)}", file=sys.stderr)
+    return [replace(job, fast=str(pipeline.unet.dtype).removeprefix("torch.")) for job in jobs]
+
+
+def _here(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> Iterator[list["Image | None"]]:
     """Draws batches on this machine."""
     from altdiffusion_clip.drawing import draw_batch
 
-    if options.fast:
-        print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
     for job in jobs:
         yield draw_batch(pipeline, job)
 

@@ -73,6 +73,16 @@ def test_a_picture_can_be_drawn_again_from_itself(batch_size: int, tmp_path: Pat
     assert (pixels(first / "001-seed1.png") == pixels(again / "000-seed1.png")).all()
 
 
+def test_fast_says_what_it_does_and_is_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert generate("猫", *FAST, "--fast", "--output", first) == 0
+    assert "fast: " in capsys.readouterr().err
+    assert rows_of(first)[0]["settings"]["fast"] in ("float32", "bfloat16")
+    assert generate("--from-png", first / "000-seed0.png", "--output", again) == 0
+    assert rows_of(again)[0]["settings"] == rows_of(first)[0]["settings"]
+    assert (pixels(first / "000-seed0.png") == pixels(again / "000-seed0.png")).all()
+
+
 def test_json_and_prompts_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\ufeff猫\n\n  a dog  \n", encoding="utf-8")
