@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from altdiffusion_clip.commands import (
     benchmark,
     convert,
+    demo,
     embed,
     evaluate,
     generate,
@@ -30,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, rerank, score, embed, evaluate, train, merge, convert, inspect, benchmark):
+    for module in (generate, rerank, score, embed, evaluate, train, merge, convert, inspect, demo, benchmark):
         module.add_parser(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")

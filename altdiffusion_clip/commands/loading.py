@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local, resolve
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local, resolve, resolve_scorer
 from altdiffusion_clip.errors import CheckpointError, UserError, one_line
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ def opened(model: str, config: Path | None = None) -> "Checkpoint":
 
     with _one_line_for(model):
         return open_checkpoint(fetch(model), config)
+
+
+def brings_scorer(model: str) -> bool:
+    """Whether a checkpoint has an AltCLIP in it."""
+    if Path(model).is_file():
+        return "altclip" in opened(model).tensors
+    return resolve_scorer(model)[1] is not None
 
 
 @contextmanager

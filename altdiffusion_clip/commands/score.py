@@ -43,7 +43,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--min-cosine", type=float, metavar="C", help="also write the rows that reach it, as .jsonl")
     parser.add_argument("--exact", action="store_true", help="decode JPEGs in full size; others within 1e-3")
     parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two, 8 at most)")
-    parser.add_argument("--batch-size", type=int, help="pictures at a time (default: 32; on a GPU what is fastest)")
+    parser.add_argument("--batch-size", type=int, help="pictures at a time (default: 8; on a GPU what is fastest)")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, mps, or several: cuda:0,cuda:1; default: a GPU if there is one"
     )
@@ -152,7 +152,8 @@ def _on_ray(
     cluster = cluster_of(options)
     # What is faster on this machine says nothing of another's.
     dtype = options.dtype if options.dtype != "auto" else "float16" if cluster.gpus else "float32"
-    model = Model(options.model, dtype, options.batch_size or 32, options.exact, options.workers or 0)
+    batch_size = options.batch_size or (32 if cluster.gpus else 8)
+    model = Model(options.model, dtype, batch_size, options.exact, options.workers or 0)
     connect(cluster)
     return score_on_ray(job, folder, model, cluster, progress), dtype
 

@@ -1,0 +1,58 @@
+"""`altdiffusion demo`: draws and ranks in a browser."""
+
+import argparse
+import sys
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.loading import brings_scorer, load_pipeline
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.errors import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="draw and rank in a browser",
+        description="Serve a page on which people draw and rank, in English and Chinese. It is reached from this "
+        "machine only, unless --host says otherwise. Ctrl-C ends it.",
+    )
+    parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
+    parser.add_argument("--scorer", help="an AltCLIP (default: the model's own, if it brings one)")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen at; 0.0.0.0 for all (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument("--auth", metavar="NAME:PASSWORD", help="that visitors must give")
+    parser.add_argument("--queue", type=int, default=64, metavar="N", help="calls that wait (default: %(default)s)")
+    parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Serves until stopped."""
+    name, _, password = (options.auth or "").partition(":")
+    if options.auth and not (name and password):
+        raise UserError("--auth takes a name and a password, as in --auth me:secret")
+    if not 1 <= options.port < 65536 or options.queue < 1:
+        raise UserError("--port must be between 1 and 65535, and --queue 1 or more")
+    prepare_output()
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise UserError('the demo needs Gradio; pip install "altdiffusion-clip[demo]"') from None
+
+    from altdiffusion_clip.demo.app import application, serve
+    from altdiffusion_clip.demo.limits import Limits
+    from altdiffusion_clip.demo.studio import Studio
+    from altdiffusion_clip.scoring import AltCLIPScorer
+
+    pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
+    head = options.scorer or (options.model if brings_scorer(options.model) else None)
+    scorer = None if head is None else AltCLIPScorer.from_pipeline(pipeline, head)
+    if options.fast:
+        print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
+    studio = Studio(pipeline, scorer, options.model)
+    app = application(studio, Limits(queue=options.queue), (name, password) if options.auth else None)
+    print(f"{options.model} is at http://{options.host}:{options.port}", flush=True)
+    serve(app, options.host, options.port)
+    return True

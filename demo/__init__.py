@@ -1,0 +1,1 @@
+"""The demo: draw and rank in a browser, in English and Chinese. Installed as `altdiffusion_clip.demo`."""

@@ -1,0 +1,62 @@
+"""What the demo refuses."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from altdiffusion_clip.demo.limits import Limits, RateLimit
+from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
+from altdiffusion_clip.errors import UserError
+
+
+def test_control_characters_are_no_part_of_a_prompt() -> None:
+    assert Limits().prompt(" a\x00cat\x1b[31m \n") == "a cat [31m"
+    assert Limits().prompt("<b>猫</b>") == "<b>猫</b>", "markup is text"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "empty_prompt"), (" \x00 ", "empty_prompt"), (None, "empty_prompt"), ("猫" * 1_000_000, "long_prompt")],
+)
+def test_prompts_that_are_refused(text: str | None, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        Limits().prompt(text)
+
+
+def test_uploads_that_are_refused(tmp_path: Path) -> None:
+    Image.new("1", (16_000, 12_500)).save(tmp_path / "200-megapixels.png")
+    (tmp_path / "picture.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    (tmp_path / "weights.png").write_bytes(b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x04os.x\x94.")
+    (tmp_path / "large.png").write_bytes(b"x" * 200)
+    for name, reason in (
+        ("200-megapixels.png", "large_upload"),
+        ("picture.svg", "no_picture"),
+        ("weights.png", "no_picture"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            Limits().picture(tmp_path / name)
+    with pytest.raises(UserError, match="large_upload"):
+        Limits(upload_bytes=100).picture(tmp_path / "large.png")
+
+
+def test_each_visitor_has_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("altdiffusion_clip.demo.limits.time.monotonic", lambda: now[0])
+    rate = RateLimit(Limits(calls=3, seconds=10))
+    for _ in range(3):
+        rate.check("a")
+    with pytest.raises(UserError, match="too_often"):
+        rate.check("a")
+    rate.check("b")
+    now[0] = 10.5
+    rate.check("a")
+
+
+def test_every_text_is_there_in_both_languages() -> None:
+    for key, texts in TEXTS.items():
+        assert len(texts) == len(LANGUAGES)
+        assert all(text.strip() for text in texts), key
+        fields = [sorted(part.split("}")[0] for part in text.split("{")[1:]) for text in texts]
+        assert fields[0] == fields[1], key
+    assert say("start", "fr") == say("start", "en")
