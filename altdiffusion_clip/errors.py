@@ -13,7 +13,7 @@ def one_line(error: BaseException, most: int = 300) -> str:
     """What an error says, in one line of so many characters at most; its kind if it says nothing.
 
     Example:
-        >>> one_line(ValueError("no such\n  thing")), one_line(KeyError())
+        >>> one_line(ValueError("no such   thing")), one_line(KeyError())
         ('no such thing', 'KeyError')
     """
     return " ".join(str(error).split())[:most] or type(error).__name__

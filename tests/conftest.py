@@ -1,5 +1,6 @@
 """Small real models that many tests use."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 import torch
 
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+
+# Where a script has started the tests in the background, Ctrl-C is ignored, and would be by the commands they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"
 

@@ -1,4 +1,4 @@
-"""Scoring and drawing on a Ray cluster of two nodes on this machine, one of which is lost in mid-run."""
+"""Scoring and drawing on a Ray cluster of two nodes on this machine; in a slow test one of them is lost in mid-run."""
 
 import os
 import socket
@@ -67,6 +67,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert read_shards(tmp_path / "ray") == scored
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]) -> None:
     source = str(write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2000)))
     common = [source, "--shard-size", "60", "--output"]

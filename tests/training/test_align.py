@@ -146,6 +146,17 @@ def test_keys_and_values_come_first_and_alone(config: AlignConfig, monkeypatch: 
     assert len(whole) > len(saved)
 
 
+def test_keys_and_values_may_be_all_that_is_trained(config: AlignConfig) -> None:
+    from altdiffusion_clip.checkpoints.merge import reads_text
+
+    folder = Path(str(align(replace(config, keys_and_values_steps=3, steps=0))))
+    before, after = (UNet2DConditionModel.from_pretrained(f, subfolder="unet") for f in (config.model, folder))
+    for (name, was), now in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.equal(was, now) != reads_text(name), name
+    with pytest.raises(UserError, match="steps must be at least 1, not 0"):
+        replace(config, steps=0)
+
+
 def test_kept_text_states_teach_the_same(config: AlignConfig, tmp_path: Path) -> None:
     align(replace(config, steps=6))
     kept = replace(config, steps=6, output=tmp_path / "kept", cache_text_states=True)
