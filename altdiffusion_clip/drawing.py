@@ -1,13 +1,13 @@
 """Drawing pictures from settings that can be kept with them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from altdiffusion_clip.errors import UserError
 
@@ -92,6 +92,13 @@ def pictures_of(arrays: np.ndarray) -> list[Image.Image | None]:
         arrays: float (pictures, height, width, 3), in [0, 1].
     """
     return [Image.fromarray(np.rint(a * 255).astype(np.uint8)) if np.isfinite(a).all() else None for a in arrays]
+
+
+def save_with_settings(image: Image.Image, settings: Settings, path: Path) -> None:
+    """Writes a PNG that `settings_of` reads."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(SETTINGS_KEY, json.dumps(asdict(settings), ensure_ascii=False))
+    image.save(path, pnginfo=info)
 
 
 def settings_of(path: Path) -> Settings:

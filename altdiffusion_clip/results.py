@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from altdiffusion_clip.drawing import SETTINGS_KEY, Settings
+from altdiffusion_clip.drawing import Settings, save_with_settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.gallery import best_first, write_contact_sheet, write_index
@@ -48,10 +48,8 @@ class ResultsFolder:
         """Writes a picture and its row, and ranks it among those of the same prompt in this run."""
         name = f"{self._next:03d}-seed{settings.seed}.png"
         self._next += 1
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt(SETTINGS_KEY, json.dumps(asdict(settings), ensure_ascii=False))
         with atomic_path(self.folder / name) as path:
-            image.save(path, pnginfo=info)
+            save_with_settings(image, settings, path)
         row = {
             "prompt": settings.prompt,
             "seed": settings.seed,

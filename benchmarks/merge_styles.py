@@ -46,61 +46,31 @@ STYLE = "outlined"
 TOGETHER = 10
 
 
+def trained(model: Path, data: Path, output: Path, **settings: Any) -> Path:
+    """What a run of `align` makes of a model."""
+    align(AlignConfig(output=output, model=str(model), data=[data], batch_size=16, **settings))
+    return output / MODEL
+
+
 def english_model(data: Path, output: Path, steps: int) -> Path:
     """An English diffusion model on emoji-m9's autoencoder and its English teacher: the base of all that follows."""
     untrained = output / "untrained"
     if not untrained.exists():
         write_untrained(untrained, emoji_m9_folder() / "vae", emoji_m9_folder() / "teacher")
-    config = AlignConfig(
-        output=output,
-        model=str(untrained),
-        data=[data],
-        languages=["en"],
-        steps=steps,
-        batch_size=16,
-        learning_rate=6e-4,
-        warmup_steps=200,
-        decay_from=0.6,
-        ema_decay=0.999,
-    )
-    align(config)
-    return output / MODEL
+    pace = {"steps": steps, "learning_rate": 6e-4, "warmup_steps": 200, "decay_from": 0.6, "ema_decay": 0.999}
+    return trained(untrained, data, output, languages=["en"], **pace)
 
 
 def aligned(english: Path, data: Path, output: Path, steps: int) -> Path:
     """The same model reading emoji-m9's text encoder: the keys and values of its cross-attention trained, no more."""
-    config = AlignConfig(
-        output=output,
-        model=str(english),
-        text_encoder=str(emoji_m9_folder()),
-        data=[data],
-        keys_and_values_steps=steps,
-        steps=0,
-        batch_size=16,
-        learning_rate=8e-4,
-        warmup_steps=100,
-        decay_from=0.5,
-    )
-    align(config)
-    return output / MODEL
+    pace = {"keys_and_values_steps": steps, "steps": 0, "learning_rate": 8e-4, "warmup_steps": 100, "decay_from": 0.5}
+    return trained(english, data, output, text_encoder=str(emoji_m9_folder()), **pace)
 
 
 def fine_tuned(english: Path, data: Path, output: Path, steps: int) -> Path:
     """The English diffusion model, in the other style."""
-    config = AlignConfig(
-        output=output,
-        model=str(english),
-        data=[data],
-        languages=["en"],
-        steps=steps,
-        batch_size=16,
-        learning_rate=3e-4,
-        warmup_steps=50,
-        decay_from=0.5,
-        ema_decay=0.995,
-    )
-    align(config)
-    return output / MODEL
+    pace = {"steps": steps, "learning_rate": 3e-4, "warmup_steps": 50, "decay_from": 0.5, "ema_decay": 0.995}
+    return trained(english, data, output, languages=["en"], **pace)
 
 
 def judge_of(data: Path, english: Path, output: Path) -> Judge:

@@ -11,12 +11,10 @@ line compares emoji-m9's pictures before and after, in dB.
 import argparse
 import json
 import statistics
-import time
-from typing import Any
 
 import numpy as np
 import torch
-from full_size import pipelines
+from full_size import draw, pipelines
 from report import report
 
 from altdiffusion_clip import AltDiffusionPipeline
@@ -25,22 +23,6 @@ from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.evaluation.emoji import pairs
 
 LEAST_DB = 35.0
-
-
-def draw(pipe: Any, options: argparse.Namespace, count: int) -> float:
-    """Seconds of a call."""
-    start = time.perf_counter()
-    pipe(
-        "雪山下的红色小屋",
-        negative_prompt="模糊",
-        height=options.size,
-        width=options.size,
-        num_inference_steps=options.steps,
-        num_images_per_prompt=count,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    )
-    return time.perf_counter() - start
 
 
 def worst_psnr(device: str) -> float:
@@ -79,7 +61,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
         for number in range(options.rounds + 1):
             for name, pipe in (("ours", ours), ("theirs", theirs)):
-                spent = draw(pipe, options, count)
+                spent = draw(pipe, options.size, options.steps, count)
                 print(f"{name}: {spent:.1f} s{'' if number else ', to warm up'}", flush=True)
                 if number:
                     seconds[name].append(spent)

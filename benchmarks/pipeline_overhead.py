@@ -10,9 +10,8 @@ the figures are medians.
 
 import argparse
 import statistics
-import time
 
-import torch
+from full_size import draw
 from full_size import pipelines as make
 from report import report_at_most
 
@@ -31,19 +30,9 @@ def main() -> None:
     for round_number in range(options.rounds + 1):
         turn = round_number % len(names)
         for name in names[turn:] + names[:turn]:  # who is first, and finds other caches, changes
-            pipe = pipelines[name]
-            start = time.perf_counter()
-            pipe(
-                "雪山下的红色小屋",
-                negative_prompt="模糊",
-                height=options.size,
-                width=options.size,
-                num_inference_steps=options.steps,
-                generator=torch.Generator().manual_seed(0),
-                output_type="np",
-            )
+            spent = draw(pipelines[name], options.size, options.steps)
             if round_number:  # the first one warms up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(spent)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, values in seconds.items():
         print(f"{name}: median {median[name]:.2f} s, {min(values):.2f} to {max(values):.2f} s")

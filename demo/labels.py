@@ -1,6 +1,5 @@
 """Switching the page's language without losing what is on it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,7 @@ class Labels:
     """The components whose words change with the language."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[Any, Callable[[str], dict[str, Any]]]] = []
+        self._entries: list[tuple[Any, str, str]] = []
 
     def label(self, component: Any, key: str, field: str = "label") -> Any:
         """Remembers which text a component shows, and gives the component back.
@@ -22,14 +21,14 @@ class Labels:
             key: of the text.
             field: that the text stands in: "label", "value" for buttons and Markdown, "placeholder".
         """
-        self._entries.append((component, lambda language: {field: say(key, language)}))
+        self._entries.append((component, key, field))
         return component
 
     @property
     def components(self) -> list[Any]:
         """In the order of `updates`."""
-        return [component for component, _ in self._entries]
+        return [component for component, _, _ in self._entries]
 
     def updates(self, language: str) -> list[Any]:
         """What to change on the page; values that people have given stay."""
-        return [gr.update(**fields(language)) for _, fields in self._entries]
+        return [gr.update(**dict[str, Any]({field: say(key, language)})) for _, key, field in self._entries]

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.drawing import (
     EMOJI_GUIDANCE_SCALE,
     GUIDANCE_SCALE,
-    SETTINGS_KEY,
     Settings,
     pictures_of,
+    save_with_settings,
     settings_of,
 )
 from altdiffusion_clip.errors import UserError
@@ -66,9 +66,7 @@ class Drawn:
 
     def save(self, path: Path) -> None:
         """Writes a PNG that holds its settings."""
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt(SETTINGS_KEY, json.dumps(asdict(self.settings), ensure_ascii=False))
-        self.image.save(path, pnginfo=info)
+        save_with_settings(self.image, self.settings, path)
 
 
 class Studio:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import fsspec
 
-from altdiffusion_clip.bulk.rows import Columns, kind_of, read_rows
+from altdiffusion_clip.bulk.rows import Columns, check_source, kind_of, read_rows
 from altdiffusion_clip.bulk.shards import Position
 
 
@@ -41,7 +41,7 @@ def count_rows(source: str, columns: Columns, image_root: str = "") -> int:
     """
     if kind_of(source) == ".parquet":
         # Rows are not read for their number, since they may hold the pictures.
-        next(read_rows(source, columns, 0, image_root), None)
+        check_source(source, columns, image_root)
         import pyarrow.parquet
 
         with fsspec.open(source, "rb") as file:

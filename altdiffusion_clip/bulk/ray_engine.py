@@ -41,7 +41,6 @@ class Model:
         batch_size: pictures at a time.
         exact: decode JPEGs in full size.
         workers: processes that decode, in each actor.
-        threads: of an actor without a GPU; 0 for those of the machine.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Model:
     batch_size: int = 32
     exact: bool = False
     workers: int = 0
-    threads: int = 0
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -157,7 +155,7 @@ class ShardScorer:
     """An actor: has the model in memory and scores one shard after the other."""
 
     def __init__(self, job: Job, folder: str, model: Model) -> None:
-        device = own_device(model)
+        device = own_device()
         scorer = AltCLIPScorer.from_pretrained(model.name).to(device).eval()
         self._encoder = Encoder(scorer, model.torch_dtype, model.batch_size)
         self._workers = Workers(self._encoder.image_processor, model.workers, model.exact)
@@ -199,7 +197,7 @@ class BatchDrawer:
     def __init__(self, model: Model) -> None:
         pipeline = AltDiffusionPipeline.from_pretrained(model.name, dtype=model.torch_dtype)
         pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline.to(own_device(model))
+        self._pipeline = pipeline.to(own_device())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Draws a batch."""
@@ -225,9 +223,8 @@ def _counts(job: Job) -> list[int]:
     try:
         return ray.get(waiting)
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, Exception) else error
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
         raise
 
 
@@ -246,15 +243,11 @@ def _actors(cluster: Cluster, tasks: int) -> dict[str, Any]:
     }
 
 
-def own_device(model: Model) -> torch.device:
+def own_device() -> torch.device:
     """The GPU that Ray has given to this actor, or the CPU."""
     import ray
 
-    if ray.get_gpu_ids():
-        return torch.device("cuda")
-    if model.threads:
-        torch.set_num_threads(model.threads)
-    return torch.device("cpu")
+    return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
 def _as_item(plan: ShardPlan) -> dict[str, Any]:

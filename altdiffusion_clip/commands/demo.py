@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.loading import brings_scorer, load_pipeline
+from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pipeline
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
@@ -44,11 +44,10 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.demo.app import application, serve
     from altdiffusion_clip.demo.limits import Limits
     from altdiffusion_clip.demo.studio import Studio
-    from altdiffusion_clip.scoring import AltCLIPScorer
 
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     head = options.scorer or (options.model if brings_scorer(options.model) else None)
-    scorer = None if head is None else AltCLIPScorer.from_pipeline(pipeline, head)
+    scorer = None if head is None else load_head(head, pipeline)
     if options.fast:
         print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
     studio = Studio(pipeline, scorer, options.model)

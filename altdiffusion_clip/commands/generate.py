@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.loading import brings_scorer, load_pipeline
+from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pipeline
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
-from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,18 +164,13 @@ def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -
 
 
 def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer | None":
-    from altdiffusion_clip.scoring import AltCLIPScorer
-
     if options.scorer == "none":
         return None
     head = options.scorer or options.model
     if options.scorer is None and not brings_scorer(head):
         print("this model brings no scorer, so the pictures are not ranked (--scorer names one)", file=sys.stderr)
         return None
-    try:
-        return AltCLIPScorer.from_pipeline(pipeline, head)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"cannot use the scorer {head}: {one_line(error)}") from error
+    return load_head(head, pipeline)
 
 
 def _made_fast(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> list["Settings"]:

@@ -55,6 +55,20 @@ def opened(model: str, config: Path | None = None) -> "Checkpoint":
         return open_checkpoint(fetch(model), config)
 
 
+def load_head(head: str, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer":
+    """Puts the head of a folder, single file or hub id on a pipeline's text encoder.
+
+    Raises:
+        UserError: there is none, or it belongs to another text encoder.
+    """
+    from altdiffusion_clip.scoring import AltCLIPScorer
+
+    try:
+        return AltCLIPScorer.from_pipeline(pipeline, head)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"cannot use the scorer {head}: {one_line(error)}") from error
+
+
 def brings_scorer(model: str) -> bool:
     """Whether a checkpoint has an AltCLIP in it."""
     if Path(model).is_file():
