@@ -1,15 +1,18 @@
 """Drawing pictures from settings that can be kept with them."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import scheduler_like
 
 if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
@@ -46,6 +49,8 @@ class Settings:
         dtype: of weights and arithmetic.
         prompt_windows: of 77 tokens each, which the prompt may take.
         fast: the dtype of an optimized pipeline's UNet, whose pictures are nearly the same; empty if it was not.
+        scheduler: a name of `altdiffusion_clip.schedulers`; empty for the model's own.
+        strength: of a change to another picture, which the settings do not hold; None where there was none.
     """
 
     prompt: str
@@ -61,6 +66,8 @@ class Settings:
     dtype: str = "float32"
     prompt_windows: int = 1
     fast: str = ""
+    scheduler: str = ""
+    strength: float | None = None
 
 
 def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Image.Image | None]:
@@ -71,18 +78,44 @@ def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Ima
     """
     seeds = settings.batch_seeds
     pipeline.enable_long_prompts(settings.prompt_windows)
-    arrays = pipeline(
-        settings.prompt,
-        negative_prompt=settings.negative_prompt,
-        num_images_per_prompt=len(seeds),
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        height=settings.height,
-        width=settings.width,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="np",
-    ).images
+    with scheduled(pipeline, settings.scheduler):
+        arrays = pipeline(
+            settings.prompt,
+            negative_prompt=settings.negative_prompt,
+            num_images_per_prompt=len(seeds),
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            height=settings.height,
+            width=settings.width,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="np",
+        ).images
     return pictures_of(arrays)
+
+
+@contextmanager
+def scheduled(pipeline: Any, name: str) -> Iterator[None]:
+    """Lends a pipeline another scheduler.
+
+    Args:
+        pipeline: of diffusers.
+        name: of `altdiffusion_clip.schedulers`; empty for the pipeline's own.
+
+    Raises:
+        UserError: there is no such scheduler.
+    """
+    own = pipeline.scheduler
+    if name:
+        pipeline.scheduler = scheduler_like(own, name)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def size_multiple(pipeline: Any) -> int:
+    """What heights and widths must be multiples of, in pixels: the UNet halves latents once per block but the last."""
+    return int(pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1))
 
 
 def pictures_of(arrays: np.ndarray) -> list[Image.Image | None]:
@@ -116,6 +149,18 @@ def settings_of(path: Path) -> Settings:
         raise UserError(f"{path} holds no settings; --from-png takes a PNG that `altdiffusion generate` has written")
     try:
         values = json.loads(text)
-        return Settings(**{**values, "batch_seeds": tuple(values["batch_seeds"])})
+        settings = Settings(**{**values, "batch_seeds": tuple(values["batch_seeds"])})
+        for field in fields(Settings):
+            _check_kind(field.name, getattr(settings, field.name), field.type)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"the settings in {path} are damaged ({error})") from error
+    return settings
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    if name == "batch_seeds":
+        right = all(isinstance(seed, int) for seed in value)
+    else:
+        right = isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
+    if not right:
+        raise TypeError(f"{name} is {value!r}")

@@ -13,6 +13,7 @@ from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pi
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,6 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--long-prompts", action="store_true", help="read up to four windows of 77 tokens, not one")
     parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
     parser.add_argument("--guidance-scale", type=float, help="how closely to follow (default: 7.5; emoji-m9: 3)")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, help="(default: the model's own)")
     parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures drawn at a time (default: 1)")
@@ -102,6 +104,7 @@ def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
             device=str(device_of(options.device)),
             dtype=options.dtype,
             prompt_windows=4 if options.long_prompts else 1,
+            scheduler=options.scheduler or "",
         )
         for prompt in prompts
         for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))
@@ -115,6 +118,11 @@ def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
     settings = settings_of(options.from_png)
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
+    if settings.scheduler and settings.scheduler not in SCHEDULERS:
+        names = ", ".join(SCHEDULERS)
+        raise UserError(f"there is no scheduler {settings.scheduler!r}; choose one of {names}")
+    if settings.strength is not None:
+        raise UserError(f"{options.from_png} was changed from another picture, which its settings do not hold")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
     options.height, options.width, options.fast = settings.height, settings.width, bool(settings.fast)
     return [settings], {settings.seed}
@@ -155,8 +163,9 @@ def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> None:
-    # The UNet halves the latents once per block but the last; other sizes fail deep inside it.
-    multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    from altdiffusion_clip.drawing import size_multiple
+
+    multiple = size_multiple(pipeline)
     for name in ("height", "width"):
         value = getattr(options, name)
         if value is not None and (value < multiple or value % multiple):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from altdiffusion_clip.cli import main
+from altdiffusion_clip.drawing import Settings, save_with_settings
 from altdiffusion_clip.drawing import SETTINGS_KEY
 
 FAST = ["--steps", "2", "--num-images", "2"]
@@ -81,6 +82,15 @@ def test_fast_says_what_it_does_and_is_drawn_again(tmp_path: Path, capsys: pytes
     assert generate("--from-png", first / "000-seed0.png", "--output", again) == 0
     assert rows_of(again)[0]["settings"] == rows_of(first)[0]["settings"]
     assert (pixels(first / "000-seed0.png") == pixels(again / "000-seed0.png")).all()
+
+
+def test_another_scheduler_and_it_is_drawn_again(tmp_path: Path) -> None:
+    own, other, again = tmp_path / "own", tmp_path / "other", tmp_path / "again"
+    assert generate("猫", *FAST, "--output", own) == 0
+    assert generate("猫", *FAST, "--scheduler", "euler-a", "--output", other) == 0
+    assert generate("--from-png", other / "000-seed0.png", "--output", again) == 0
+    assert (pixels(own / "000-seed0.png") != pixels(other / "000-seed0.png")).any()
+    assert (pixels(other / "000-seed0.png") == pixels(again / "000-seed0.png")).all()
 
 
 def test_json_and_prompts_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +181,9 @@ def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp
         (["--prompts-file", "LATIN"], "not UTF-8"),
         (["--from-png", "LATIN"], "cannot read"),
         (["--from-png", "PLAIN"], "holds no settings"),
+        (["--from-png", "CHANGED"], "was changed from another picture"),
+        (["--from-png", "DAMAGED"], "are damaged (guidance_scale is '7.5')"),
+        (["--from-png", "UNSCHEDULED"], "there is no scheduler 'magic'; choose one of ddim"),
         (["cat", "--from-png", "PLAIN"], "give no other"),
         (["cat", "--output", "LATIN"], "cannot write to"),
         (["cat", "--output", "ODD"], "choose another folder"),
@@ -182,6 +195,13 @@ def test_a_wrong_call_is_one_line(
 ) -> None:
     (tmp_path / "latin.txt").write_bytes("gâteau".encode("latin-1"))
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    for name, more in (
+        ("changed", {"strength": 0.5}),
+        ("damaged", {"guidance_scale": "7.5"}),
+        ("unscheduled", {"scheduler": "magic"}),
+    ):
+        settings = Settings("猫", 0, (0,), "emoji-m9", **more)
+        save_with_settings(Image.new("RGB", (4, 4)), settings, tmp_path / f"{name}.png")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "results.jsonl").write_text("[1]\n")
     places = {
@@ -189,6 +209,7 @@ def test_a_wrong_call_is_one_line(
         "LATIN": tmp_path / "latin.txt",
         "PLAIN": tmp_path / "plain.png",
         "ODD": tmp_path / "odd",
+        **{name.upper(): tmp_path / f"{name}.png" for name in ("changed", "damaged", "unscheduled")},
     }
     given = [str(places.get(argument, argument)) for argument in arguments]
     if "--output" not in given:

@@ -1,0 +1,43 @@
+"""Schedulers by the short names that people know them by."""
+
+from typing import TYPE_CHECKING, Any
+
+from altdiffusion_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""Short name to the name of diffusers' class."""
+
+
+def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
+    """A scheduler of another kind for the same model: betas, prediction and spacing are the model's.
+
+    Args:
+        current: the model's own scheduler.
+        name: a key of `SCHEDULERS`; empty for a new one of the same kind.
+
+    Raises:
+        UserError: there is no such name.
+
+    Example:
+        >>> from diffusers import DDIMScheduler
+        >>> type(scheduler_like(DDIMScheduler(), "euler-a")).__name__
+        'EulerAncestralDiscreteScheduler'
+    """
+    import diffusers
+
+    if not name:
+        return type(current).from_config(current.config)
+    if name not in SCHEDULERS:
+        raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    return getattr(diffusers, SCHEDULERS[name]).from_config(current.config)

@@ -1,0 +1,39 @@
+"""Schedulers by their short names: each draws what is asked for."""
+
+import pytest
+import torch
+
+from altdiffusion_clip import AltDiffusionPipeline
+from altdiffusion_clip.drawing import Settings, draw_batch
+from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
+
+
+@pytest.fixture(scope="module")
+def pipe() -> AltDiffusionPipeline:
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_each_draws_a_cat(name: str, pipe: AltDiffusionPipeline) -> None:
+    own = pipe.scheduler
+    settings = Settings("蓝色背景上的猫", 0, (0, 1), "emoji-m9", guidance_scale=3.0, scheduler=name)
+    pictures = draw_batch(pipe, settings)
+    assert [found.names["en"] for found in Judge.load().concepts_of(pictures)] == ["cat", "cat"]
+    assert pipe.scheduler is own, "it is lent"
+
+
+def test_the_models_betas_and_prediction_are_kept(pipe: AltDiffusionPipeline) -> None:
+    other = scheduler_like(pipe.scheduler, "ddim")
+    assert other is not pipe.scheduler
+    assert other.config.prediction_type == "v_prediction"
+    torch.testing.assert_close(other.alphas_cumprod, pipe.scheduler.alphas_cumprod)
+    assert type(scheduler_like(pipe.scheduler, "")) is type(pipe.scheduler)
+
+
+def test_a_name_that_there_is_not(pipe: AltDiffusionPipeline) -> None:
+    with pytest.raises(UserError, match="choose one of ddim, dpm"):
+        scheduler_like(pipe.scheduler, "magic")
