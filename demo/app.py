@@ -1,55 +1,50 @@
-"""The page and its server."""
+"""The page."""
 
-import asyncio
-import contextlib
-import logging
-import os
+from importlib import resources
 from typing import Any
 
-import fastapi
 import gradio as gr
-import uvicorn
 
+from altdiffusion_clip.demo.change_tab import ChangeTab
+from altdiffusion_clip.demo.compare_tab import CompareTab
+from altdiffusion_clip.demo.context import Context
 from altdiffusion_clip.demo.draw_tab import DrawTab
+from altdiffusion_clip.demo.guard import Guard
 from altdiffusion_clip.demo.labels import Labels
-from altdiffusion_clip.demo.limits import Limits, RateLimit
+from altdiffusion_clip.demo.limits import Limits
+from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.rank_tab import RankTab
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
 
-GRACE = 10
-"""Seconds that a picture in hand has to be finished when the server is asked to stop."""
-
-CSS = """
-textarea, input[type=text] { unicode-bidi: plaintext; text-align: start; }
-.gradio-container { max-width: 1280px !important; margin: 0 auto; }
-#head { align-items: center; }
-#status, #rank-status { min-height: 1.5em; }
-#gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important; }
-#gallery .grid-wrap { min-height: 0 !important; height: auto !important; }
-#gallery .caption-label { inset-inline: 0; bottom: 0; max-width: 100%; border-radius: 0; text-align: center;
-  font-size: .8rem; white-space: normal; }
-.table { overflow-x: auto; }
-.table table { border-collapse: collapse; width: 100%; }
-.table th, .table td { padding: .35em .7em; text-align: start; }
-.table td { font-variant-numeric: tabular-nums; text-align: end; }
-"""
-
 BROWSERS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'"
+EDITOR_IS_THERE = """async (...given) => {
+  const ready = () => document.querySelector("#change-picture canvas");
+  for (let tries = 0; tries < 100 && !ready(); tries++) await new Promise((done) => setTimeout(done, 50));
+  await new Promise((done) => setTimeout(done, 300));
+  return given;
+}"""
+"""Gradio's editor is built when its tab is first seen, and loses a picture that comes before that."""
+
+_HIDDEN: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(studio: Studio, limits: Limits | None = None) -> gr.Blocks:
+def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.Blocks:
     """The page.
 
     Args:
         studio: that draws and ranks.
-        limits: of a call; the usual ones if not given.
+        limits: of a call.
+        metrics: that count.
+        guard: around every call.
     """
-    limits = limits or Limits()
-    rate, labels = RateLimit(limits), Labels()
+    labels = Labels()
+    licence = studio.licence
+    bound = licence is not None and licence.restricts_use
     with gr.Blocks(title=TEXTS["title"][0], analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        remembered = gr.BrowserState(False, storage_key=f"altdiffusion-licence-{studio.model}")
         with gr.Row(elem_id="head"):
-            with gr.Column(scale=4):
+            with gr.Column(scale=4, min_width=260):
                 title = gr.Markdown(elem_id="title")
                 labels.label(gr.Markdown(), "intro", "value")
             language = labels.label(
@@ -58,62 +53,54 @@ def build(studio: Studio, limits: Limits | None = None) -> gr.Blocks:
                 ),
                 "language",
             )
-        with labels.label(gr.Tab(id="draw", elem_id="draw-tab"), "draw"):
-            DrawTab(studio, limits, rate, labels, language)
-        if studio.scorer is not None:
-            with labels.label(gr.Tab(id="rank", elem_id="rank-tab"), "rank"):
-                RankTab(studio, limits, rate, labels, language)
+        with labels.label(gr.Accordion(visible=bound, elem_id="terms"), "terms") as panel:
+            terms = gr.Markdown()
+            accepted = labels.label(gr.Checkbox(False, elem_id="accept"), "accept")
+        context = Context(studio, limits, metrics, language, accepted, labels, guard)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with labels.label(gr.Tab(id="draw", elem_id="draw-tab"), "draw"):
+                draw = DrawTab(context)
+            with labels.label(gr.Tab(id="change", elem_id="change-tab"), "change"):
+                change = ChangeTab(context)
+            if studio.scorer is not None:
+                with labels.label(gr.Tab(id="rank", elem_id="rank-tab"), "rank"):
+                    RankTab(context, studio.scorer)
+            with labels.label(gr.Tab(id="compare", elem_id="compare-tab"), "compare"):
+                CompareTab(context)
 
         def speak(code: str) -> list[Any]:
-            heading = f"# {say('title', code)}\n{say('model', code)}: `{studio.model}`"
-            return [gr.update(value=heading), *labels.updates(code)]
+            unknown = say("licence_unknown", code)
+            heading = (
+                f"# {say('title', code)}\n{say('model', code)}: `{studio.model}` · "
+                f"{say('licence', code)}: {licence.name if licence else unknown}"
+            )
+            said = say("terms_text", code, name=licence.name, url=licence.url) if bound and licence else ""
+            return [heading, said, *labels.updates(code)]
 
-        changed = [title, *labels.components]
-        language.change(speak, language, changed, queue=False, show_progress="hidden", api_visibility="private")
+        def hand_over(gallery: list[tuple[str, str]] | None, chosen: int, prompt: str) -> list[Any]:
+            if not gallery:
+                return [gr.skip(), gr.skip()]
+            path = gallery[min(chosen, len(gallery) - 1)][0]
+            return [{"background": path, "layers": [], "composite": None}, prompt]
+
+        changed = [title, terms, *labels.components]
+        language.change(speak, language, changed, **_HIDDEN)
         page.load(
             lambda code: code, language, language, js=BROWSERS_LANGUAGE, queue=False, api_visibility="private"
-        ).then(speak, language, changed, queue=False, show_progress="hidden", api_visibility="private")
+        ).then(speak, language, changed, **_HIDDEN)
+        if bound:
+            page.load(lambda known: (known, gr.Accordion(open=not known)), remembered, [accepted, panel], **_HIDDEN)
+            accepted.input(lambda now: (now, gr.Accordion(open=not now)), accepted, [remembered, panel], **_HIDDEN)
+        draw.to_change.click(lambda: gr.Tabs(selected="change"), None, tabs, **_HIDDEN).then(
+            hand_over,
+            [draw.view.gallery, draw.chosen, draw.prompt],
+            [change.picture, change.prompt],
+            js=EDITOR_IS_THERE,
+            **_HIDDEN,
+        )
     return page
 
 
-def application(studio: Studio, limits: Limits | None = None, auth: tuple[str, str] | None = None) -> fastapi.FastAPI:
-    """The page as an application, with `/health` beside it.
-
-    Args:
-        studio: that draws and ranks.
-        limits: of a call; the usual ones if not given.
-        auth: a name and a password that visitors must give.
-    """
-    limits = limits or Limits()
-    page = build(studio, limits)
-    page.queue(max_size=limits.queue)
-    app = fastapi.FastAPI(title="altdiffusion-clip", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok", "model": studio.model}
-
-    system = ["system-ui", "sans-serif"]
-    return gr.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        auth=auth,
-        max_file_size=limits.upload_bytes,
-        footer_links=["api"],
-        theme=gr.themes.Soft(font=system, font_mono=["ui-monospace", "monospace"]),
-        css=CSS,
-        ssr_mode=False,
-    )
-
-
-def serve(app: fastapi.FastAPI, host: str, port: int) -> None:
-    """Serves until asked to stop (Ctrl-C, SIGTERM).
-
-    What is being drawn is finished first, if it takes no longer than `GRACE` seconds.
-    """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    logging.getLogger("uvicorn.access").disabled = True
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=GRACE)
-    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has stopped
-        asyncio.run(uvicorn.Server(config).serve())
+def text_of(name: str) -> str:
+    """A file beside this one."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

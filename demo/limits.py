@@ -3,7 +3,7 @@
 import threading
 import time
 import unicodedata
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,10 @@ class Limits:
         upload_bytes: of one file.
         upload_pixels: of one picture.
         prompts: ranked by, in one call.
+        body_bytes: of a request that is no upload.
         queue: calls that wait; one more is refused.
-        calls: of one visitor, within `seconds`.
-        seconds: see `calls`.
+        calls_per_minute: of one visitor, to the model.
+        requests_per_second: of one visitor, of all kinds, in the mean of ten seconds.
     """
 
     characters: int = 2_000
@@ -38,9 +39,10 @@ class Limits:
     upload_bytes: int = 20_000_000
     upload_pixels: int = 40_000_000
     prompts: int = 12
+    body_bytes: int = 2_000_000
     queue: int = 64
-    calls: int = 30
-    seconds: float = 60.0
+    calls_per_minute: int = 30
+    requests_per_second: int = 100
 
     def prompt(self, text: str | None) -> str:
         """A prompt without control characters and spaces at its ends.
@@ -55,6 +57,16 @@ class Limits:
         if len(clean) > self.characters:
             raise UserError("long_prompt")
         return clean
+
+    def within(self, **values: tuple[float, float, float]) -> None:
+        """Looks at numbers: each is (value, least, most).
+
+        Raises:
+            UserError: one is missing, no number, or beyond its bounds.
+        """
+        for value, least, most in values.values():
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise UserError("too_many")
 
     def picture(self, path: str | Path) -> None:
         """Looks at an uploaded picture's header, before anything decodes it.
@@ -76,37 +88,34 @@ class Limits:
 
 
 class RateLimit:
-    """How often each visitor may call: so many times in so many seconds, counted over a sliding window.
+    """How often each visitor may do something, counted over a sliding window.
 
     Args:
-        limits: `calls` and `seconds` of them.
+        most: times.
+        seconds: of the window.
 
     Example:
-        >>> rate = RateLimit(Limits(calls=1))
-        >>> rate.check("somebody")
-        >>> rate.check("somebody")
-        Traceback (most recent call last):
-        ...
-        altdiffusion_clip.errors.UserError: too_often
+        >>> rate = RateLimit(most=1, seconds=60)
+        >>> rate.allows("somebody"), rate.allows("somebody"), rate.allows("somebody else")
+        (True, False, True)
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._calls: OrderedDict[str, list[float]] = OrderedDict()
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, client: str) -> None:
-        """Counts a call.
-
-        Raises:
-            UserError: it is one too many.
-        """
+    def allows(self, client: str) -> bool:
+        """Counts one more time, unless it is one too many."""
         now = time.monotonic()
         with self._lock:
-            recent = [when for when in self._calls.get(client, []) if now - when < self._limits.seconds]
-            if len(recent) >= self._limits.calls:
-                raise UserError("too_often")
-            self._calls[client] = [*recent, now]
-            self._calls.move_to_end(client)
-            while len(self._calls) > _CLIENTS:
-                self._calls.popitem(last=False)
+            times = self._times.setdefault(client, deque())
+            self._times.move_to_end(client)
+            while times and now - times[0] >= self._seconds:
+                times.popleft()
+            if len(times) >= self._most:
+                return False
+            times.append(now)
+            while len(self._times) > _CLIENTS:
+                self._times.popitem(last=False)
+            return True

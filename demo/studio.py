@@ -1,36 +1,40 @@
-"""What the demo does, without the page around it: drawing with previews, ranking, restoring settings."""
+"""What the demo does, without the page around it: drawing and changing pictures with previews."""
 
-import csv
-import io
-import json
 import queue
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
+from altdiffusion_clip.checkpoints.licences import Licence, licence_of
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.drawing import (
     EMOJI_GUIDANCE_SCALE,
     GUIDANCE_SCALE,
     Settings,
     pictures_of,
     save_with_settings,
-    settings_of,
+    scheduled,
+    size_multiple,
 )
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
 from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts import split_into_windows
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 PREVIEWS = 5
 """Of each picture, while it is drawn."""
+
+WINDOWS = 4
+"""Of 77 tokens, that a prompt may take."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Drawn:
     Attributes:
         image: the picture.
         settings: what it was drawn with.
-        cosine: with its prompt, in [-1, 1]; None if the model brings no scorer.
+        cosine: with its prompt, in [-1, 1]; None if there is no scorer.
     """
 
     image: Image.Image
@@ -67,6 +71,19 @@ class Drawn:
     def save(self, path: Path) -> None:
         """Writes a PNG that holds its settings."""
         save_with_settings(self.image, self.settings, path)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A picture that cannot be shown.
+
+    Attributes:
+        settings: what it was drawn with.
+        reason: key of the text that says why.
+    """
+
+    settings: Settings
+    reason: str
 
 
 class Studio:
@@ -81,38 +98,86 @@ class Studio:
     def __init__(self, pipeline: AltDiffusionPipeline, scorer: AltCLIPScorer | None, model: str) -> None:
         self.pipeline, self.scorer, self.model = pipeline, scorer, model
         self._one_at_a_time = threading.Lock()
+        self._closing = threading.Event()
+
+    @property
+    def licence(self) -> Licence | None:
+        """Of the model."""
+        return licence_of(self.model)
 
     @property
     def usual_guidance(self) -> float:
         """The guidance scale that suits the model."""
         return EMOJI_GUIDANCE_SCALE if self.model == EMOJI_M9 else GUIDANCE_SCALE
 
-    def settings(self, prompt: str, seed: int, **more: Any) -> Settings:
-        """Settings of a picture that is drawn alone."""
-        device, dtype = str(self.pipeline.device), str(self.pipeline.unet.dtype).removeprefix("torch.")
-        return Settings(prompt, seed, (seed,), self.model, device=device, dtype=dtype, **more)
+    @property
+    def side(self) -> int:
+        """Of the pictures that the model was made for, in pixels."""
+        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
-    def draw(self, first: Settings, count: int) -> Iterator[Progress | Drawn | None]:
-        """Draws pictures with the seeds that follow each other.
+    @property
+    def multiple(self) -> int:
+        """What heights and widths are multiples of, in pixels."""
+        return size_multiple(self.pipeline)
+
+    @property
+    def own_scheduler(self) -> str:
+        """Name of the class of the model's scheduler."""
+        return type(self.pipeline.scheduler).__name__
+
+    def settings(self, prompt: str, seed: int, **more: Any) -> Settings:
+        """Settings of a picture that is drawn alone.
+
+        Raises:
+            UserError: the prompt is longer than the model can read.
+        """
+        device, dtype = str(self.pipeline.device), str(self.pipeline.unet.dtype).removeprefix("torch.")
+        windows = max(self._windows(prompt), self._windows(more.get("negative_prompt", "")))
+        return Settings(prompt, seed, (seed,), self.model, device=device, dtype=dtype, prompt_windows=windows, **more)
+
+    def _windows(self, prompt: str) -> int:
+        tokenizer: Any = self.pipeline.tokenizer
+        windows = len(split_into_windows(tokenizer, parse_weights(prompt), len(prompt) + 1).input_ids)
+        if windows > WINDOWS:
+            raise UserError("many_tokens")
+        return windows
+
+    def draw(self, wanted: Sequence[Settings], source: Source | None = None) -> Iterator[Progress | Drawn | Lost]:
+        """Draws pictures, one after the other.
 
         Closing the iterator stops the drawing at its next step.
 
         Args:
-            first: of the first picture; the others have the next seeds.
-            count: how many.
+            wanted: settings of each, as `settings` gives.
+            source: what is changed; drawn from noise if not given.
 
         Yields:
-            `Progress` at each step; each picture as it is finished, or None for one that came out as not a number.
+            `Progress` at each step; each picture as it is finished. After `close` the rest is left out.
         """
-        for number in range(count):
-            seed = first.seed + number
-            yield from self._draw_one(replace(first, seed=seed, batch_seeds=(seed,)), number + 1)
+        for number, settings in enumerate(wanted, start=1):
+            if self._closing.is_set():
+                return
+            yield from self._draw_one(settings, number, source)
 
-    def _draw_one(self, settings: Settings, number: int) -> Iterator[Progress | Drawn | None]:
-        events: queue.Queue[Progress | np.ndarray | Exception] = queue.Queue()
+    def close(self) -> None:
+        """Lets the picture in hand be finished, and begins no other."""
+        self._closing.set()
+
+    def cosine(self, prompt: str, image: Image.Image) -> float | None:
+        """How well a picture fits a prompt."""
+        if self.scorer is None:
+            return None
+        return float(self.scorer.score(parse_weights(prompt).text, image).cosine)
+
+    def _draw_one(self, settings: Settings, number: int, source: Source | None) -> Iterator[Progress | Drawn | Lost]:
+        events: queue.Queue[Progress | Drawn | Lost | Exception] = queue.Queue()
         stopped = threading.Event()
         steps = settings.num_inference_steps
+        if source is not None:
+            steps = min(int(steps * source.strength), steps)
         with_preview = {round((i + 1) * steps / (PREVIEWS + 1)) for i in range(PREVIEWS)}
+        if self.pipeline.safety_checker is not None:
+            with_preview = set()  # nothing is shown before it has been checked
 
         def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             del timestep
@@ -127,17 +192,7 @@ class Studio:
             try:
                 with self._one_at_a_time, torch.no_grad():
                     if not stopped.is_set():
-                        self.pipeline.enable_long_prompts(settings.prompt_windows)
-                        arrays = self.pipeline(
-                            settings.prompt,
-                            negative_prompt=settings.negative_prompt,
-                            num_inference_steps=steps,
-                            guidance_scale=settings.guidance_scale,
-                            generator=[torch.Generator().manual_seed(settings.seed)],
-                            output_type="np",
-                            callback_on_step_end=after_step,
-                        ).images
-                        events.put(arrays)
+                        events.put(self._picture(settings, source, after_step))
             except Exception as error:  # it is raised in the caller's thread
                 events.put(error)
 
@@ -148,21 +203,44 @@ class Studio:
                 event = events.get()
                 if isinstance(event, Exception):
                     raise event
-                if isinstance(event, Progress):
-                    yield event
-                    continue
-                (image,) = pictures_of(event)
-                yield None if image is None else Drawn(image, settings, self.cosine(settings.prompt, image))
-                return
+                yield event
+                if not isinstance(event, Progress):
+                    return
         finally:
             stopped.set()
             thread.join()
 
-    def cosine(self, prompt: str, image: Image.Image) -> float | None:
-        """How well a picture fits a prompt."""
-        if self.scorer is None:
-            return None
-        return float(self.scorer.score(parse_weights(prompt).text, image).cosine)
+    def _picture(self, settings: Settings, source: Source | None, after_step: Any) -> Drawn | Lost:
+        arguments: dict[str, Any] = {"height": settings.height, "width": settings.width}
+        pipeline: Any = self.pipeline
+        if source is not None:
+            arguments = {"image": source.image, "strength": source.strength}
+            if source.mask is None:
+                pipeline = AltDiffusionImg2ImgPipeline.from_pipe(pipeline)
+            else:
+                pipeline = AltDiffusionInpaintPipeline.from_pipe(pipeline)
+                arguments |= {"mask_image": source.mask, "height": source.image.height, "width": source.image.width}
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.enable_long_prompts(settings.prompt_windows)
+        with scheduled(pipeline, settings.scheduler):
+            drawn = pipeline(
+                settings.prompt,
+                negative_prompt=settings.negative_prompt,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                generator=[torch.Generator().manual_seed(settings.seed)],
+                output_type="np",
+                callback_on_step_end=after_step,
+                **arguments,
+            )
+        if drawn.nsfw_content_detected and drawn.nsfw_content_detected[0]:
+            return Lost(settings, "held_back")
+        (image,) = pictures_of(drawn.images)
+        if image is None:
+            return Lost(settings, "broken_number")
+        if source is not None:
+            image = source.keep_the_rest(image)
+        return Drawn(image, settings, self.cosine(settings.prompt, image))
 
     def _look_at(self, latents: torch.Tensor) -> Image.Image | None:
         vae = self.pipeline.vae
@@ -171,76 +249,7 @@ class Studio:
         return pictures_of(array)[0]
 
 
-def best_first(drawn: Sequence[Drawn], keep: int) -> list[Drawn]:
-    """The best pictures; without scores, the first."""
-    ordered = sorted(drawn, key=lambda each: -(each.cosine if each.cosine is not None else 0.0))
-    return ordered[:keep]
-
-
-def write_all(drawn: Sequence[Drawn], folder: Path) -> tuple[list[Path], Path]:
-    """Writes PNGs, and a zip of them with `results.json`.
-
-    Returns:
-        The PNGs, in order, and the zip.
-    """
-    paths, rows = [], []
-    for rank, each in enumerate(drawn, start=1):
-        paths.append(folder / f"{rank:02d}-seed{each.settings.seed}.png")
-        each.save(paths[-1])
-        cosine = None if each.cosine is None else round(each.cosine, 6)
-        rows.append({"rank": rank, "file": paths[-1].name, "cosine": cosine, "settings": asdict(each.settings)})
-    archive = folder / "pictures.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in paths:
-            file.write(path, path.name)
-        file.writestr("results.json", json.dumps(rows, ensure_ascii=False, indent=1))
-    return paths, archive
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Pictures against prompts.
-
-    Attributes:
-        names: of the pictures, in the order of the first prompt's ranking.
-        prompts: the columns.
-        cosines: float (pictures, prompts), in [-1, 1].
-        broken: a line for each picture that cannot be read.
-    """
-
-    names: list[str]
-    prompts: list[str]
-    cosines: np.ndarray
-    broken: list[str]
-
-    def as_csv(self) -> str:
-        """A table with the unit in its first cell."""
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(["picture (cosine)", *self.prompts])
-        for name, row in zip(self.names, self.cosines, strict=True):
-            writer.writerow([name, *(f"{value:.6f}" for value in row)])
-        return out.getvalue()
-
-
-def compare(scorer: AltCLIPScorer, prompts: Sequence[str], paths: Sequence[Path]) -> Comparison:
-    """Scores every picture against every prompt, best of the first prompt first."""
-    embeds, broken = scorer.encode_images(list(paths))
-    bad = {image.index for image in broken}
-    good = [place for place in range(len(paths)) if place not in bad]
-    cosines = (embeds[good] @ scorer.encode_texts(list(prompts)).T).cpu().numpy()
-    order = np.argsort(-cosines[:, 0], kind="stable") if len(good) else np.empty(0, int)
-    lines = [f"{paths[image.index].name}: {image.reason}" for image in broken]
-    return Comparison([paths[good[place]].name for place in order], list(prompts), cosines[order], lines)
-
-
-def restored(path: Path) -> Settings:
-    """The settings that a picture holds.
-
-    Raises:
-        UserError: it holds none.
-    """
-    try:
-        return settings_of(path)
-    except UserError:
-        raise UserError("no_settings") from None
+def variations(first: Settings, count: int) -> list[Settings]:
+    """The settings of `count` pictures whose seeds follow each other."""
+    seeds = range(first.seed, first.seed + count)
+    return [replace(first, seed=seed, batch_seeds=(seed,)) for seed in seeds]

@@ -23,6 +23,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     parser.add_argument("--auth", metavar="NAME:PASSWORD", help="that visitors must give")
     parser.add_argument("--queue", type=int, default=64, metavar="N", help="calls that wait (default: %(default)s)")
+    parser.add_argument(
+        "--calls-per-minute", type=int, default=30, metavar="N", help="of one visitor (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-upload-mb", type=int, default=20, metavar="MB", help="of one picture (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=int, default=40, metavar="N", help="of one picture (default: %(default)s)"
+    )
     parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -33,16 +42,19 @@ def run(options: argparse.Namespace) -> bool:
     name, _, password = (options.auth or "").partition(":")
     if options.auth and not (name and password):
         raise UserError("--auth takes a name and a password, as in --auth me:secret")
-    if not 1 <= options.port < 65536 or options.queue < 1:
-        raise UserError("--port must be between 1 and 65535, and --queue 1 or more")
+    if not 1 <= options.port < 65536:
+        raise UserError("--port must be between 1 and 65535")
+    for limit in ("queue", "calls_per_minute", "max_upload_mb", "max_megapixels"):
+        if getattr(options, limit) < 1:
+            raise UserError(f"--{limit.replace('_', '-')} must be 1 or more")
     prepare_output()
     try:
         import gradio  # noqa: F401
     except ImportError:
         raise UserError('the demo needs Gradio; pip install "altdiffusion-clip[demo]"') from None
 
-    from altdiffusion_clip.demo.app import application, serve
     from altdiffusion_clip.demo.limits import Limits
+    from altdiffusion_clip.demo.server import Service, serve
     from altdiffusion_clip.demo.studio import Studio
 
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
@@ -51,7 +63,13 @@ def run(options: argparse.Namespace) -> bool:
     if options.fast:
         print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
     studio = Studio(pipeline, scorer, options.model)
-    app = application(studio, Limits(queue=options.queue), (name, password) if options.auth else None)
+    limits = Limits(
+        queue=options.queue,
+        calls_per_minute=options.calls_per_minute,
+        upload_bytes=options.max_upload_mb * 1_000_000,
+        upload_pixels=options.max_megapixels * 1_000_000,
+    )
+    service = Service(studio, limits, (name, password) if options.auth else None)
     print(f"{options.model} is at http://{options.host}:{options.port}", flush=True)
-    serve(app, options.host, options.port)
+    serve(service, options.host, options.port)
     return True

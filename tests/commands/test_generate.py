@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.drawing import Settings, save_with_settings
-from altdiffusion_clip.drawing import SETTINGS_KEY
+from altdiffusion_clip.drawing import SETTINGS_KEY, Settings, save_with_settings
 
 FAST = ["--steps", "2", "--num-images", "2"]
 

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from altdiffusion_clip.demo.limits import Limits, RateLimit
-from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
 from altdiffusion_clip.errors import UserError
 
 
@@ -22,6 +21,13 @@ def test_control_characters_are_no_part_of_a_prompt() -> None:
 def test_prompts_that_are_refused(text: str | None, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         Limits().prompt(text)
+
+
+@pytest.mark.parametrize("value", [0, 11, None, "5", float("nan"), float("inf"), [5]])
+def test_numbers_that_are_refused(value: object) -> None:
+    Limits().within(value=(5, 1, 10))
+    with pytest.raises(UserError, match="too_many"):
+        Limits().within(value=(value, 1, 10))
 
 
 def test_uploads_that_are_refused(tmp_path: Path) -> None:
@@ -43,20 +49,16 @@ def test_uploads_that_are_refused(tmp_path: Path) -> None:
 def test_each_visitor_has_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("altdiffusion_clip.demo.limits.time.monotonic", lambda: now[0])
-    rate = RateLimit(Limits(calls=3, seconds=10))
-    for _ in range(3):
-        rate.check("a")
-    with pytest.raises(UserError, match="too_often"):
-        rate.check("a")
-    rate.check("b")
+    rate = RateLimit(3, 10)
+    assert [rate.allows("a") for _ in range(4)] == [True, True, True, False]
+    assert rate.allows("b")
     now[0] = 10.5
-    rate.check("a")
+    assert rate.allows("a")
 
 
-def test_every_text_is_there_in_both_languages() -> None:
-    for key, texts in TEXTS.items():
-        assert len(texts) == len(LANGUAGES)
-        assert all(text.strip() for text in texts), key
-        fields = [sorted(part.split("}")[0] for part in text.split("{")[1:]) for text in texts]
-        assert fields[0] == fields[1], key
-    assert say("start", "fr") == say("start", "en")
+def test_many_visitors_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("altdiffusion_clip.demo.limits._CLIENTS", 100)
+    rate = RateLimit(1, 10)
+    for number in range(1000):
+        assert rate.allows(str(number))
+    assert len(rate._times) == 100

@@ -1,30 +1,31 @@
-"""Drawing, ranking and restoring, without the page around them."""
+"""Drawing and changing pictures, without the page around it."""
 
-import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip import AltDiffusionInpaintPipeline, AltDiffusionPipeline
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.demo.studio import Drawn, Progress, Studio, best_first, compare, restored, write_all
+from altdiffusion_clip.demo.results import restored
+from altdiffusion_clip.demo.source import Source
+from altdiffusion_clip.demo.studio import Drawn, Lost, Progress, Studio, variations
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import load_image
 
 
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
-    pipe.set_progress_bar_config(disable=True)
-    return Studio(pipe, AltCLIPScorer.from_pipeline(pipe), "emoji-m9")
+def draw(studio: Studio, count: int = 2, source: Source | None = None, **more) -> list[Progress | Drawn | Lost]:
+    settings = {"num_inference_steps": 6, "guidance_scale": 3.0, **more}
+    first = studio.settings(settings.pop("prompt", "蓝色背景上的猫"), 3, **settings)
+    return list(studio.draw(variations(first, count), source))
 
 
-def draw(studio: Studio, count: int = 2, **more: object) -> list[Progress | Drawn | None]:
-    settings = studio.settings("蓝色背景上的猫", 3, num_inference_steps=6, guidance_scale=3.0, **more)
-    return list(studio.draw(settings, count))
+def pictures(events: list[Progress | Drawn | Lost]) -> list[Drawn]:
+    return [event for event in events if isinstance(event, Drawn)]
 
 
 def test_each_step_is_told_and_some_are_shown(studio: Studio) -> None:
@@ -34,24 +35,23 @@ def test_each_step_is_told_and_some_are_shown(studio: Studio) -> None:
     previews = [event.preview for event in events if isinstance(event, Progress) and event.preview]
     assert len(previews) == 10
     assert all(preview.size == (64, 64) for preview in previews)
-    drawn = [event for event in events if isinstance(event, Drawn)]
-    assert [each.settings.seed for each in drawn] == [3, 4]
+    assert [each.settings.seed for each in pictures(events)] == [3, 4]
 
 
 def test_pictures_are_what_generate_draws_again(studio: Studio, tmp_path: Path) -> None:
-    drawn = [event for event in draw(studio) if isinstance(event, Drawn)]
-    (first, _), _ = write_all(drawn, tmp_path)
-    assert main(["generate", "--from-png", str(first), "--output", str(tmp_path / "again")]) == 0
+    drawn = pictures(draw(studio, width=96, height=32, scheduler="euler-a"))
+    drawn[0].save(tmp_path / "first.png")
+    assert main(["generate", "--from-png", str(tmp_path / "first.png"), "--output", str(tmp_path / "again")]) == 0
     again = Image.open(tmp_path / "again" / "000-seed3.png")
+    assert again.size == (96, 32)
     np.testing.assert_array_equal(np.asarray(again), np.asarray(drawn[0].image))
-    assert restored(first) == drawn[0].settings
+    assert restored(tmp_path / "first.png") == drawn[0].settings
 
 
-def test_closing_stops_the_drawing(studio: Studio) -> None:
+def test_closing_the_iterator_stops_the_drawing(studio: Studio) -> None:
     steps = []
     hook = studio.pipeline.unet.register_forward_pre_hook(lambda module, given: steps.append(1))
-    settings = studio.settings("猫", 0, num_inference_steps=40)
-    events = studio.draw(settings, 4)
+    events = studio.draw(variations(studio.settings("猫", 0, num_inference_steps=40), 4))
     for _ in range(3):
         next(events)
     events.close()
@@ -60,36 +60,78 @@ def test_closing_stops_the_drawing(studio: Studio) -> None:
     assert len(draw(studio, 1)) == 7, "and the next one is drawn whole"
 
 
+def test_closing_the_studio_finishes_the_picture_in_hand(studio: Studio) -> None:
+    events = studio.draw(variations(studio.settings("猫", 0, num_inference_steps=4), 4))
+    next(events)
+    studio.close()
+    assert len(pictures(list(events))) == 1
+
+
 def test_an_error_is_raised_where_the_drawing_is_read(studio: Studio) -> None:
-    settings = studio.settings("猫", 0, num_inference_steps=0)
     with pytest.raises(Exception, match=r"step|zero"):
-        list(studio.draw(settings, 1))
+        draw(studio, 1, num_inference_steps=0)
     assert len(draw(studio, 1)) == 7
 
 
-def test_the_best_first_and_all_in_a_zip(studio: Studio, tmp_path: Path) -> None:
-    drawn = [event for event in draw(studio, 4) if isinstance(event, Drawn)]
-    best = best_first(drawn, 3)
-    assert [each.cosine for each in best] == sorted((each.cosine for each in drawn), reverse=True)[:3]
-    paths, archive = write_all(best, tmp_path)
-    with zipfile.ZipFile(archive) as file:
-        rows = json.loads(file.read("results.json"))
-        assert sorted(file.namelist()) == sorted([*(path.name for path in paths), "results.json"])
-    assert [row["rank"] for row in rows] == [1, 2, 3]
-    assert rows[0]["settings"]["prompt"] == "蓝色背景上的猫"
+def test_long_prompts_are_read_whole_or_refused(studio: Studio) -> None:
+    assert studio.settings("a cat", 0).prompt_windows == 1
+    long = studio.settings("a cat, " * 40, 0, num_inference_steps=1)
+    assert long.prompt_windows == 2
+    assert len(pictures(list(studio.draw([long])))) == 1
+    with pytest.raises(UserError, match="many_tokens"):
+        studio.settings("a cat, " * 200, 0)
+    with pytest.raises(UserError, match="many_tokens"):
+        studio.settings("a cat", 0, negative_prompt="dog " * 1000)
 
 
-def test_pictures_against_prompts(studio: Studio, tmp_path: Path) -> None:
-    (tmp_path / "empty.png").write_bytes(b"")
-    pictures = {name: held_out_pictures()[place].path for name, place in (("cat", 2), ("dog", 4))}
-    found = compare(studio.scorer, ["一只狗", "a cat"], [*pictures.values(), tmp_path / "empty.png"])
-    assert found.names == [pictures["dog"].name, pictures["cat"].name]
-    assert found.cosines[0, 0] > found.cosines[1, 0]
-    assert found.cosines[1, 1] > found.cosines[0, 1]
-    assert found.broken == ["empty.png: an empty file"]
-    assert found.as_csv().splitlines()[0] == "picture (cosine),一只狗,a cat"
+def test_a_picture_is_changed(studio: Studio) -> None:
+    source = Source(load_image(held_out_pictures()[2].path), None, 0.8)
+    events = draw(studio, 2, source, prompt="红苹果", num_inference_steps=20, strength=0.8)
+    assert [event.steps for event in events if isinstance(event, Progress)] == [16] * 32
+    found = Judge.load().concepts_of([each.image for each in pictures(events)])
+    assert [each.names["en"] for each in found] == ["red apple", "red apple"]
 
 
-def test_a_picture_of_others_has_no_settings() -> None:
-    with pytest.raises(UserError, match="no_settings"):
-        restored(held_out_pictures()[0].path)
+def test_only_what_is_masked_is_changed(studio: Studio) -> None:
+    image = load_image(held_out_pictures()[2].path).convert("RGB").resize((64, 64))
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    (drawn,) = pictures(draw(studio, 1, Source(image, mask, 1.0), prompt="红苹果", strength=1.0))
+    before, after = np.asarray(image, int), np.asarray(drawn.image, int)
+    assert (before[:, 32:] == after[:, 32:]).all()
+    assert abs(before[:, :32] - after[:, :32]).mean() > 5
+
+
+def test_inpainting_is_what_the_pipeline_paints(studio: Studio) -> None:
+    image = load_image(held_out_pictures()[2].path).convert("RGB").resize((64, 64))
+    mask = Image.new("L", (64, 64), 255)
+    (drawn,) = pictures(draw(studio, 1, Source(image, mask, 0.9), strength=0.9))
+    pipe = AltDiffusionInpaintPipeline.from_pipe(studio.pipeline)
+    theirs = pipe(
+        "蓝色背景上的猫",
+        image=image,
+        mask_image=mask,
+        height=64,
+        width=64,
+        strength=0.9,
+        num_inference_steps=6,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(3),
+    ).images[0]
+    np.testing.assert_array_equal(np.asarray(drawn.image), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("finds_everything", [True, False])
+def test_what_a_safety_checker_finds_is_held_back(finds_everything: bool, published: Path) -> None:
+    folder = published / "alt-diffusion-m9-tiny"  # as published, with a checker
+    pipe = AltDiffusionPipeline.from_pretrained(folder)
+    pipe.safety_checker.concept_embeds_weights.data.fill_(-10 if finds_everything else 10)
+    pipe.safety_checker.special_care_embeds_weights.data.fill_(10)
+    studio = Studio(pipe, None, str(folder))
+    events = draw(studio, 2, num_inference_steps=2)
+    finished = [event for event in events if not isinstance(event, Progress)]
+    if finds_everything:
+        assert [event.reason for event in finished if isinstance(event, Lost)] == ["held_back"] * 2
+    else:
+        assert [event.cosine for event in finished if isinstance(event, Drawn)] == [None, None]
+    assert not any(event.preview for event in events if isinstance(event, Progress)), "nothing is shown unchecked"

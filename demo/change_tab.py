@@ -1,0 +1,97 @@
+"""The page's second part: changing a picture, all of it or where it was painted over."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.controls import Controls
+from altdiffusion_clip.demo.drawing_view import DrawingView
+from altdiffusion_clip.demo.source import fitted
+from altdiffusion_clip.demo.studio import variations
+from altdiffusion_clip.demo.uploads import looked_at
+from altdiffusion_clip.errors import UserError
+
+
+class ChangeTab:
+    """Components and calls of the part.
+
+    Args:
+        context: of the page.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        labels, limits, language = context.labels, context.limits, context.language
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self.picture = labels.label(
+                    gr.ImageEditor(
+                        type="pil",
+                        sources=["upload", "clipboard"],
+                        transforms=(),
+                        layers=False,
+                        brush=gr.Brush(colors=["#e11d48"], color_mode="fixed", default_size="auto"),
+                        canvas_size=(512, 512),
+                        format="png",
+                        elem_id="change-picture",
+                    ),
+                    "change_picture",
+                )
+                looked_at(self.picture, limits)
+                labels.label(gr.Markdown(elem_id="change-help"), "change_help", "value")
+                self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="change-prompt"), "change_prompt")
+                with gr.Row():
+                    start = labels.label(
+                        gr.Button(variant="primary", min_width=80, elem_id="change-start"), "change_start", "value"
+                    )
+                    stop = labels.label(
+                        gr.Button(variant="stop", min_width=80, interactive=False, elem_id="change-stop"),
+                        "stop",
+                        "value",
+                    )
+                with gr.Row():
+                    strength = labels.label(gr.Slider(0.05, 1, 0.7, step=0.05, elem_id="change-strength"), "strength")
+                    count = labels.label(gr.Slider(1, limits.pictures, 4, step=1, elem_id="change-count"), "count")
+                with labels.label(gr.Accordion(open=False), "settings"):
+                    negative = labels.label(gr.Textbox("", elem_id="change-negative"), "negative")
+                    controls = Controls(context, "change")
+            with gr.Column(scale=3, min_width=300):
+                self.view = DrawingView(context, "change", "pictures")
+        inputs = [
+            self.picture, self.prompt, negative, strength, count, controls.steps, controls.guidance, controls.seed,
+            controls.scheduler, context.accepted, language,
+        ]  # fmt: skip
+        self.view.run([start.click, self.prompt.submit], self.change, inputs, [start], stop, "change")
+
+    def change(
+        self,
+        picture: dict[str, Any] | None,
+        prompt: str,
+        negative: str,
+        strength: float,
+        count: float,
+        steps: float,
+        guidance: float,
+        seed: float,
+        scheduler: str,
+        accepted: bool,
+        language: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Redraws a picture after a prompt, or the part of it that its layers cover, and ranks what came out."""
+        context = self._context
+        with context.guard.call("change", language):
+            if not picture or picture.get("background") is None:
+                raise UserError("no_picture_given")
+            context.limits.within(count=(count, 1, context.limits.pictures), strength=(strength, 0.01, 1))
+            first = context.settings(
+                prompt, negative, steps, guidance, seed, scheduler, accepted, strength=float(strength)
+            )
+            if int(steps * strength) < 1:
+                raise UserError("too_weak")
+            studio = context.studio
+            source = fitted(picture["background"], picture["layers"], strength, studio.side, studio.multiple)
+            events = studio.draw(variations(first, int(count)), source)
+            yield from self.view.follow(events, int(count), language, request, keep=int(count))

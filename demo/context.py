@@ -1,0 +1,91 @@
+"""What every part of the page needs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from altdiffusion_clip.demo.guard import Guard
+from altdiffusion_clip.demo.labels import Labels
+from altdiffusion_clip.demo.limits import Limits
+from altdiffusion_clip.demo.metrics import Metrics
+from altdiffusion_clip.demo.stops import Stops
+from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.drawing import Settings
+from altdiffusion_clip.errors import UserError
+
+LARGEST = 2
+"""Of the model's own side, that heights and widths may be."""
+
+MOST_GUIDANCE = 20.0
+MOST_SEED = 2**53 - 1
+"""The largest whole number that a browser keeps exactly."""
+
+
+@dataclass
+class Context:
+    """What every part of the page needs.
+
+    Attributes:
+        studio: that draws and ranks.
+        limits: of a call.
+        metrics: of the server.
+        guard: around every call.
+        labels: what changes with the language.
+        language: the page's choice of it.
+        accepted: whether the visitor has accepted the model's licence.
+        stops: which drawings are to be stopped.
+    """
+
+    studio: Studio
+    limits: Limits
+    metrics: Metrics
+    language: gr.Radio
+    accepted: gr.Checkbox
+    labels: Labels
+    guard: Guard
+    stops: Stops = field(default_factory=Stops)
+
+    def settings(
+        self,
+        prompt: str,
+        negative: str,
+        steps: float,
+        guidance: float,
+        seed: float,
+        scheduler: str,
+        accepted: bool,
+        width: float | None = None,
+        height: float | None = None,
+        **more: Any,
+    ) -> Settings:
+        """Settings of a picture, from what a visitor has asked for.
+
+        Raises:
+            UserError: it is beyond a limit, or the licence has not been accepted.
+        """
+        studio, limits = self.studio, self.limits
+        licence = studio.licence
+        if licence is not None and licence.restricts_use and not accepted:
+            raise UserError("accept_first")
+        prompt = limits.prompt(prompt)
+        negative = limits.prompt(negative) if (negative or "").strip() else ""
+        limits.within(steps=(steps, 1, limits.steps), guidance=(guidance, 1, MOST_GUIDANCE), seed=(seed, 0, MOST_SEED))
+        size: dict[str, Any] = {}
+        for name, value in (("width", width), ("height", height)):
+            if value is None or value == studio.side:
+                continue
+            limits.within(side=(value, studio.multiple, LARGEST * studio.side))
+            if value % studio.multiple:
+                raise UserError("bad_size")
+            size[name] = int(value)
+        return studio.settings(
+            prompt,
+            int(seed),
+            negative_prompt=negative,
+            num_inference_steps=int(steps),
+            guidance_scale=float(guidance),
+            scheduler=scheduler or "",
+            **size,
+            **more,
+        )

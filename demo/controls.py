@@ -1,0 +1,50 @@
+"""The settings of a drawing, as people set them: one group for each part of the page that draws."""
+
+from typing import Any
+
+import gradio as gr
+
+from altdiffusion_clip.demo.context import LARGEST, MOST_GUIDANCE, MOST_SEED, Context
+from altdiffusion_clip.drawing import STEPS
+from altdiffusion_clip.schedulers import SCHEDULERS
+
+
+class Controls:
+    """Steps, guidance, seed, scheduler, and size where it can be chosen.
+
+    Args:
+        context: of the page.
+        name: what the elements' ids begin with.
+        sizes: whether width and height can be chosen.
+    """
+
+    def __init__(self, context: Context, name: str, sizes: bool = False) -> None:
+        labels, studio = context.labels, context.studio
+        with gr.Row():
+            self.steps = labels.label(
+                gr.Slider(1, context.limits.steps, STEPS, step=1, elem_id=f"{name}-steps"), "steps"
+            )
+            self.guidance = labels.label(
+                gr.Slider(1, MOST_GUIDANCE, studio.usual_guidance, step=0.5, elem_id=f"{name}-guidance"), "guidance"
+            )
+        with gr.Row():
+            self.seed = labels.label(
+                gr.Number(0, precision=0, minimum=0, maximum=MOST_SEED, elem_id=f"{name}-seed"), "seed"
+            )
+            self.scheduler = labels.label(
+                gr.Dropdown(
+                    [(studio.own_scheduler, ""), *((kind, name) for name, kind in SCHEDULERS.items())],
+                    value="",
+                    elem_id=f"{name}-scheduler",
+                ),
+                "scheduler",
+            )
+        self.width: Any = None
+        self.height: Any = None
+        if sizes:
+            side, least = studio.side, studio.multiple
+            with gr.Row():
+                self.width, self.height = (
+                    labels.label(gr.Slider(least, LARGEST * side, side, step=least, elem_id=f"{name}-{length}"), length)
+                    for length in ("width", "height")
+                )

@@ -1,0 +1,188 @@
+"""Where pictures come up while they are drawn, and where they stay: one for each part of the page that draws."""
+
+import html
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.results import best_first, rows_of, write_archive, write_pictures
+from altdiffusion_clip.demo.studio import Drawn, Lost, Progress
+from altdiffusion_clip.demo.texts import say
+
+Events = Iterator[Progress | Drawn | Lost]
+
+
+class DrawingView:
+    """Status, preview, gallery, and a zip of all.
+
+    Args:
+        context: of the page.
+        name: what the elements' ids begin with.
+        caption: key of the text above the gallery.
+        columns: of the gallery.
+    """
+
+    def __init__(self, context: Context, name: str, caption: str, columns: int = 4) -> None:
+        self._context, labels = context, context.labels
+        self.status = gr.HTML(elem_id=f"{name}-status", elem_classes="status")
+        self.preview = labels.label(
+            gr.Image(
+                interactive=False,
+                height=180,
+                elem_id=f"{name}-preview",
+                elem_classes="preview",
+                visible=False,
+                buttons=[],
+            ),
+            "preview",
+        )
+        labels.label(gr.Markdown(elem_id=f"{name}-caption"), caption, "value")
+        self.gallery = gr.Gallery(
+            columns=columns,
+            height="auto",
+            object_fit="contain",
+            format="png",
+            interactive=False,
+            show_label=False,
+            elem_id=f"{name}-gallery",
+            elem_classes="gallery",
+        )
+        self.archive = labels.label(gr.File(interactive=False, visible=False, elem_id=f"{name}-archive"), "download")
+        self.rows = gr.JSON([], visible=False, label="results")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `follow` gives, in order."""
+        return [self.status, self.preview, self.gallery, self.archive, self.rows]
+
+    def run(
+        self,
+        triggers: Sequence[Callable[..., Any]],
+        draw: Callable[..., Any],
+        inputs: Sequence[Any],
+        buttons: Sequence[Any],
+        stop: gr.Button,
+        api_name: str | None,
+    ) -> None:
+        """Has a call draw into this view when something is triggered.
+
+        Args:
+            triggers: events, as `button.click`; the first of them is the one for programs.
+            draw: the call; its last argument is the visitor's request.
+            inputs: of the call.
+            buttons: that cannot be pressed while it draws.
+            stop: that can be pressed then alone.
+            api_name: of the call, for programs; None for none.
+        """
+        stops = self._context.stops
+
+        def busy(language: str, request: gr.Request) -> list[Any]:
+            stops.expect(str(request.session_hash))
+            waiting = f'<div role="status" aria-live="polite">{say("waiting", language)}</div>'
+            return [waiting, *(gr.update(interactive=False) for _ in buttons), gr.update(interactive=True)]
+
+        def idle(request: gr.Request) -> list[Any]:
+            stops.forget(str(request.session_hash))
+            free = [gr.update(interactive=True) for _ in buttons]
+            return [gr.update(visible=False), gr.update(visible=True), *free, gr.update(interactive=False)]
+
+        def failed(request: gr.Request) -> list[Any]:
+            return ["", *idle(request)]
+
+        hidden: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        for place, trigger in enumerate(triggers):
+            public = api_name if place == 0 else None
+            drawing = trigger(busy, self._context.language, [self.status, *buttons, stop], **hidden).then(
+                draw,
+                list(inputs),
+                self.outputs,
+                api_name=public,
+                api_visibility="public" if public else "private",
+                concurrency_limit=1,
+                concurrency_id="model",
+                show_progress="minimal",
+                show_progress_on=[self.status],
+            )
+            drawing.success(idle, None, [self.preview, self.archive, *buttons, stop], **hidden)
+            drawing.failure(failed, None, [self.status, self.preview, self.archive, *buttons, stop], **hidden)
+        stop.click(self._stop, None, None, **hidden)
+
+    def _stop(self, request: gr.Request) -> None:
+        self._context.stops.stop(str(request.session_hash))
+
+    def follow(
+        self,
+        events: Events,
+        count: int,
+        language: str,
+        request: gr.Request,
+        keep: int | None = None,
+        captions: Sequence[str] | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Shows a drawing as it goes on, and then what came out.
+
+        Args:
+            events: of the studio.
+            count: pictures that are drawn.
+            language: of the page.
+            request: of the visitor, who may stop it.
+            keep: pictures that stay, the best; all of them in the order they were drawn in, if not given.
+            captions: of each picture that is drawn, before its score; its rank if not given.
+
+        Yields:
+            Values for `outputs`.
+        """
+        stopped = self._context.stops.of(str(request.session_hash))
+        drawn: list[Drawn] = []
+        names: dict[int, str] = {}
+        lost = []
+        number = 0
+        same = (gr.skip(),) * 3
+        try:
+            for event in events:
+                if stopped.is_set():
+                    break
+                if isinstance(event, Progress):
+                    number = event.number - 1
+                    preview = gr.skip()
+                    if event.preview is not None:
+                        preview = gr.update(value=event.preview, visible=True)
+                    yield (_progress(event, count, language), preview, *same)
+                elif isinstance(event, Lost):
+                    lost.append(say(event.reason, language, seed=event.settings.seed))
+                else:
+                    self._context.metrics.pictures.inc()
+                    drawn.append(event)
+                    names[id(event)] = captions[number] if captions else ""
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        best = drawn if keep is None else best_first(drawn, keep)
+        with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
+            paths = write_pictures(best, Path(folder))
+            rows = rows_of(best, paths)
+            archive = str(write_archive(paths, rows, Path(folder))) if best else None
+            pictures = [
+                (str(path), _caption(names[id(each)] or str(rank), each))
+                for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
+            ]
+            said = [say("drawn", language, count=len(drawn), kept=len(best)), *lost]
+            if any(each.settings.prompt_windows > 1 for each in best):
+                said.append(say("long_score", language))
+            status = "<br>".join(html.escape(line) for line in said)
+            yield f'<div role="status" aria-live="polite">{status}</div>', None, pictures, archive, rows
+
+
+def _caption(name: str, drawn: Drawn) -> str:
+    score = [] if drawn.cosine is None else [f"cosine {drawn.cosine:.3f}"]
+    return " · ".join([name, *score, f"seed {drawn.settings.seed}"])
+
+
+def _progress(event: Progress, count: int, language: str) -> str:
+    said = say("drawing", language, number=event.number, count=count, step=event.step, steps=event.steps)
+    done, whole = (event.number - 1) * event.steps + event.step, count * event.steps
+    bar = f'<progress max="{whole}" value="{done}" aria-label="{html.escape(said)}"></progress>'
+    return f'<div role="status">{html.escape(said)}</div>{bar}'

@@ -1,0 +1,63 @@
+"""What is kept of a drawing: the pictures in their order, and what they were drawn with."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.demo.studio import Drawn
+from altdiffusion_clip.drawing import Settings, settings_of
+from altdiffusion_clip.errors import UserError
+
+
+def best_first(drawn: Sequence[Drawn], keep: int) -> list[Drawn]:
+    """The best pictures; without scores, the first."""
+    ordered = sorted(drawn, key=lambda each: -(each.cosine if each.cosine is not None else 0.0))
+    return ordered[:keep]
+
+
+def rows_of(drawn: Sequence[Drawn], paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What is said of each picture: rank, file, cosine, seed, and all its settings."""
+    return [
+        {
+            "rank": rank,
+            "file": path.name,
+            "cosine": None if each.cosine is None else round(each.cosine, 6),
+            "seed": each.settings.seed,
+            "prompt": each.settings.prompt,
+            "settings": asdict(each.settings),
+        }
+        for rank, (each, path) in enumerate(zip(drawn, paths, strict=True), start=1)
+    ]
+
+
+def write_pictures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
+    """Writes a PNG of each picture, which holds its settings."""
+    paths = [folder / f"{rank:02d}-seed{each.settings.seed}.png" for rank, each in enumerate(drawn, start=1)]
+    for each, path in zip(drawn, paths, strict=True):
+        each.save(path)
+    return paths
+
+
+def write_archive(paths: Sequence[Path], rows: Sequence[dict[str, Any]], folder: Path) -> Path:
+    """Writes a zip of pictures and `results.json`."""
+    archive = folder / "pictures.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in paths:
+            file.write(path, path.name)
+        file.writestr("results.json", json.dumps(list(rows), ensure_ascii=False, indent=1))
+    return archive
+
+
+def restored(path: Path) -> Settings:
+    """The settings that a picture holds.
+
+    Raises:
+        UserError: it holds none.
+    """
+    try:
+        return settings_of(path)
+    except UserError:
+        raise UserError("no_settings") from None

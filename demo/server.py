@@ -1,0 +1,111 @@
+"""The page's server: what is beside the page, and how it ends."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import warnings
+
+import fastapi
+import gradio as gr
+import uvicorn
+from fastapi.responses import PlainTextResponse
+from PIL import Image
+
+from altdiffusion_clip.demo.app import build, text_of
+from altdiffusion_clip.demo.gatekeeper import Gatekeeper
+from altdiffusion_clip.demo.guard import Guard
+from altdiffusion_clip.demo.limits import Limits
+from altdiffusion_clip.demo.metrics import Metrics
+from altdiffusion_clip.demo.studio import Studio
+
+GRACE = 6.0
+"""Seconds that a picture in hand has to be finished when the server is asked to stop."""
+
+LINGER = 2.0
+"""Seconds after it in which the visitor's browser gets it."""
+
+
+class Service:
+    """The page as an application, with `/health` and `/metrics` beside it.
+
+    Args:
+        studio: that draws and ranks.
+        limits: of a call; the usual ones if not given.
+        auth: a name and a password that visitors must give.
+
+    Attributes:
+        app: to be served.
+    """
+
+    def __init__(self, studio: Studio, limits: Limits | None = None, auth: tuple[str, str] | None = None) -> None:
+        limits = limits or Limits()
+        self._studio = studio
+        self.metrics = Metrics()
+        self._guard = Guard(self.metrics)
+        page = build(studio, limits, self.metrics, self._guard)
+        page.queue(max_size=limits.queue)
+        self.metrics.watch_queue(lambda: len(page._queue))
+        app = fastapi.FastAPI(title="altdiffusion-clip", docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.get("/health")
+        def health() -> dict[str, str]:
+            return {"status": "ok", "model": studio.model}
+
+        @app.get("/metrics", response_class=PlainTextResponse)
+        def metrics() -> str:
+            return self.metrics.text()
+
+        app.add_middleware(Gatekeeper, limits=limits, metrics=self.metrics)
+        # Whatever is decoded anywhere: twice this is an error, which keeps bombs out of memory.
+        Image.MAX_IMAGE_PIXELS = limits.upload_pixels // 2
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        self.app = gr.mount_gradio_app(
+            app,
+            page,
+            path="/",
+            auth=auth,
+            max_file_size=limits.upload_bytes,
+            footer_links=["api"],
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=text_of("page.css"),
+            js=text_of("page.js"),
+            ssr_mode=False,
+        )
+
+    def finish(self) -> None:
+        """Has the picture in hand finished, and nothing else begun."""
+        self._studio.close()
+        self._guard.close(GRACE)
+
+
+class _Server(uvicorn.Server):
+    """Ends when what is in hand has been finished and handed over."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]
+        await asyncio.to_thread(self._service.finish)
+        await asyncio.sleep(LINGER if self.server_state.connections else 0)
+        await super().shutdown(sockets)
+
+
+def _no_farewell(record: logging.LogRecord) -> bool:
+    """Drops what uvicorn says of open pages when it ends: each listens to the server as long as it is open."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "graceful shutdown" not in record.getMessage()
+
+
+def serve(service: Service, host: str, port: int) -> None:
+    """Serves until asked to stop (Ctrl-C, SIGTERM).
+
+    The picture in hand is finished first, if that takes no longer than `GRACE` seconds.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("uvicorn.error").addFilter(_no_farewell)
+    config = uvicorn.Config(service.app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has stopped
+        asyncio.run(_Server(config, service).serve())

@@ -1,0 +1,47 @@
+"""Stopping what a visitor has asked for, also while it waits."""
+
+import threading
+from collections import OrderedDict
+
+_MOST = 10_000
+
+
+class Stops:
+    """Of each visitor, whether the drawing that runs or waits is to be stopped.
+
+    Example:
+        >>> stops = Stops()
+        >>> stops.expect("me")
+        >>> stops.stop("me")
+        >>> stops.of("me").is_set()
+        True
+    """
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[str, threading.Event] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def expect(self, visitor: str) -> None:
+        """A drawing has been asked for."""
+        with self._lock:
+            self._events[visitor] = threading.Event()
+            self._events.move_to_end(visitor)
+            while len(self._events) > _MOST:
+                self._events.popitem(last=False)
+
+    def of(self, visitor: str) -> threading.Event:
+        """What is set when the drawing is to be stopped."""
+        with self._lock:
+            return self._events.setdefault(visitor, threading.Event())
+
+    def stop(self, visitor: str) -> None:
+        """Stops the visitor's drawing, if there is one."""
+        with self._lock:
+            event = self._events.get(visitor)
+        if event is not None:
+            event.set()
+
+    def forget(self, visitor: str) -> None:
+        """The drawing has ended, or the visitor has gone."""
+        with self._lock:
+            self._events.pop(visitor, None)

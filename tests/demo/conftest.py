@@ -1,0 +1,100 @@
+"""A demo that listens: within this process, or in one of its own."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from PIL import Image
+
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip.demo.server import Service
+from altdiffusion_clip.demo.studio import Studio
+
+
+@pytest.fixture(scope="session")
+def pipe() -> AltDiffusionPipeline:
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def scorer(pipe: AltDiffusionPipeline) -> AltCLIPScorer:
+    return AltCLIPScorer.from_pipeline(pipe)
+
+
+@pytest.fixture
+def studio(pipe: AltDiffusionPipeline, scorer: AltCLIPScorer) -> Studio:
+    return Studio(pipe, scorer, "emoji-m9")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(service: Service) -> Iterator[str]:
+    """Serves within this process, and gives the address."""
+    port, most = free_port(), Image.MAX_IMAGE_PIXELS
+    server = uvicorn.Server(uvicorn.Config(service.app, port=port, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        _wait(f"http://127.0.0.1:{port}", lambda: thread.is_alive())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        Image.MAX_IMAGE_PIXELS = most
+
+
+@dataclass
+class Demo:
+    """`altdiffusion demo`, running."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def demo(*arguments: str) -> Iterator[Demo]:
+    """Starts `altdiffusion demo`, and sees to it that it ends with 0."""
+    port = free_port()
+    command = [sys.executable, "-m", "altdiffusion_clip.cli", "demo", "--port", str(port), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}", lambda: process.poll() is None)
+        yield Demo(process, f"http://127.0.0.1:{port}")
+        process.terminate()
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+
+
+def _wait(address: str, alive) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            assert b'"ok"' in urllib.request.urlopen(f"{address}/health").read()
+            return
+        except OSError:
+            assert alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -1,0 +1,66 @@
+"""What stands around every call."""
+
+import threading
+import time
+
+import gradio as gr
+import pytest
+
+from altdiffusion_clip.demo.guard import Guard
+from altdiffusion_clip.demo.metrics import Metrics
+from altdiffusion_clip.errors import UserError
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def count(metrics: Metrics, outcome: str) -> str:
+    line = f'altdiffusion_calls_total{{call="draw",outcome="{outcome}"}} '
+    return next((text.removeprefix(line) for text in metrics.text().splitlines() if text.startswith(line)), "0")
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "outcome"),
+    [
+        (UserError("empty_prompt"), "请先输入提示词。", "refused"),
+        (UserError("a line that\nhas no key"), "a line that has no key", "refused"),
+        (RuntimeError("deep\n  inside" + "x" * 500), "deep inside" + "x" * 189, "failed"),
+    ],
+)
+def test_errors_are_one_line_in_the_visitors_language(
+    error: Exception, said: str, outcome: str, metrics: Metrics
+) -> None:
+    with pytest.raises(gr.Error) as raised, Guard(metrics).call("draw", "zh"):
+        raise error
+    assert raised.value.message == said
+    assert raised.value.print_exception is False
+    assert count(metrics, outcome) == "1.0"
+
+
+def test_calls_are_counted(metrics: Metrics) -> None:
+    guard = Guard(metrics)
+    with guard.call("draw", "en"):
+        assert "altdiffusion_calls_running 1.0" in metrics.text()
+    assert "altdiffusion_calls_running 0.0" in metrics.text()
+    assert count(metrics, "done") == "1.0"
+    assert 'altdiffusion_call_seconds_count{call="draw"} 1.0' in metrics.text()
+
+
+def test_closing_waits_for_what_is_in_hand_and_refuses_the_rest(metrics: Metrics) -> None:
+    guard, begun = Guard(metrics), threading.Event()
+
+    def work() -> None:
+        with guard.call("draw", "en"):
+            begun.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    assert not guard.close(0.01)
+    with pytest.raises(gr.Error, match="being stopped"), guard.call("draw", "en"):
+        pass
+    assert guard.close(10)
+    thread.join()

@@ -1,0 +1,34 @@
+"""Pictures against prompts."""
+
+from pathlib import Path
+
+import numpy as np
+
+from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.demo.ranking import Comparison, compare
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+
+
+def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    cat, dog = (held_out_pictures()[place].path for place in (2, 4))
+    found = compare(scorer, ["一只狗", "a cat"], [cat, dog, tmp_path / "empty.png"])
+    assert found.names == [dog.name, cat.name]
+    assert found.cosines[0, 0] > found.cosines[1, 0]
+    assert found.cosines[1, 1] > found.cosines[0, 1]
+    assert found.broken == ["empty.png: an empty file"]
+    np.testing.assert_allclose(found.cosines[:, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
+    assert found.as_csv().splitlines()[0] == "picture (cosine),一只狗,a cat"
+
+
+def test_names_and_prompts_are_text(tmp_path: Path) -> None:
+    found = Comparison(["=1+1.png"], ["<script>", "@SUM(A1)"], np.array([[0.5, 0.25]]), [])
+    assert "<script>" not in found.as_html()
+    assert "&lt;script&gt;" in found.as_html()
+    assert found.as_csv().splitlines() == ["picture (cosine),<script>,'@SUM(A1)", "'=1+1.png,0.500000,0.250000"]
+
+
+def test_the_best_of_a_column_is_the_strongest() -> None:
+    table = Comparison(["a", "b"], ["p"], np.array([[0.5], [0.4]]), []).as_html()
+    assert '/ 0.68)">0.500' in table
+    assert '/ 0.08)">0.400' in table

@@ -1,0 +1,47 @@
+"""What is kept of a drawing."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from altdiffusion_clip.demo.results import best_first, restored, rows_of, write_archive, write_pictures
+from altdiffusion_clip.demo.studio import Drawn
+from altdiffusion_clip.drawing import SETTINGS_KEY, Settings
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.errors import UserError
+
+
+def drawn(seed: int, cosine: float | None) -> Drawn:
+    return Drawn(Image.new("RGB", (4, 4)), Settings("猫", seed, (seed,), "emoji-m9"), cosine)
+
+
+def test_the_best_first_and_all_in_a_zip(tmp_path: Path) -> None:
+    best = best_first([drawn(5, 0.1), drawn(6, 0.3), drawn(7, 0.2)], 2)
+    assert [each.settings.seed for each in best] == [6, 7]
+    paths = write_pictures(best, tmp_path)
+    archive = write_archive(paths, rows_of(best, paths), tmp_path)
+    with zipfile.ZipFile(archive) as file:
+        rows = json.loads(file.read("results.json"))
+        assert file.namelist() == ["01-seed6.png", "02-seed7.png", "results.json"]
+    assert [(row["rank"], row["seed"], row["cosine"]) for row in rows] == [(1, 6, 0.3), (2, 7, 0.2)]
+    assert rows[0]["settings"]["prompt"] == "猫"
+    assert restored(paths[0]) == best[0].settings
+
+
+def test_without_scores_in_the_order_of_drawing() -> None:
+    assert [each.settings.seed for each in best_first([drawn(2, None), drawn(1, None)], 5)] == [2, 1]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", '{"prompt": 5, "seed": 0, "batch_seeds": [0], "model": "m"}'])
+def test_pictures_without_settings(text: str | None, tmp_path: Path) -> None:
+    path = held_out_pictures()[0].path
+    if text is not None:
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt(SETTINGS_KEY, text)
+        path = tmp_path / "odd.png"
+        Image.new("RGB", (4, 4)).save(path, pnginfo=info)
+    with pytest.raises(UserError, match="no_settings"):
+        restored(path)

@@ -1,0 +1,325 @@
+"""The running server, as programs see it: its calls, its limits, attacks on it, and its end."""
+
+import concurrent.futures
+import json
+import pickle
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
+from PIL import Image
+
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.demo.limits import Limits
+from altdiffusion_clip.demo.server import Service
+from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.images import load_image
+from tests.demo.conftest import demo, serving
+
+CAT, DOG = (held_out_pictures()[place].path for place in (2, 4))
+MANY = Limits(calls_per_minute=10_000)
+
+
+@pytest.fixture(scope="module")
+def server(pipe: AltDiffusionPipeline, scorer: AltCLIPScorer) -> Iterator[str]:
+    with serving(Service(Studio(pipe, scorer, "emoji-m9"), MANY)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Client:
+    return connect(server)
+
+
+def connect(address: str, **more: Any) -> Client:
+    return Client(address, verbose=False, analytics_enabled=False, **more)
+
+
+class TestCalls:
+    """Everything that the page does, programs can do."""
+
+    def test_draw(self, client: Client) -> None:
+        *_, gallery, archive, rows = client.predict(prompt="蓝色背景上的猫", count=3, keep=2, seed=5, api_name="/draw")
+        assert [row["rank"] for row in rows] == [1, 2]
+        assert {row["seed"] for row in rows} < {5, 6, 7}
+        assert rows[0]["cosine"] >= rows[1]["cosine"]
+        assert rows[0]["settings"]["prompt"] == "蓝色背景上的猫"
+        picture = load_image(gallery[0]["image"])
+        assert Judge.load().concepts_of([picture])[0].names["en"] == "cat"
+        assert Path(archive["value"] if isinstance(archive, dict) else archive).suffix == ".zip"
+
+    def test_settings_come_back_from_a_picture(self, client: Client) -> None:
+        *_, gallery, _, _ = client.predict(
+            prompt="a dog", negative="blue", count=1, seed=9, steps=3, guidance=2.5, width=96, scheduler="unipc",
+            api_name="/draw",
+        )  # fmt: skip
+        assert client.predict(handle_file(gallery[0]["image"]), api_name="/restore") == (
+            "a dog", "blue", 3, 2.5, 9, 96, 64, "unipc",
+        )  # fmt: skip
+
+    def test_change(self, client: Client) -> None:
+        picture = {"background": handle_file(str(CAT)), "layers": [], "composite": None}
+        *_, gallery, _, rows = client.predict(picture=picture, prompt="红苹果", count=1, api_name="/change")
+        assert rows[0]["settings"]["strength"] == 0.7
+        assert Judge.load().concepts_of([load_image(gallery[0]["image"])])[0].names["en"] == "red apple"
+
+    def test_rank(self, client: Client) -> None:
+        status, table, csv = client.predict(
+            uploads=[handle_file(str(CAT)), handle_file(str(DOG))], prompts="一只狗\na cat", api_name="/rank"
+        )
+        assert "2 ranked" in status
+        assert table.count("<td") == 4
+        assert Path(csv).read_text(encoding="utf-8-sig").splitlines()[1].startswith(DOG.name)
+
+    def test_compare(self, client: Client) -> None:
+        *_, gallery, _, rows = client.predict(ko="", ar="", seed=4, steps=2, api_name="/compare")
+        assert [each["caption"].split(" · ")[0] for each in gallery] == [
+            "English", "中文", "Español", "Français", "Русский", "日本語", "Italiano",
+        ]  # fmt: skip
+        assert {row["seed"] for row in rows} == {4}
+
+    def test_errors_are_in_the_language_asked_for(self, client: Client) -> None:
+        with pytest.raises(AppError, match="请先输入提示词"):
+            client.predict(prompt=" ", language="zh", api_name="/draw")
+        for wrong in ({"steps": 0}, {"count": 1000}, {"width": 10**6}, {"seed": -1}, {"guidance": 1e9}):
+            with pytest.raises(AppError, match=r"beyond its limit|greater than|less than|[Vv]alue"):
+                client.predict(prompt="a", **wrong, api_name="/draw")
+        with pytest.raises(AppError, match="no such width"):
+            client.predict(prompt="a", width=72, api_name="/draw")
+
+    def test_only_documented_calls_are_open(self, client: Client) -> None:
+        named = client.view_api(return_format="dict")["named_endpoints"]
+        assert set(named) == {"/draw", "/restore", "/change", "/rank", "/compare"}
+
+    def test_health_and_metrics(self, server: str) -> None:
+        assert httpx.get(f"{server}/health").json() == {"status": "ok", "model": "emoji-m9"}
+        text = httpx.get(f"{server}/metrics").text
+        assert 'altdiffusion_calls_total{call="draw",outcome="done"}' in text
+        assert "altdiffusion_calls_waiting 0.0" in text
+
+
+class TestAttacks:
+    """None of it runs, leaks, or takes the page from others."""
+
+    def call(self, server: str, name: str, data: list[Any]) -> str:
+        started = httpx.post(f"{server}/gradio_api/call/{name}", json={"data": data})
+        if started.status_code != 200:
+            return started.text
+        with httpx.stream("GET", f"{server}/gradio_api/call/{name}/{started.json()['event_id']}", timeout=60) as answer:
+            return "".join(answer.iter_text())
+
+    def upload(self, server: str, path: Path) -> str:
+        with path.open("rb") as file:
+            answer = httpx.post(f"{server}/gradio_api/upload", files={"files": (path.name, file)})
+        assert answer.status_code == 200
+        return answer.json()[0]
+
+    def file(self, path: str) -> dict[str, Any]:
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/etc/passwd", "/tmp/../etc/passwd", "../../../../etc/passwd", "/proc/self/environ", __file__,
+         str(emoji_m9_folder() / "model_index.json")],
+    )  # fmt: skip
+    def test_paths_outside_the_upload_folder(self, path: str, server: str) -> None:
+        answer = self.call(server, "rank", [[self.file(path)], "a cat", "en"])
+        assert "event: error" in answer
+        assert "ranked" not in answer
+        answer = self.call(server, "restore", [self.file(path), "en"])
+        assert "event: error" in answer
+
+    @pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/stream/"])
+    @pytest.mark.parametrize(
+        "path",
+        ["/etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "//etc/passwd",
+         "/tmp/gradio/../../etc/passwd", "file:///etc/passwd", "/proc/self/environ", "pyproject.toml", ".git/config", "http://127.0.0.1:1/"],
+    )  # fmt: skip
+    def test_files_of_the_server(self, prefix: str, path: str, server: str) -> None:
+        answer = httpx.get(server + prefix + path)
+        assert answer.status_code in (403, 404, 405)
+        assert "root:" not in answer.text
+
+    def test_a_picture_of_200_megapixels(self, server: str, tmp_path: Path) -> None:
+        Image.new("1", (16_000, 12_500)).save(tmp_path / "huge.png")
+        path = self.upload(server, tmp_path / "huge.png")
+        assert "too large" in self.call(server, "restore", [self.file(path), "en"])
+        assert "0 ranked" in self.call(server, "rank", [[self.file(path)], "a cat", "en"])
+        editor = {"background": self.file(path), "layers": [], "composite": None}
+        answer = self.call(server, "change", [editor, "a cat", "", 0.7, 1, 2, 3, 0, "", False, "en"])
+        assert "too large" in answer
+
+    def test_an_svg_with_a_script(self, server: str, tmp_path: Path) -> None:
+        (tmp_path / "a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+        path = self.upload(server, tmp_path / "a.svg")
+        answer = self.call(server, "rank", [[self.file(path)], "a cat", "en"])
+        assert "This is no picture" in answer
+        editor = {"background": self.file(path), "layers": [], "composite": None}
+        assert "no picture" in self.call(server, "change", [editor, "a", "", 0.7, 1, 2, 3, 0, "", False, "en"])
+        back = httpx.get(f"{server}/gradio_api/file={path}")
+        assert back.headers.get("content-disposition", "").startswith("attachment"), "it is not shown, so nothing runs"
+
+    def test_an_upload_of_a_pickle(self, server: str, tmp_path: Path) -> None:
+        marker = tmp_path / "it-ran"
+
+        class Bomb:
+            def __reduce__(self) -> Any:
+                return Path.touch, (marker,)
+
+        for name, said in (("weights.bin", "Invalid file type"), ("picture.png", "This is no picture")):
+            (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+            path = self.upload(server, tmp_path / name)
+            assert said in self.call(server, "rank", [[self.file(path)], "a cat", "en"])
+            assert said in self.call(server, "restore", [self.file(path), "en"])
+        assert not marker.exists()
+
+    def test_a_prompt_of_a_megabyte(self, client: Client) -> None:
+        with pytest.raises(AppError, match="too long"):
+            client.predict(prompt="猫" * 350_000, api_name="/draw")
+        with pytest.raises((AppError, httpx.HTTPStatusError, ValueError)):
+            client.predict(prompt="a" * 3_000_000, api_name="/draw")
+
+    def test_control_characters_and_markup_are_text(self, client: Client) -> None:
+        prompt = "a\x00 \x1b[31mcat\x1b[0m <img src=x onerror=alert(1)>"
+        *_, rows = client.predict(prompt=prompt, count=1, steps=1, api_name="/draw")
+        assert rows[0]["prompt"] == "a   [31mcat [0m <img src=x onerror=alert(1)>"
+        _, table, _ = client.predict(uploads=[handle_file(str(CAT))], prompts=prompt, api_name="/rank")
+        assert "<img" not in table
+
+    def test_addresses_are_not_fetched(self, server: str) -> None:
+        answer = self.call(server, "rank", [[self.file(f"{server}/health")], "a cat", "en"])
+        assert "addresses are not fetched" in answer
+
+    def test_a_thousand_requests_a_second_from_one_client(self, server: str) -> None:
+        flood = {"X-Forwarded-For": "203.0.113.7"}  # as a proxy on this machine names its client
+        codes: list[int] = []
+
+        def ask(_: int) -> None:
+            with httpx.Client(headers=flood) as one:
+                codes.extend(one.get(f"{server}/health").status_code for _ in range(150))
+
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            list(threads.map(ask, range(8)))
+        assert codes.count(200) == 1000, "so many are allowed in ten seconds"
+        assert codes.count(429) == 200
+        start = time.monotonic()
+        assert httpx.get(f"{server}/health").status_code == 200, "others are served"
+        assert time.monotonic() - start < 2
+
+
+class TestOtherModels:
+    """What a licence and a queue ask for."""
+
+    @pytest.fixture(scope="class")
+    def strict(
+        self, pipe: AltDiffusionPipeline, scorer: AltCLIPScorer, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[str]:
+        folder = tmp_path_factory.mktemp("model")
+        shutil.copy(emoji_m9_folder() / "model_index.json", folder)
+        (folder / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+        limits = Limits(queue=2, calls_per_minute=10_000)
+        with serving(Service(Studio(pipe, scorer, str(folder)), limits)) as address:
+            yield address
+
+    def test_the_licence_is_accepted_first(self, strict: str) -> None:
+        client = connect(strict)
+        with pytest.raises(AppError, match="accept the model's licence"):
+            client.predict(prompt="a cat", count=1, steps=1, api_name="/draw")
+        *_, rows = client.predict(prompt="a cat", count=1, steps=1, accepted=True, api_name="/draw")
+        assert len(rows) == 1
+
+    def test_a_full_queue_says_so(self, strict: str) -> None:
+        clients = [connect(strict) for _ in range(6)]
+        settings = {"prompt": "a cat", "count": 2, "steps": 20, "accepted": True, "api_name": "/draw"}
+        jobs = [client.submit(**settings) for client in clients]
+        said = []
+        for job in jobs:
+            try:
+                job.result(timeout=120)
+            except QueueError as error:
+                said.append(str(error))
+        assert 1 <= len(said) <= 4
+        assert set(said) == {"Queue is full! Please try again."}
+        full = "Queue is full"
+        for client in clients:
+            client.submit(**settings)
+        time.sleep(0.5)
+        body = {"data": ["a", "", 1, 1, 1, 3, 0, 64, 64, "", True, "en"]}
+        answer = httpx.post(f"{strict}/gradio_api/call/draw", json=body)
+        assert answer.status_code == 503
+        assert full in answer.json()["detail"]
+
+
+def test_a_name_and_a_password(pipe: AltDiffusionPipeline) -> None:
+    with serving(Service(Studio(pipe, None, "emoji-m9"), MANY, auth=("me", "secret"))) as address:
+        assert httpx.get(f"{address}/config").status_code == 401
+        assert httpx.post(f"{address}/gradio_api/call/draw", json={"data": []}).status_code == 401
+        with pytest.raises(Exception, match="Could not login"):
+            connect(address, auth=("me", "wrong"))
+        client = connect(address, auth=("me", "secret"))
+        *_, rows = client.predict(prompt="a cat", count=1, steps=1, api_name="/draw")
+        assert rows[0]["cosine"] is None, "this model brings no scorer"
+        assert "/rank" not in client.view_api(return_format="dict")["named_endpoints"]
+
+
+def test_fifty_clients_at_once() -> None:
+    """300 drawings: each client gets its own, none is lost, and memory stays as it is after the first 100."""
+    with demo("--calls-per-minute", "10000") as server:
+        clients = [connect(server.address) for _ in range(50)]
+        memory: dict[int, int] = {}
+        done, lock = 0, threading.Lock()
+
+        def ask(number: int) -> list[tuple[int, int]]:
+            nonlocal done
+            pairs = []
+            for turn in range(6):
+                seed = 1000 * number + turn
+                *_, gallery, _, rows = clients[number].predict(
+                    prompt="猫", count=1, steps=1, seed=seed, api_name="/draw"
+                )
+                with Image.open(gallery[0]["image"]) as picture:
+                    written = json.loads(picture.text["altdiffusion"])["seed"]
+                pairs.append((seed, rows[0]["seed"]))
+                assert written == seed
+                with lock:
+                    done += 1
+                    if done in (100, 300):
+                        memory[done] = server.memory()
+            return pairs
+
+        with concurrent.futures.ThreadPoolExecutor(50) as threads:
+            pairs = [pair for found in threads.map(ask, range(50)) for pair in found]
+        assert len(pairs) == 300
+        assert all(asked == given for asked, given in pairs)
+        text = httpx.get(f"{server.address}/metrics").text
+        assert 'altdiffusion_calls_total{call="draw",outcome="done"} 300.0' in text
+    print(f"memory after 100: {memory[100] / 1e6:.0f} MB, after 300: {memory[300] / 1e6:.0f} MB")
+    assert memory[300] < 1.1 * memory[100]
+
+
+def test_the_picture_in_hand_is_finished_when_the_server_is_stopped(tmp_path: Path) -> None:
+    with demo() as server:
+        client = connect(server.address, download_files=str(tmp_path))
+        job = client.submit(prompt="a cat", count=16, steps=20, api_name="/draw")
+        while not job.outputs():
+            time.sleep(0.05)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        *_, gallery, _, rows = job.result(timeout=20)
+        assert 1 <= len(rows) < 16, "the one in hand, and no other"
+        with Image.open(gallery[0]["image"]) as picture:
+            assert picture.size == (64, 64)
+        assert server.process.wait(timeout=15) == 0
+        assert time.monotonic() - start < 10
