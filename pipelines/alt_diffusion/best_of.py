@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from altdiffusion_clip.drawing import pictures_of
-from altdiffusion_clip.pipelines.alt_diffusion.halving import plan_drafts
+from altdiffusion_clip.pipelines.alt_diffusion.halving import may_win, plan_drafts
 from altdiffusion_clip.prompt_weights import parse_weights
 from altdiffusion_clip.scoring import AltCLIPScorer
 
@@ -69,7 +69,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             seed: of the first picture.
             batch_size: pictures drawn at a time.
             strategy: "full" draws every picture to its end. "halving" draws short drafts of all, and to the end only
-                the seeds of the best: about half of the work for eight pictures (see `halving`). For schedulers that
+                what may still win: about half of the work for eight pictures (see `halving`). For schedulers that
                 add no noise of their own while they draw.
             **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt` and `output_type`.
 
@@ -93,14 +93,13 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             raise ValueError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
         scorer = scorer or self._own_scorer()
         seeds = list(range(seed, seed + n))
-        if strategy == "halving":
-            seeds = self._finalists(prompt, seeds, keep, scorer, batch_size, arguments)
-        best, cosines = self._best_of_seeds(prompt, seeds, keep, scorer, batch_size, arguments)
+        draw = self._best_of_finalists if strategy == "halving" else self._best_of_seeds
+        best, cosines = draw(prompt, seeds, keep, scorer, batch_size, arguments)
         return BestOf(
             [image for _, _, image in best], [-seed for _, seed, _ in best], [cosine for cosine, _, _ in best], cosines
         )
 
-    def _finalists(
+    def _best_of_finalists(
         self,
         prompt: str,
         seeds: list[int],
@@ -108,8 +107,8 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         scorer: AltCLIPScorer,
         batch_size: int,
         arguments: dict[str, Any],
-    ) -> list[int]:
-        """The seeds whose short drafts are the best."""
+    ) -> tuple[list[Entry], dict[int, float]]:
+        """As `_best_of_seeds`, but drawing to the end only what its short draft says may win."""
         fixed = {"timesteps", "sigmas"} & arguments.keys()
         if fixed:
             raise ValueError(f"halving chooses its own steps, not {fixed.pop()}; give num_inference_steps")
@@ -118,12 +117,20 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             arguments.get(name, parameters[name].default if name in parameters else otherwise)
             for name, otherwise in (("num_inference_steps", 50), ("strength", 1.0))
         )
-        drafts = plan_drafts(len(seeds), keep, steps, strength)
-        if drafts is None:
-            return seeds
-        shortened = {**arguments, "num_inference_steps": drafts.steps}
-        best, _ = self._best_of_seeds(prompt, seeds, drafts.finalists, scorer, batch_size, shortened)
-        return sorted(-each for _, each, _ in best)
+        plan = plan_drafts(len(seeds), keep, steps, strength)
+        if plan is None:
+            return self._best_of_seeds(prompt, seeds, keep, scorer, batch_size, arguments)
+        shortened = {**arguments, "num_inference_steps": plan.steps}
+        _, drafts = self._best_of_seeds(prompt, seeds, 1, scorer, batch_size, shortened)
+        order = sorted(drafts, key=lambda each: (-drafts[each], each))
+        best, cosines = self._best_of_seeds(prompt, order[:keep], keep, scorer, batch_size, arguments)
+        for each in order[keep : plan.most]:
+            drawn = [(drafts[known], cosine) for known, cosine in cosines.items()]
+            if not may_win(drafts[each], list(drafts.values()), drawn, keep):
+                break
+            more, cosine = self._best_of_seeds(prompt, [each], 1, scorer, 1, arguments)
+            best, cosines = _first([*best, *more], keep), cosines | cosine
+        return best, cosines
 
     def _best_of_seeds(
         self,
@@ -145,14 +152,14 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 num_images_per_prompt=len(part),
                 generator=[torch.Generator().manual_seed(each) for each in part],
                 output_type="np",
-                **arguments,
+                **_for_each(arguments, len(part)),
             )
             for entry in _judged(scorer, text, part, drawn.images):
                 cosines[-entry[1]] = entry[0]
                 heapq.heappush(kept, entry)
                 if len(kept) > keep:
                     heapq.heappop(kept)
-        return sorted(kept, key=lambda entry: entry[:2], reverse=True), cosines
+        return _first(kept, keep), cosines
 
     def _own_scorer(self) -> AltCLIPScorer:
         """The head beside the pipeline, which is loaded once."""
@@ -161,6 +168,22 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             scorer = AltCLIPScorer.from_pipeline(self)
             self._scorer_of_text_encoder = scorer
         return scorer
+
+
+def _for_each(arguments: dict[str, Any], count: int) -> dict[str, Any]:
+    """Arguments of a batch of pictures, each of which is to be what its seed draws alone.
+
+    diffusers encodes the one picture to be inpainted with the first generator of a batch, which is then ahead of where
+    it would be as the second; of a picture for each, every generator encodes its own.
+    """
+    image = arguments.get("image")
+    if image is None or "mask_image" not in arguments or isinstance(image, list):
+        return arguments
+    return {**arguments, "image": [image] * count}
+
+
+def _first(entries: list[Entry], keep: int) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry[:2], reverse=True)[:keep]
 
 
 def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], arrays: np.ndarray) -> Iterator[Entry]:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from altdiffusion_clip import AltCLIPScorer, AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
+from altdiffusion_clip import (
+    AltCLIPScorer,
+    AltDiffusionImg2ImgPipeline,
+    AltDiffusionInpaintPipeline,
+    AltDiffusionPipeline,
+)
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.images import load_image
 
 PROMPT = "蓝色背景上的猫"
 QUICK = {"num_inference_steps": 3, "guidance_scale": 3.0}
@@ -67,6 +74,21 @@ def test_pictures_that_are_no_numbers_are_left_out(pipe: AltDiffusionPipeline, c
         best = pipe.best_of(PROMPT, n=2, callback_on_step_end=spoil, **QUICK)
     assert best.images == []
     assert "seed 1 is not a number" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline])
+def test_batches_change_nothing_where_a_picture_is_given(kind: type, pipe: AltDiffusionPipeline) -> None:
+    changing = kind(**pipe.components, requires_safety_checker=False)
+    changing.set_progress_bar_config(disable=True)
+    more: dict[str, object] = {"image": load_image(held_out_pictures()[0].path), "strength": 0.8}
+    if kind is AltDiffusionInpaintPipeline:
+        more |= {"mask_image": Image.new("L", (64, 64), 255), "height": 64, "width": 64}
+    scorer = AltCLIPScorer.from_pipeline(pipe)
+    one, three = (
+        changing.best_of(PROMPT, n=3, keep=3, batch_size=size, scorer=scorer, **QUICK, **more).all_cosines
+        for size in (1, 3)
+    )
+    assert one == pytest.approx(three, abs=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 2, "keep": 3}, {"n": 2, "keep": 0}, {"n": 2, "batch_size": 0}])

@@ -16,7 +16,7 @@ from altdiffusion_clip import (
 )
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.images import load_image
-from altdiffusion_clip.pipelines.alt_diffusion.halving import plan_drafts
+from altdiffusion_clip.pipelines.alt_diffusion.halving import may_win, plan_drafts
 
 PROMPT = "蓝色背景上的猫"
 SETTINGS = {"num_inference_steps": 10, "guidance_scale": 3.0, "batch_size": 4}
@@ -38,7 +38,7 @@ def work(emoji: AltDiffusionPipeline) -> Iterator[list[int]]:
     hook.remove()
 
 
-def test_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPipeline, work: list[int]) -> None:
+def test_about_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPipeline, work: list[int]) -> None:
     spent, gained = {}, {}
     for strategy in ("full", "halving"):
         work.clear()
@@ -49,7 +49,7 @@ def test_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPipeline,
         spent[strategy], gained[strategy] = sum(work), sum(each.cosine[0] for each in best)
         if strategy == "full":
             at_random = sum(float(np.mean(list(each.all_cosines.values()))) for each in best)
-    assert spent["halving"] <= 0.55 * spent["full"]
+    assert spent["halving"] <= 0.6 * spent["full"], "of three prompts; benchmarks/halving.py has the mean of many"
     assert gained["halving"] - at_random >= 0.8 * (gained["full"] - at_random)
 
 
@@ -58,7 +58,7 @@ def test_what_is_kept_is_the_picture_that_its_seed_draws(emoji: AltDiffusionPipe
     halved = emoji.best_of(PROMPT, n=8, strategy="halving", **SETTINGS)
     (seed,) = halved.seeds
     assert halved.cosine[0] == pytest.approx(full.all_cosines[seed], abs=1e-4)
-    assert len(halved.all_cosines) == 2, "finalists alone were drawn to the end"
+    assert 1 <= len(halved.all_cosines) <= 3, "finalists alone were drawn to the end"
     assert max(halved.all_cosines, key=halved.all_cosines.__getitem__) == seed
 
 
@@ -115,7 +115,10 @@ def test_a_callback_sees_drafts_and_pictures(emoji: AltDiffusionPipeline) -> Non
         return tensors
 
     emoji.best_of(PROMPT, n=4, strategy="halving", callback_on_step_end=look, **SETTINGS)
-    assert steps == [*range(3), *range(10)]
+    assert steps[:3] == [0, 1, 2], "all drafts at once"
+    finalists, rest = divmod(len(steps) - 3, 10)
+    assert rest == 0
+    assert steps[3:] == [*range(10)] * finalists, "then one finalist after the other"
 
 
 def test_plans_cost_less_than_drawing_all() -> None:
@@ -124,8 +127,18 @@ def test_plans_cost_less_than_drawing_all() -> None:
             for steps in (1, 2, 5, 20, 50):
                 plan = plan_drafts(n, keep, steps)
                 if plan is not None:
-                    assert keep <= plan.finalists < n
-                    assert n * plan.steps + plan.finalists * steps < n * steps
+                    assert keep <= plan.most < n
+                    assert n * plan.steps + plan.most * steps < n * steps
+
+
+def test_the_next_is_drawn_as_long_as_it_may_win() -> None:
+    drafts = [0.30, 0.29, 0.24, 0.10]  # deviation 0.08, so that a draft may be 0.048 behind
+    assert may_win(0.30, drafts, [], keep=1), "one is drawn in any case"
+    assert may_win(0.29, drafts, [(0.30, 0.35)], keep=1)
+    assert not may_win(0.24, drafts, [(0.30, 0.35)], keep=1)
+    assert may_win(0.24, drafts, [(0.30, 0.35), (0.29, 0.41)], keep=2), "against the second best, where two are kept"
+    assert not may_win(0.24, drafts, [(0.30, 0.35), (0.29, 0.41)], keep=1)
+    assert may_win(0.29, drafts, [(0.30, 0.20)], keep=1), "drafts promise what they are, and what others gained"
 
 
 def test_wrong_use(emoji: AltDiffusionPipeline) -> None:
