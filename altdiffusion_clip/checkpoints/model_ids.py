@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 EMOJI_M9 = "emoji-m9"
+EMOJI_M9_PARTS = ("scorer", "teacher", "distilled")
+"""Models in its folder beside the AltDiffusion: its AltCLIP, the English CLIP that taught it, and stage 1's."""
+
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 """What transformers and diffusers take for huggingface_hub."""
 
@@ -19,13 +22,19 @@ def emoji_m9_folder() -> Path:
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """The folder of emoji-m9 for its name; anything else as it is.
+    """The folder of emoji-m9 for its name, or of a part of it, as "emoji-m9/teacher"; anything else as it is.
 
     Example:
         >>> resolve("BAAI/AltDiffusion-m9")
         'BAAI/AltDiffusion-m9'
+        >>> Path(resolve("emoji-m9/teacher")).is_dir()
+        True
     """
-    return str(emoji_m9_folder()) if os.fspath(name) == EMOJI_M9 else os.fspath(name)
+    place = os.fspath(name)
+    first, _, part = place.partition("/")
+    if first == EMOJI_M9 and (not part or part in EMOJI_M9_PARTS):
+        return str(emoji_m9_folder() / part)
+    return place
 
 
 def resolve_scorer(name: str | os.PathLike[str]) -> tuple[str, str | None]:

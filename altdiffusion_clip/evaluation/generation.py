@@ -59,7 +59,7 @@ def read_scenes(path: Path, languages: Sequence[str] = ()) -> list[Scene]:
     for number, row in json_lines(path):
         prompts = row.get("prompts")
         if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-            raise UserError(f"{path}, line {number}: prompts by language are expected")
+            raise UserError(f'{path}, line {number}: a line is {{"id": "1", "prompts": {{"en": "a cat", "zh": "猫"}}}}')
         key = str(row.get("id", number))
         if key in scenes:
             raise UserError(f"{path}, line {number}: the id {key} is there twice")

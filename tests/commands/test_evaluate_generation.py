@@ -99,7 +99,7 @@ def test_wrong_calls(prompts: Path, pictures: Path, tmp_path: Path, capsys: pyte
         (["more.jsonl", str(pictures)], "has no pictures of these prompts; draw them with --model"),
         (["both.jsonl", str(pictures)], "lacks pictures of 1 prompts, the first is '9' in en"),
         (["twice.jsonl", str(pictures)], "the id 1 is there twice"),
-        (["form.jsonl", str(pictures)], "prompts by language are expected"),
+        (["form.jsonl", str(pictures)], 'line 1: a line is {"id": "1", "prompts"'),
         (["empty.jsonl", str(pictures)], "has no prompts"),
         (["both.jsonl", str(pictures), "--languages", "ko"], "has no prompts in ko"),
         (["both.jsonl", str(pictures), "--steps", "0"], "--steps must be 1 or more"),

@@ -1,106 +1,187 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 
-import os
+import json
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.demo.limits import Limits
+from altdiffusion_clip.demo.server import Service
+from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.drawing import SETTINGS_KEY
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
+from tests.demo.conftest import Demo, demo, serving
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="needs Debian's chromium")
+pytestmark = pytest.mark.skipif(
+    not Path(CHROMIUM).is_file(), reason="needs Debian's chromium (scripts/install-browser)"
+)
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-PORT = 7893
-ADDRESS = f"http://127.0.0.1:{PORT}"
+DESKTOP, PHONE = (1440, 900), (390, 844)
+SLOW = 60_000
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "altdiffusion_clip.cli", "demo", "--port", str(PORT)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            assert b'"ok"' in urllib.request.urlopen(f"{ADDRESS}/health").read()
-            break
-        except OSError:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-    yield process
-    process.terminate()
-    assert process.wait(timeout=15) == 0
+def server() -> Iterator[Demo]:
+    with demo("--calls-per-minute", "1000") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(params=[(1440, 900), (390, 844)], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, server, browser) -> Iterator[object]:
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height}, locale="en-US")
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(ADDRESS)
-    page.wait_for_selector("#title h1:has-text('Draw and rank')")
-    yield page
-    assert errors == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll sideways"
-    context.close()
+class Visit:
+    """One visitor's page, with everything that it asked for and complained of."""
+
+    def __init__(self, browser: Any, address: str, size: tuple[int, int] = DESKTOP, **more: Any) -> None:
+        width, height = size
+        settings = {"viewport": {"width": width, "height": height}, "locale": "en-US", **more}
+        self.context = browser.new_context(**settings)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(SLOW)
+        self.address, self.width = address, width
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_selector("#title h1")
+
+    def close(self) -> None:
+        """Nothing was wrong, nothing came from elsewhere, and nothing is to be scrolled sideways."""
+        width = self.page.evaluate("document.documentElement.scrollWidth")
+        self.context.close()
+        assert self.errors == []
+        elsewhere = [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
+        assert elsewhere == []
+        assert width <= self.width
 
 
-def draw(page, prompt: str) -> None:
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def page(request: pytest.FixtureRequest, server: Demo, browser: Any) -> Iterator[Any]:
+    visit = Visit(browser, server.address, request.param, color_scheme="dark" if request.param == PHONE else "light")
+    yield visit.page
+    visit.close()
+
+
+@pytest.fixture
+def desktop(server: Demo, browser: Any) -> Iterator[Any]:
+    visit = Visit(browser, server.address)
+    yield visit.page
+    visit.close()
+
+
+def open_tab(page: Any, name: str) -> None:
+    tab = page.locator("button[role=tab]:visible", has_text=name)
+    if not tab.count():  # on a phone the last is behind three dots
+        page.click(".overflow-menu > button")
+        page.click(f".overflow-dropdown button:has-text('{name}')")
+        return
+    tab.first.click()
+
+
+def draw(page: Any, prompt: str) -> None:
     page.fill("#prompt textarea", prompt)
     page.click("#start")
-    page.wait_for_selector("#status:has-text('step')")
-    page.wait_for_selector("#status:has-text('4 drawn')")
-    page.wait_for_selector("#gallery img")
+    page.wait_for_selector("#draw-status progress")
+    page.wait_for_selector("#draw-status:has-text('4 drawn')")
+    page.wait_for_function("document.querySelectorAll('#draw-gallery img').length >= 4")
+    page.wait_for_selector("#start:enabled")
 
 
-def test_draws_a_cat_with_its_score(page, tmp_path: Path) -> None:
+def download(page: Any, selector: str, path: Path) -> Path:
+    path.write_bytes(page.request.get(page.get_attribute(selector, "src")).body())
+    return path
+
+
+def concept(path: Path) -> str:
+    return Judge.load().concepts_of([load_image(path)])[0].names["en"]
+
+
+def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any, tmp_path: Path) -> None:
     draw(page, "蓝色背景上的猫")
-    page.wait_for_function("document.querySelectorAll('#gallery img').length >= 4")
-    assert page.inner_text("#gallery .caption-label >> nth=0").startswith("1 · cosine 0.")
-    picture = tmp_path / "first.png"
-    source = page.get_attribute("#gallery img >> nth=0", "src")
-    picture.write_bytes(page.request.get(source).body())
-    assert Judge.load().concepts_of([load_image(picture)])[0].names["en"] == "cat"
+    assert page.inner_text("#draw-gallery .caption-label >> nth=0").startswith("1 · cosine 0.")
+    picture = download(page, "#draw-gallery img >> nth=0", tmp_path / "first.png")
+    assert concept(picture) == "cat"
+    with page.expect_download() as archive:
+        page.click("#draw-archive a[download]")
+    with zipfile.ZipFile(archive.value.path()) as file:
+        assert [row["rank"] for row in json.loads(file.read("results.json"))] == [1, 2, 3, 4]
 
     page.fill("#prompt textarea", "")
-    page.click("text=Settings")
-    page.set_input_files("#restore input[type=file]", str(picture))
+    drop(page, "body", picture)
     page.wait_for_function("document.querySelector('#prompt textarea').value === '蓝色背景上的猫'")
+    with Image.open(picture) as opened:
+        seed = json.loads(opened.text[SETTINGS_KEY])["seed"]
+    page.click("#settings button")
+    page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
 
 
-def test_stops_and_draws_again(page) -> None:
+def drop(page: Any, selector: str, path: Path) -> None:
+    """Drops a file as people do."""
+    files = page.evaluate_handle(
+        """([bytes, name]) => {
+          const files = new DataTransfer();
+          files.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+          return files;
+        }""",
+        [list(path.read_bytes()), path.name],
+    )
+    page.dispatch_event(selector, "drop", {"dataTransfer": files})
+
+
+def test_stops_and_draws_again(page: Any) -> None:
     page.fill("#prompt textarea", "a dog")
     page.click("#start")
-    page.wait_for_selector("#status:has-text('step')")
+    page.wait_for_selector("#draw-status progress")
     page.click("#stop")
-    page.wait_for_selector("#status:has-text('drawn,')")
-    assert "4 drawn" not in page.inner_text("#status")
+    page.wait_for_selector("#draw-status:has-text('drawn,')")
+    assert "4 drawn" not in page.inner_text("#draw-status")
     draw(page, "a dog")
 
 
-def test_speaks_chinese_and_keeps_what_was_typed(page) -> None:
+def test_again_and_vary(desktop: Any) -> None:
+    draw(desktop, "a dog")
+    seeds = seeds_of(desktop)
+    desktop.click("#draw-gallery .thumbnail-item >> nth=2")
+    desktop.keyboard.press("Escape")
+    desktop.click("#again")
+    desktop.wait_for_selector("#draw-status progress")
+    desktop.wait_for_selector("#draw-status:has-text('4 drawn')")
+    desktop.wait_for_selector("#start:enabled")
+    assert seeds[2] in seeds_of(desktop)
+    first = min(seeds_of(desktop))
+    assert first == seeds[2], "the chosen picture's seed comes first"
+    desktop.click("#vary")
+    desktop.wait_for_selector("#draw-status progress")
+    desktop.wait_for_selector("#draw-status:has-text('4 drawn')")
+    desktop.wait_for_selector("#start:enabled")
+    assert sorted(seeds_of(desktop)) == [first + number for number in range(4, 8)]
+
+
+def seeds_of(page: Any) -> list[int]:
+    captions = page.locator("#draw-gallery .caption-label").all_inner_texts()
+    return [int(caption.split("seed ")[1]) for caption in captions]
+
+
+def test_speaks_chinese_and_keeps_what_was_typed(page: Any) -> None:
     page.fill("#prompt textarea", "<b>قطة</b>")
     page.click("#language >> text=中文")
     page.wait_for_selector("#start:has-text('开始作画')")
@@ -110,36 +191,128 @@ def test_speaks_chinese_and_keeps_what_was_typed(page) -> None:
     assert page.input_value("#prompt textarea") == "<b>قطة</b>"
 
 
-def test_ranks_pictures_that_are_dropped(page, tmp_path: Path) -> None:
-    page.click("button[role=tab]:has-text('Rank')")
+def test_what_is_typed_runs_in_its_own_direction(page: Any) -> None:
+    page.fill("#prompt textarea", "قطة على خلفية زرقاء")
+    assert page.evaluate("getComputedStyle(document.querySelector('#prompt textarea')).unicodeBidi") == "plaintext"
+    assert page.evaluate("getComputedStyle(document.querySelector('#prompt textarea')).textAlign") == "start"
+
+
+def test_ranks_pictures_that_are_brought(page: Any, tmp_path: Path) -> None:
+    open_tab(page, "Rank")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     pictures = [held_out_pictures()[place].path for place in (4, 2, 12)]
     page.set_input_files("#uploads input[type=file]", [str(path) for path in (*pictures, tmp_path / "broken.png")])
-    page.fill("#prompts textarea", "一只猫\na dog")
+    page.fill("#prompts textarea", "一只猫\n<b>a dog</b>")
     page.wait_for_function("document.querySelectorAll('#uploads .file').length >= 4")
     page.click("#rank")
     page.wait_for_selector("#ranking td")
     assert "cat" in page.inner_text("#ranking tbody th >> nth=0")
+    assert page.inner_text("#ranking thead th >> nth=2") == "<b>a dog</b>"
     assert "broken.png" in page.inner_text("#rank-status")
 
 
-def test_the_browsers_language_is_taken(server, browser) -> None:
-    context = browser.new_context(locale="zh-CN")
-    page = context.new_page()
-    page.goto(ADDRESS)
-    page.wait_for_selector("#title h1:has-text('用您的语言')")
-    context.close()
+def test_paints_over_a_picture_and_inpaints_it(page: Any, tmp_path: Path) -> None:
+    draw(page, "蓝色背景上的猫")
+    before = download(page, "#draw-gallery img >> nth=0", tmp_path / "before.png")
+    page.click("#to-change")
+    page.wait_for_selector("#change-picture canvas")
+    page.wait_for_function("document.querySelector('#change-prompt textarea').value === '蓝色背景上的猫'")
+    time.sleep(1)  # the editor shows the picture
+    page.locator("#change-picture").scroll_into_view_if_needed()
+    box = page.locator("#change-picture canvas >> nth=0").bounding_box()
+    middle = box["x"] + box["width"] / 2
+    for row in range(10):  # the left half of the picture
+        y = box["y"] + box["height"] * (0.1 + 0.08 * row)
+        page.mouse.move(middle - 130, y)
+        page.mouse.down()
+        page.mouse.move(middle - 15, y, steps=5)
+        page.mouse.up()
+    page.fill("#change-prompt textarea", "黑色背景上的猫")
+    page.click("#change-start")
+    page.wait_for_selector("#change-status:has-text('4 drawn')")
+    page.wait_for_function("document.querySelectorAll('#change-gallery img').length >= 4")
+    after = download(page, "#change-gallery img >> nth=0", tmp_path / "after.png")
+    first, second = load_image(before).convert("RGB"), load_image(after).convert("RGB")
+    assert list(first.crop((56, 0, 64, 64)).getdata()) == list(second.crop((56, 0, 64, 64)).getdata()), "not painted"
+    assert list(first.crop((0, 0, 28, 64)).getdata()) != list(second.crop((0, 0, 28, 64)).getdata())
 
 
-def test_files_of_the_server_cannot_be_read(server, browser) -> None:
-    context = browser.new_context()
-    for path in (
-        "/gradio_api/file=/etc/passwd",
-        "/gradio_api/file=../../../etc/passwd",
-        "/file=/etc/passwd",
-        f"/gradio_api/file={Path(__file__).absolute()}",
-    ):
-        answer = context.request.get(ADDRESS + path)
-        assert answer.status in (403, 404), path
-        assert "root:" not in answer.text()
-    context.close()
+def test_one_idea_in_nine_languages(page: Any) -> None:
+    open_tab(page, "Compare")
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-status:has-text('9 drawn')")
+    page.wait_for_function("document.querySelectorAll('#compare-gallery img').length >= 9")
+    captions = page.locator("#compare-gallery .caption-label").all_inner_texts()
+    assert captions[1].startswith("中文 · cosine 0.")
+    assert len({caption.split("seed ")[1] for caption in captions}) == 1
+
+
+def test_works_by_keyboard(desktop: Any) -> None:
+    desktop.focus("#prompt textarea")
+    desktop.keyboard.type("a red apple")
+    desktop.keyboard.press("Tab")
+    assert desktop.evaluate("document.activeElement.id") == "start"
+    desktop.keyboard.press("Enter")
+    desktop.wait_for_selector("#draw-status progress")
+    desktop.wait_for_selector("#draw-status:has-text('4 drawn')")
+    desktop.focus("button[role=tab]:visible >> nth=0")
+    desktop.keyboard.press("Tab")
+    desktop.keyboard.press("Enter")
+    desktop.wait_for_selector("#change-prompt textarea", state="visible")
+
+
+def test_those_who_wait_see_their_place(server: Demo, browser: Any) -> None:
+    visits = [Visit(browser, server.address) for _ in range(3)]
+    for visit in visits:
+        visit.page.fill("#prompt textarea", "a dog")
+        visit.page.click("#start")
+    visits[2].page.wait_for_selector("#draw-status:has-text('queue: 2/2')")
+    for visit in visits:
+        visit.page.wait_for_selector("#draw-status:has-text('4 drawn')")
+        visit.close()
+
+
+def test_a_mistake_is_one_line_and_the_page_goes_on(desktop: Any) -> None:
+    desktop.fill("#prompt textarea", " ")
+    desktop.click("#start")
+    desktop.wait_for_selector(".toast-body:has-text('Say what to draw.')")
+    desktop.wait_for_selector("#start:enabled")
+    draw(desktop, "a dog")
+
+
+def test_the_browsers_language_is_taken(server: Demo, browser: Any) -> None:
+    visit = Visit(browser, server.address, locale="zh-CN")
+    visit.page.wait_for_selector("#title h1:has-text('用您的语言')")
+    visit.close()
+
+
+def test_one_call_too_many_is_said(browser: Any, studio: Studio) -> None:
+    with serving(Service(studio, Limits(calls_per_minute=1))) as address:
+        visit = Visit(browser, address)
+        draw(visit.page, "a dog")
+        visit.page.click("#start")
+        visit.page.wait_for_selector("text=Too many calls; try again in a minute.")
+        visit.page.wait_for_selector("#start:enabled")
+        visit.errors = [said for said in visit.errors if "429" not in said]  # Chromium itself names it
+        visit.close()
+
+
+def test_a_licence_is_accepted_once(browser: Any, pipe: Any, scorer: Any, tmp_path: Path) -> None:
+    shutil.copy(emoji_m9_folder() / "model_index.json", tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+    with serving(Service(Studio(pipe, scorer, str(tmp_path)), Limits())) as address:
+        visit = Visit(browser, address)
+        page = visit.page
+        page.wait_for_selector("#terms:has-text('CreativeML OpenRAIL-M')")
+        page.fill("#prompt textarea", "a dog")
+        page.click("#start")
+        page.wait_for_selector(".toast-body:has-text('accept the model')")
+        page.check("#accept input")
+        page.wait_for_selector("#accept", state="hidden")
+        page.wait_for_selector("#start:enabled")
+        draw(page, "a dog")
+        page.reload()
+        page.wait_for_selector("#terms")
+        page.wait_for_selector("#accept", state="hidden")
+        draw(page, "a dog")
+        visit.close()

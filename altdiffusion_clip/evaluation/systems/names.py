@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, SCORER, emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.datasets.text_files import read_json
 from altdiffusion_clip.evaluation.systems import altclip, composed, dual_encoders, open_clip
 from altdiffusion_clip.evaluation.systems.base import System, place_of
 
-EMOJI_TEACHER = f"{EMOJI_M9}/teacher"
 _OPEN_CLIP = "open_clip:"
 
 
@@ -34,8 +33,6 @@ def load_system(name: str, device: torch.device | str = "cpu", dtype: torch.dtyp
     device = torch.device(device)
     if name.startswith(_OPEN_CLIP):
         return open_clip.load(name, name.removeprefix(_OPEN_CLIP), device, dtype)
-    if name == EMOJI_TEACHER:
-        return dual_encoders.load(name, emoji_m9_folder() / "teacher", "clip", device, dtype)
     text, plus, vision = name.partition("+")
     if plus and not Path(name).exists():
         return composed.load(name, place_of(text), place_of(vision), device, dtype)

@@ -1,0 +1,98 @@
+"""Every command and example in docs/ runs, in the order in which a reader meets them."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from altdiffusion_clip.cli import main
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.demo.conftest import demo
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
+NEEDS_A_CLUSTER = ("ray start", "--engine ray")  # tests/bulk/test_ray_engine.py has one
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
+    """Of each block: the file that it is said to be, its language, its text."""
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        yield match[1] or "", match[2], match[3]
+
+
+def commands(text: str) -> list[str]:
+    joined = text.replace("\\\n", " ")
+    return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def prepare(place: Path) -> None:
+    """What a reader is assumed to have: some pictures of their own."""
+    cat, dog = (held_out_pictures()[number].path for number in (2, 4))
+    for folder in ("mine", "classes/cat", "classes/dog"):
+        (place / folder).mkdir(parents=True)
+    for name, path in (("mine/1.png", cat), ("classes/cat/1.png", cat), ("classes/dog/1.png", dog)):
+        shutil.copy(path, place / name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    if page.stem == "evaluation":
+        (tmp_path / "pictures").mkdir()
+        for name, number in (("cat", 2), ("dog", 4)):
+            shutil.copy(held_out_pictures()[number].path, tmp_path / "pictures" / f"{name}.png")
+        (tmp_path / "captions.txt").write_text("a cat\n一只狗\n", encoding="utf-8")
+    for file, _, text in blocks(page):
+        if file:
+            (tmp_path / file).write_text(text, encoding="utf-8")
+    names: dict[str, object] = {}
+    for file, language, text in blocks(page):
+        if file:
+            continue
+        if language == "python" and page.stem != "demo":
+            exec(compile(text, page.name, "exec"), names)
+        elif language == "console":
+            for command in commands(text):
+                run(command)
+
+
+def run(command: str) -> None:
+    if any(mark in command for mark in NEEDS_A_CLUSTER):
+        return
+    words = shlex.split(command, comments=True)
+    if words[:2] == ["pip", "install"]:
+        extra = re.search(r"\[(.*)\]", command)
+        assert extra is None or set(extra[1].split(",")) <= EXTRAS.keys(), command
+    elif words[:2] == ["altdiffusion", "demo"] or words[0] == "curl":
+        return  # below, where a server runs
+    elif words[0] == "altdiffusion":
+        assert main(words[1:]) == 0, command
+    else:
+        raise AssertionError(f"nothing here runs {command!r}")
+
+
+def test_the_demos_page() -> None:
+    page = ROOT / "docs" / "demo.md"
+    found = [command for _, language, text in blocks(page) if language == "console" for command in commands(text)]
+    servers = [shlex.split(command)[2:] for command in found if command.startswith("altdiffusion demo")]
+    assert len(servers) == 2
+    with demo(*servers[1]) as server:
+        asked = subprocess.run(["curl", "-s", f"{server.address}/health"], capture_output=True, text=True, check=True)
+        assert '"ok"' in asked.stdout
+    with demo(*servers[0]) as server:
+        for command in found:
+            if command.startswith("curl"):
+                there = command.replace("http://127.0.0.1:7860", server.address)
+                answer = subprocess.run(shlex.split(there), capture_output=True, text=True, check=True).stdout
+                assert any(word in answer for word in ("ok", "altdiffusion_calls_total", "event_id")), command
+        for _, language, text in blocks(page):
+            if language == "python":
+                exec(text.replace("http://127.0.0.1:7860", server.address), {})
