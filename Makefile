@@ -11,7 +11,7 @@ STOP_AFTER ?= 0
 PRECISION ?= no
 READY := $(VENV)/.ready
 
-.PHONY: help setup generate test test-slow lint format evaluate emoji-m9 clean
+.PHONY: help setup generate browser test test-slow lint format evaluate emoji-m9 clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,8 +26,11 @@ setup: $(READY) ## install into .venv
 generate: $(READY) ## draw N pictures of PROMPT with emoji-m9 and rank them
 	$(BIN)/altdiffusion generate "$(PROMPT)" --num-images $(N) --output "$(OUTPUT)"
 
-test: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+browser: ## install Chromium for the tests of the demo's page, where this user may
+	@./scripts/install-browser
+
+test: $(READY) browser ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

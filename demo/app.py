@@ -1,6 +1,5 @@
 """The page."""
 
-from importlib import resources
 from typing import Any
 
 import gradio as gr
@@ -18,14 +17,6 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
 
 BROWSERS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'"
-EDITOR_IS_THERE = """async (...given) => {
-  const ready = () => document.querySelector("#change-picture canvas");
-  for (let tries = 0; tries < 100 && !ready(); tries++) await new Promise((done) => setTimeout(done, 50));
-  await new Promise((done) => setTimeout(done, 300));
-  return given;
-}"""
-"""Gradio's editor is built when its tab is first seen, and loses a picture that comes before that."""
-
 _HIDDEN: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -80,8 +71,7 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
         def hand_over(gallery: list[tuple[str, str]] | None, chosen: int, prompt: str) -> list[Any]:
             if not gallery:
                 return [gr.skip(), gr.skip()]
-            path = gallery[min(chosen, len(gallery) - 1)][0]
-            return [{"background": path, "layers": [], "composite": None}, prompt]
+            return [gallery[min(chosen, len(gallery) - 1)][0], prompt]
 
         changed = [title, terms, *labels.components]
         language.change(speak, language, changed, **_HIDDEN)
@@ -95,12 +85,6 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
             hand_over,
             [draw.view.gallery, draw.chosen, draw.prompt],
             [change.picture, change.prompt],
-            js=EDITOR_IS_THERE,
             **_HIDDEN,
         )
     return page
-
-
-def text_of(name: str) -> str:
-    """A file beside this one."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from altdiffusion_clip.demo.context import Context
 from altdiffusion_clip.demo.controls import Controls
 from altdiffusion_clip.demo.drawing_view import DrawingView
-from altdiffusion_clip.demo.source import fitted
+from altdiffusion_clip.demo.files import text_of
+from altdiffusion_clip.demo.source import fitted, paint_of
 from altdiffusion_clip.demo.studio import variations
 from altdiffusion_clip.demo.uploads import looked_at
 from altdiffusion_clip.errors import UserError
@@ -27,19 +29,27 @@ class ChangeTab:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self.picture = labels.label(
-                    gr.ImageEditor(
-                        type="pil",
-                        sources=["upload", "clipboard"],
-                        transforms=(),
-                        layers=False,
-                        brush=gr.Brush(colors=["#e11d48"], color_mode="fixed", default_size="auto"),
-                        canvas_size=(512, 512),
-                        format="png",
-                        elem_id="change-picture",
+                    looked_at(
+                        gr.Image(type="pil", sources=["upload", "clipboard"], height=200, elem_id="change-picture"),
+                        limits,
                     ),
                     "change_picture",
                 )
-                looked_at(self.picture, limits)
+                painted = gr.HTML(
+                    {},
+                    html_template=text_of("painter.html"),
+                    js_on_load=text_of("painter.js"),
+                    apply_default_css=False,
+                    elem_id="painter",
+                )
+                self.picture.change(
+                    None,
+                    self.picture,
+                    painted,
+                    js="(picture) => ({picture: picture?.url ?? '', mask: ''})",
+                    queue=False,
+                    api_visibility="private",
+                )
                 labels.label(gr.Markdown(elem_id="change-help"), "change_help", "value")
                 self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="change-prompt"), "change_prompt")
                 with gr.Row():
@@ -60,14 +70,15 @@ class ChangeTab:
             with gr.Column(scale=3, min_width=300):
                 self.view = DrawingView(context, "change", "pictures")
         inputs = [
-            self.picture, self.prompt, negative, strength, count, controls.steps, controls.guidance, controls.seed,
-            controls.scheduler, context.accepted, language,
+            self.picture, painted, self.prompt, negative, strength, count, controls.steps, controls.guidance,
+            controls.seed, controls.scheduler, context.accepted, language,
         ]  # fmt: skip
         self.view.run([start.click, self.prompt.submit], self.change, inputs, [start], stop, "change")
 
     def change(
         self,
-        picture: dict[str, Any] | None,
+        picture: Image.Image | None,
+        painted: dict[str, Any] | None,
         prompt: str,
         negative: str,
         strength: float,
@@ -80,10 +91,10 @@ class ChangeTab:
         language: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Redraws a picture after a prompt, or the part of it that its layers cover, and ranks what came out."""
+        """Redraws a picture after a prompt, or the part of it that was painted over, and ranks what came out."""
         context = self._context
         with context.guard.call("change", language):
-            if not picture or picture.get("background") is None:
+            if picture is None:
                 raise UserError("no_picture_given")
             context.limits.within(count=(count, 1, context.limits.pictures), strength=(strength, 0.01, 1))
             first = context.settings(
@@ -92,6 +103,7 @@ class ChangeTab:
             if int(steps * strength) < 1:
                 raise UserError("too_weak")
             studio = context.studio
-            source = fitted(picture["background"], picture["layers"], strength, studio.side, studio.multiple)
+            paint = paint_of(painted.get("mask") if isinstance(painted, dict) else None)
+            source = fitted(picture, paint, strength, studio.side, studio.multiple)
             events = studio.draw(variations(first, int(count)), source)
             yield from self.view.follow(events, int(count), language, request, keep=int(count))

@@ -71,6 +71,7 @@ class DrawTab:
         ]  # fmt: skip
         hidden: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         view.gallery.select(self._choose, None, self.chosen, **hidden)
+        view.rows.change(lambda: 0, None, self.chosen, **hidden)
         moved = [
             again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **hidden),
             vary.click(self._next_seed, [controls.seed, self.count], controls.seed, **hidden),

@@ -12,7 +12,8 @@ import uvicorn
 from fastapi.responses import PlainTextResponse
 from PIL import Image
 
-from altdiffusion_clip.demo.app import build, text_of
+from altdiffusion_clip.demo.app import build
+from altdiffusion_clip.demo.files import text_of
 from altdiffusion_clip.demo.gatekeeper import Gatekeeper
 from altdiffusion_clip.demo.guard import Guard
 from altdiffusion_clip.demo.limits import Limits
@@ -71,6 +72,7 @@ class Service:
             css=text_of("page.css"),
             js=text_of("page.js"),
             ssr_mode=False,
+            run_history=False,  # what people drew is theirs
         )
 
     def finish(self) -> None:

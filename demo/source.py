@@ -1,11 +1,17 @@
 """The picture that is changed, and where."""
 
-from collections.abc import Sequence
+import base64
+import binascii
+import io
 from dataclasses import dataclass
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageOps
+
+from altdiffusion_clip.errors import UserError
 
 _LEAST_ALPHA = 16
+_MASK_SIDE = 4096
+_HEAD = "data:image/png;base64,"
 
 
 @dataclass(frozen=True)
@@ -29,30 +35,51 @@ class Source:
         return Image.composite(drawn, self.image, self.mask)
 
 
-def fitted(image: Image.Image, layers: Sequence[Image.Image], strength: float, side: int, multiple: int) -> Source:
+def fitted(image: Image.Image, paint: Image.Image | None, strength: float, side: int, multiple: int) -> Source:
     """A picture and what was painted on it, at the size that a model draws.
 
     It is scaled to the model's area in its own proportions, and cut to multiples at its edges.
 
     Args:
         image: any.
-        layers: of paint, RGBA, each of the picture's size; without paint the whole picture is changed.
+        paint: RGBA, in the picture's proportions; without paint the whole picture is changed.
         strength: see `Source`.
         side: of the model's square pictures, in pixels.
         multiple: of heights and widths.
 
     Example:
-        >>> fitted(Image.new("RGB", (800, 400)), [], 0.5, side=512, multiple=64).image.size
+        >>> fitted(Image.new("RGB", (800, 400)), None, 0.5, side=512, multiple=64).image.size
         (704, 384)
     """
     scale = side / (image.width * image.height) ** 0.5
     width, height = (max(multiple, round(length * scale / multiple) * multiple) for length in image.size)
     mask = None
-    for layer in layers:
-        paint = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha >= _LEAST_ALPHA else 0)
-        paint = paint.resize(image.size) if paint.size != image.size else paint
-        mask = paint if mask is None else ImageChops.lighter(mask, paint)
-    if mask is not None:
-        mask = ImageOps.fit(mask, (width, height), Image.Resampling.BOX).point(lambda value: 255 if value > 127 else 0)
+    if paint is not None:
+        alpha = paint.convert("RGBA").getchannel("A").point(lambda value: 255 if value >= _LEAST_ALPHA else 0)
+        mask = ImageOps.fit(alpha, (width, height), Image.Resampling.BOX).point(lambda value: 255 if value > 127 else 0)
         mask = mask if mask.getbbox() else None
     return Source(ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS), mask, strength)
+
+
+def paint_of(address: str | None) -> Image.Image | None:
+    """The picture in a data URL, as browsers give what was painted; None for an empty one.
+
+    Raises:
+        UserError: it is no PNG, or too large.
+
+    Example:
+        >>> paint_of("") is None
+        True
+    """
+    if not address:
+        return None
+    try:
+        if not address.startswith(_HEAD):
+            raise ValueError("not a data URL of a PNG")
+        paint = Image.open(io.BytesIO(base64.b64decode(address.removeprefix(_HEAD), validate=True)), formats=["PNG"])
+        if max(paint.size) > _MASK_SIDE:
+            raise UserError("large_upload")
+        paint.load()
+    except (OSError, ValueError, SyntaxError, AttributeError, binascii.Error, Image.DecompressionBombError):
+        raise UserError("no_picture") from None
+    return paint

@@ -93,17 +93,16 @@ class Studio:
         pipeline: that draws.
         scorer: that ranks; None where the model brings none.
         model: what the pipeline is called.
+
+    Attributes:
+        licence: of the model, if it is known.
     """
 
     def __init__(self, pipeline: AltDiffusionPipeline, scorer: AltCLIPScorer | None, model: str) -> None:
         self.pipeline, self.scorer, self.model = pipeline, scorer, model
+        self.licence: Licence | None = licence_of(model)
         self._one_at_a_time = threading.Lock()
         self._closing = threading.Event()
-
-    @property
-    def licence(self) -> Licence | None:
-        """Of the model."""
-        return licence_of(self.model)
 
     @property
     def usual_guidance(self) -> float:

@@ -27,20 +27,18 @@ def quiet(component: Any) -> Any:
     return component
 
 
-def looked_at(editor: gr.ImageEditor, limits: Limits) -> gr.ImageEditor:
-    """Has an editor refuse what is no picture, or too large a one, and gives it back."""
-    decode = editor.preprocess
+def looked_at(component: gr.Image, limits: Limits) -> gr.Image:
+    """Has a component refuse what is no picture, or too large a one, and gives it back."""
+    decode = component.preprocess
 
     def preprocess(payload: Any) -> Any:
         if payload is not None:
-            for each in (payload.background, *(payload.layers or ()), payload.composite):
-                if each is None:
-                    continue
-                try:
-                    limits.picture(each.path)
-                except UserError as error:
-                    raise gr.Error(both(str(error)), print_exception=False) from None
+            try:
+                limits.picture(payload.path or "")
+            except (OSError, UserError) as error:
+                reason = str(error) if isinstance(error, UserError) else "no_picture"
+                raise gr.Error(both(reason), print_exception=False) from None
         return decode(payload)
 
-    editor.preprocess = preprocess  # type: ignore[method-assign]
-    return editor
+    component.preprocess = preprocess  # type: ignore[method-assign]
+    return component

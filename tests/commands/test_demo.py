@@ -10,7 +10,9 @@ from altdiffusion_clip.cli import main
     [
         (["--auth", "me"], "--auth takes a name and a password, as in --auth me:secret"),
         (["--port", "0"], "--port must be between 1 and 65535"),
-        (["--queue", "0"], "--queue 1 or more"),
+        (["--queue", "0"], "--queue must be 1 or more"),
+        (["--calls-per-minute", "0"], "--calls-per-minute must be 1 or more"),
+        (["--max-upload-mb", "-1"], "--max-upload-mb must be 1 or more"),
         (["--model", "no/such/folder/here"], "there is no file or folder no/such/folder/here"),
     ],
 )

@@ -1,6 +1,8 @@
 """A demo that listens: within this process, or in one of its own."""
 
+import base64
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -86,6 +88,13 @@ def demo(*arguments: str) -> Iterator[Demo]:
         assert process.wait(timeout=15) == 0
     finally:
         process.kill()
+
+
+def data_url(image: Image.Image) -> str:
+    """As browsers give what was painted."""
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _wait(address: str, alive) -> None:

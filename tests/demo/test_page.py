@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,17 +214,15 @@ def test_paints_over_a_picture_and_inpaints_it(page: Any, tmp_path: Path) -> Non
     draw(page, "蓝色背景上的猫")
     before = download(page, "#draw-gallery img >> nth=0", tmp_path / "before.png")
     page.click("#to-change")
-    page.wait_for_selector("#change-picture canvas")
+    page.wait_for_selector("#painter .ready canvas")
     page.wait_for_function("document.querySelector('#change-prompt textarea').value === '蓝色背景上的猫'")
-    time.sleep(1)  # the editor shows the picture
-    page.locator("#change-picture").scroll_into_view_if_needed()
-    box = page.locator("#change-picture canvas >> nth=0").bounding_box()
-    middle = box["x"] + box["width"] / 2
+    page.locator("#painter").scroll_into_view_if_needed()
+    box = page.locator("#painter canvas").bounding_box()
     for row in range(10):  # the left half of the picture
-        y = box["y"] + box["height"] * (0.1 + 0.08 * row)
-        page.mouse.move(middle - 130, y)
+        y = box["y"] + box["height"] * (0.05 + 0.1 * row)
+        page.mouse.move(box["x"] + 5, y)
         page.mouse.down()
-        page.mouse.move(middle - 15, y, steps=5)
+        page.mouse.move(box["x"] + box["width"] * 0.35, y, steps=5)
         page.mouse.up()
     page.fill("#change-prompt textarea", "黑色背景上的猫")
     page.click("#change-start")

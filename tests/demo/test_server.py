@@ -26,7 +26,7 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
-from tests.demo.conftest import demo, serving
+from tests.demo.conftest import data_url, demo, serving
 
 CAT, DOG = (held_out_pictures()[place].path for place in (2, 4))
 MANY = Limits(calls_per_minute=10_000)
@@ -70,10 +70,30 @@ class TestCalls:
         )  # fmt: skip
 
     def test_change(self, client: Client) -> None:
-        picture = {"background": handle_file(str(CAT)), "layers": [], "composite": None}
-        *_, gallery, _, rows = client.predict(picture=picture, prompt="红苹果", count=1, api_name="/change")
+        *_, gallery, _, rows = client.predict(
+            picture=handle_file(str(CAT)), painted={}, prompt="红苹果", count=1, api_name="/change"
+        )
         assert rows[0]["settings"]["strength"] == 0.7
         assert Judge.load().concepts_of([load_image(gallery[0]["image"])])[0].names["en"] == "red apple"
+
+    def test_change_where_it_was_painted(self, client: Client) -> None:
+        paint = Image.new("RGBA", (32, 32))
+        paint.paste((0, 0, 0, 255), (0, 0, 16, 32))
+        *_, gallery, _, _ = client.predict(
+            picture=handle_file(str(CAT)),
+            painted={"mask": data_url(paint)},
+            prompt="红苹果",
+            count=1,
+            api_name="/change",
+        )
+        before, after = (load_image(path).convert("RGB") for path in (CAT, gallery[0]["image"]))
+        right, left = (32, 0, 64, 64), (0, 0, 32, 64)
+        assert before.crop(right).tobytes() == after.crop(right).tobytes()
+        assert before.crop(left).tobytes() != after.crop(left).tobytes()
+        with pytest.raises(AppError, match="This is no picture"):
+            client.predict(
+                picture=handle_file(str(CAT)), painted={"mask": "http://a/b.png"}, prompt="a", api_name="/change"
+            )
 
     def test_rank(self, client: Client) -> None:
         status, table, csv = client.predict(
@@ -157,8 +177,7 @@ class TestAttacks:
         path = self.upload(server, tmp_path / "huge.png")
         assert "too large" in self.call(server, "restore", [self.file(path), "en"])
         assert "0 ranked" in self.call(server, "rank", [[self.file(path)], "a cat", "en"])
-        editor = {"background": self.file(path), "layers": [], "composite": None}
-        answer = self.call(server, "change", [editor, "a cat", "", 0.7, 1, 2, 3, 0, "", False, "en"])
+        answer = self.call(server, "change", [self.file(path), {}, "a cat", "", 0.7, 1, 2, 3, 0, "", False, "en"])
         assert "too large" in answer
 
     def test_an_svg_with_a_script(self, server: str, tmp_path: Path) -> None:
@@ -166,8 +185,8 @@ class TestAttacks:
         path = self.upload(server, tmp_path / "a.svg")
         answer = self.call(server, "rank", [[self.file(path)], "a cat", "en"])
         assert "This is no picture" in answer
-        editor = {"background": self.file(path), "layers": [], "composite": None}
-        assert "no picture" in self.call(server, "change", [editor, "a", "", 0.7, 1, 2, 3, 0, "", False, "en"])
+        answer = self.call(server, "change", [self.file(path), {}, "a", "", 0.7, 1, 2, 3, 0, "", False, "en"])
+        assert "This is no picture" in answer
         back = httpx.get(f"{server}/gradio_api/file={path}")
         assert back.headers.get("content-disposition", "").startswith("attachment"), "it is not shown, so nothing runs"
 
