@@ -7,7 +7,7 @@ import gradio as gr
 from PIL import Image
 
 from altdiffusion_clip.demo.context import Context
-from altdiffusion_clip.demo.controls import Controls
+from altdiffusion_clip.demo.controls import Controls, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.files import text_of
 from altdiffusion_clip.demo.source import fitted, paint_of
@@ -52,15 +52,7 @@ class ChangeTab:
                 )
                 labels.label(gr.Markdown(elem_id="change-help"), "change_help", "value")
                 self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="change-prompt"), "change_prompt")
-                with gr.Row():
-                    start = labels.label(
-                        gr.Button(variant="primary", min_width=80, elem_id="change-start"), "change_start", "value"
-                    )
-                    stop = labels.label(
-                        gr.Button(variant="stop", min_width=80, interactive=False, elem_id="change-stop"),
-                        "stop",
-                        "value",
-                    )
+                start, stop = start_and_stop(context, "change_start", "change-stop")
                 with gr.Row():
                     strength = labels.label(gr.Slider(0.05, 1, 0.7, step=0.05, elem_id="change-strength"), "strength")
                     count = labels.label(gr.Slider(1, limits.pictures, 4, step=1, elem_id="change-count"), "count")

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from altdiffusion_clip.demo.context import Context
-from altdiffusion_clip.demo.controls import Controls
+from altdiffusion_clip.demo.controls import Controls, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import colours, concepts, find_colour, find_concept
@@ -53,15 +53,7 @@ class CompareTab:
                     gr.Textbox(value, label=NAMES[code], elem_id=f"idea-{code}", max_lines=2)
                     for code, value in zip(NAMES, _said(_THING, _COLOUR), strict=True)
                 ]
-                with gr.Row():
-                    start = labels.label(
-                        gr.Button(variant="primary", min_width=80, elem_id="compare-start"), "compare_start", "value"
-                    )
-                    stop = labels.label(
-                        gr.Button(variant="stop", min_width=80, interactive=False, elem_id="compare-stop"),
-                        "stop",
-                        "value",
-                    )
+                start, stop = start_and_stop(context, "compare_start", "compare-stop")
                 with labels.label(gr.Accordion(open=False), "settings"):
                     controls = Controls(context, "compare")
             with gr.Column(scale=3, min_width=300):

@@ -9,6 +9,27 @@ from altdiffusion_clip.drawing import STEPS
 from altdiffusion_clip.schedulers import SCHEDULERS
 
 
+def button(context: Context, key: str, elem_id: str = "", **more: Any) -> gr.Button:
+    """A button with a text that changes with the language.
+
+    Args:
+        context: of the page.
+        key: of the text, and of the element if it has no other id.
+        elem_id: of the element.
+        **more: for Gradio.
+    """
+    element = gr.Button(min_width=80, elem_id=elem_id or key.replace("_", "-"), **more)
+    return context.labels.label(element, key, "value")
+
+
+def start_and_stop(context: Context, start: str, stop: str) -> tuple[gr.Button, gr.Button]:
+    """The two buttons of a part that draws, by the start's text and the stop's element."""
+    with gr.Row():
+        return button(context, start, variant="primary"), button(
+            context, "stop", stop, variant="stop", interactive=False
+        )
+
+
 class Controls:
     """Steps, guidance, seed, scheduler, and size where it can be chosen.
 

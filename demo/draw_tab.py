@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from altdiffusion_clip.demo.context import MOST_GUIDANCE, MOST_SEED, Context
-from altdiffusion_clip.demo.controls import Controls
+from altdiffusion_clip.demo.controls import Controls, button, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.results import restored
 from altdiffusion_clip.demo.studio import variations
@@ -40,11 +40,9 @@ class DrawTab:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="prompt"), "prompt")
+                start, stop = start_and_stop(context, "start", "stop")
                 with gr.Row():
-                    start = _button(context, "start", variant="primary")
-                    stop = _button(context, "stop", variant="stop", interactive=False)
-                with gr.Row():
-                    again, vary, change = (_button(context, key, size="sm") for key in ("again", "vary", "to_change"))
+                    again, vary, change = (button(context, key, size="sm") for key in ("again", "vary", "to_change"))
                 examples = labels.label(
                     gr.Dataset(components=[self.prompt], samples=[[each] for each in EXAMPLES], elem_id="examples"),
                     "examples",
@@ -143,7 +141,3 @@ class DrawTab:
 
     def _next_seed(self, seed: float | None, count: float) -> float:
         return int(seed or 0) + int(count)
-
-
-def _button(context: Context, key: str, **more: Any) -> gr.Button:
-    return context.labels.label(gr.Button(min_width=80, elem_id=key.replace("_", "-"), **more), key, "value")

@@ -160,6 +160,7 @@ class DrawingView:
                     names[id(event)] = captions[number] if captions else ""
         finally:
             events.close()  # type: ignore[attr-defined]
+            self._context.stops.forget(str(request.session_hash))
         best = drawn if keep is None else best_first(drawn, keep)
         with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
             paths = write_pictures(best, Path(folder))

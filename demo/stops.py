@@ -22,17 +22,17 @@ class Stops:
         self._lock = threading.Lock()
 
     def expect(self, visitor: str) -> None:
-        """A drawing has been asked for."""
-        with self._lock:
-            self._events[visitor] = threading.Event()
-            self._events.move_to_end(visitor)
-            while len(self._events) > _MOST:
-                self._events.popitem(last=False)
+        """A drawing has been asked for, and waits."""
+        self.forget(visitor)
+        self.of(visitor)
 
     def of(self, visitor: str) -> threading.Event:
         """What is set when the drawing is to be stopped."""
         with self._lock:
-            return self._events.setdefault(visitor, threading.Event())
+            event = self._events.setdefault(visitor, threading.Event())
+            while len(self._events) > _MOST:
+                self._events.popitem(last=False)
+            return event
 
     def stop(self, visitor: str) -> None:
         """Stops the visitor's drawing, if there is one."""

@@ -44,12 +44,12 @@ def test_about_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPip
         work.clear()
         best = [
             emoji.best_of(prompt, n=8, strategy=strategy, guidance_scale=3.0, num_inference_steps=20, batch_size=8)
-            for prompt in ("蓝色背景上的猫", "a red apple on a white background", "пингвин")
+            for prompt in ("蓝色背景上的猫", "пингвин")
         ]
         spent[strategy], gained[strategy] = sum(work), sum(each.cosine[0] for each in best)
         if strategy == "full":
             at_random = sum(float(np.mean(list(each.all_cosines.values()))) for each in best)
-    assert spent["halving"] <= 0.6 * spent["full"], "of three prompts; benchmarks/halving.py has the mean of many"
+    assert spent["halving"] <= 0.6 * spent["full"], "of two prompts; benchmarks/halving.py has the mean of many"
     assert gained["halving"] - at_random >= 0.8 * (gained["full"] - at_random)
 
 
