@@ -260,12 +260,15 @@ def test_works_by_keyboard(desktop: Any) -> None:
 
 def test_those_who_wait_see_their_place(server: Demo, browser: Any) -> None:
     visits = [Visit(browser, server.address) for _ in range(3)]
-    for visit in visits:
+    counts = (8, 1, 1)  # the first is long enough for the others to wait
+    for visit, count in zip(visits, counts, strict=True):
+        visit.page.fill("#count input[type=number]", str(count))
         visit.page.fill("#prompt textarea", "a dog")
+    for visit in visits:
         visit.page.click("#start")
     visits[2].page.wait_for_selector("#draw-status:has-text('queue: 2/2')")
-    for visit in visits:
-        visit.page.wait_for_selector("#draw-status:has-text('4 drawn')")
+    for visit, count in zip(visits, counts, strict=True):
+        visit.page.wait_for_selector(f"#draw-status:has-text('{count} drawn')")
         visit.close()
 
 

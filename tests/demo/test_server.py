@@ -123,7 +123,8 @@ class TestCalls:
         named = client.view_api(return_format="dict")["named_endpoints"]
         assert set(named) == {"/draw", "/restore", "/change", "/rank", "/compare"}
 
-    def test_health_and_metrics(self, server: str) -> None:
+    def test_health_and_metrics(self, client: Client, server: str) -> None:
+        client.predict(prompt="a cat", count=1, steps=1, api_name="/draw")
         assert httpx.get(f"{server}/health").json() == {"status": "ok", "model": "emoji-m9"}
         text = httpx.get(f"{server}/metrics").text
         assert 'altdiffusion_calls_total{call="draw",outcome="done"}' in text
