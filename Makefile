@@ -30,7 +30,7 @@ browser: ## install Chromium for the tests of the demo's page, where this user m
 	@./scripts/install-browser
 
 test: $(READY) browser ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
