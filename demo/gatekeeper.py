@@ -33,6 +33,7 @@ class Gatekeeper:
         self._app, self._limits, self._metrics = app, limits, metrics
         self._requests = RateLimit(limits.requests_per_second * _WINDOW, _WINDOW)
         self._calls = RateLimit(limits.calls_per_minute, 60)
+        self._uploaded = RateLimit(limits.visitor_bytes, 600)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request, or refuses it."""
@@ -55,11 +56,14 @@ class Gatekeeper:
         if posts and path.startswith(_MODEL_CALLS) and not self._calls.allows(client):
             await refuse(429, "too_often")
             return
-        upload = path.startswith(_UPLOADS)
-        most = self._limits.uploads * self._limits.upload_bytes if upload else self._limits.body_bytes
-        length = Headers(scope=scope).get("content-length", "0")
+        upload = posts and path.startswith(_UPLOADS)
+        most = self._limits.visitor_bytes if upload else self._limits.body_bytes
+        length = Headers(scope=scope).get("content-length", "" if upload else "0")
         if not length.isdigit() or int(length) > most:
             await refuse(413, "large_request")
+            return
+        if upload and not self._uploaded.allows(client, int(length)):
+            await refuse(429, "too_often")
             return
         bounded = _bounded(receive, most)
         if upload or not posts:

@@ -27,6 +27,7 @@ class Limits:
         upload_pixels: of one picture.
         prompts: ranked by, in one call.
         body_bytes: of a request that is no upload.
+        visitor_bytes: uploaded by one visitor in ten minutes.
         queue: calls that wait; one more is refused.
         calls_per_minute: of one visitor, to the model.
         requests_per_second: of one visitor, of all kinds, in the mean of ten seconds.
@@ -40,6 +41,7 @@ class Limits:
     upload_pixels: int = 40_000_000
     prompts: int = 12
     body_bytes: int = 2_000_000
+    visitor_bytes: int = 400_000_000
     queue: int = 64
     calls_per_minute: int = 30
     requests_per_second: int = 100
@@ -88,10 +90,10 @@ class Limits:
 
 
 class RateLimit:
-    """How often each visitor may do something, counted over a sliding window.
+    """How much each visitor may ask for, over a sliding window.
 
     Args:
-        most: times.
+        most: times, or whatever is counted.
         seconds: of the window.
 
     Example:
@@ -102,20 +104,20 @@ class RateLimit:
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._asked: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def allows(self, client: str) -> bool:
-        """Counts one more time, unless it is one too many."""
+    def allows(self, client: str, amount: int = 1) -> bool:
+        """Counts an amount, unless it is too much."""
         now = time.monotonic()
         with self._lock:
-            times = self._times.setdefault(client, deque())
-            self._times.move_to_end(client)
-            while times and now - times[0] >= self._seconds:
-                times.popleft()
-            if len(times) >= self._most:
+            asked = self._asked.setdefault(client, deque())
+            self._asked.move_to_end(client)
+            while asked and now - asked[0][0] >= self._seconds:
+                asked.popleft()
+            if sum(each for _, each in asked) + amount > self._most:
                 return False
-            times.append(now)
-            while len(self._times) > _CLIENTS:
-                self._times.popitem(last=False)
+            asked.append((now, amount))
+            while len(self._asked) > _CLIENTS:
+                self._asked.popitem(last=False)
             return True

@@ -45,7 +45,7 @@ class Service:
         self.metrics = Metrics()
         self._guard = Guard(self.metrics)
         page = build(studio, limits, self.metrics, self._guard)
-        page.queue(max_size=limits.queue)
+        page.queue(max_size=limits.queue, api_open=False)  # nobody passes by the queue
         self.metrics.watch_queue(lambda: len(page._queue))
         app = fastapi.FastAPI(title="altdiffusion-clip", docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -16,7 +16,8 @@ from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.metrics import Metrics
 
 JOIN = "/gradio_api/queue/join"
-LIMITS = Limits(calls_per_minute=3, requests_per_second=2, body_bytes=1000, uploads=2, upload_bytes=1000)
+LIMITS = Limits(calls_per_minute=3, requests_per_second=2, body_bytes=1000, visitor_bytes=3000)
+UPLOAD = "/gradio_api/upload"
 
 
 async def echo(request: Request) -> Response:
@@ -72,12 +73,18 @@ def test_large_bodies() -> None:
     client, _ = behind()
     assert client.post(JOIN, content=b"x" * 1001).status_code == 413
     assert client.post(JOIN, content=iter([b"x" * 600, b"x" * 600])).status_code == 413, "also without a length"
-    assert client.post("/gradio_api/upload", content=b"x" * 1999).status_code == 200
-    assert client.post("/gradio_api/upload", content=b"x" * 2001).status_code == 413
     assert client.post(JOIN, content=b"", headers={"Content-Length": "many"}).status_code == 413
 
 
-def test_an_upload_without_a_length_ends_at_the_limit() -> None:
+def test_uploads_of_one_visitor() -> None:
+    client, _ = behind()
+    assert client.post(UPLOAD, content=b"x" * 3001).status_code == 413
+    assert client.post(UPLOAD, content=iter([b"x" * 600])).status_code == 413, "it does not say how long it is"
+    codes = [client.post(UPLOAD, content=b"x" * 1400).status_code for _ in range(3)]
+    assert codes == [200, 200, 429]
+
+
+def test_an_upload_that_is_longer_than_it_said_ends_at_the_limit() -> None:
     parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True} for _ in range(9)]
     seen = []
 
@@ -88,9 +95,10 @@ def test_an_upload_without_a_length_ends_at_the_limit() -> None:
     async def receive() -> Any:
         return parts.pop()
 
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": [], "client": ("a", 1)}
+    headers = [(b"content-length", b"900")]
+    scope = {"type": "http", "method": "POST", "path": UPLOAD, "headers": headers, "client": ("a", 1)}
     asyncio.run(Gatekeeper(app, LIMITS, Metrics())(scope, receive, None))
-    assert len(seen) == 2
+    assert len(seen) == 3, "three of 900 are within the limit"
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,14 @@ def test_each_visitor_has_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert rate.allows("a")
 
 
+def test_amounts_are_added_up() -> None:
+    rate = RateLimit(100, 60)
+    assert [rate.allows("a", amount) for amount in (60, 50, 40, 1)] == [True, False, True, False]
+
+
 def test_many_visitors_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("altdiffusion_clip.demo.limits._CLIENTS", 100)
     rate = RateLimit(1, 10)
     for number in range(1000):
         assert rate.allows(str(number))
-    assert len(rate._times) == 100
+    assert len(rate._asked) == 100

@@ -222,6 +222,15 @@ class TestAttacks:
         answer = self.call(server, "rank", [[self.file(f"{server}/health")], "a cat", "en"])
         assert "addresses are not fetched" in answer
 
+    @pytest.mark.parametrize("route", ["run/draw", "api/draw", "run/predict", "api/predict"])
+    def test_nobody_passes_by_the_queue(self, route: str, server: str) -> None:
+        config = httpx.get(f"{server}/config").json()
+        number = next(each["id"] for each in config["dependencies"] if each["api_name"] == "draw")
+        body = {"data": ["a", "", 1, 1, 1, 3, 0, 64, 64, "", False, "en"], "fn_index": number, "session_hash": "x"}
+        answer = httpx.post(f"{server}/gradio_api/{route}", json=body)
+        assert 400 <= answer.status_code < 500
+        assert "Picture" not in answer.text
+
     def test_a_thousand_requests_a_second_from_one_client(self, server: str) -> None:
         flood = {"X-Forwarded-For": "203.0.113.7"}  # as a proxy on this machine names its client
         codes: list[int] = []
