@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import scheduler_like
 
@@ -28,6 +29,11 @@ GUIDANCE_SCALE = 7.5
 
 EMOJI_GUIDANCE_SCALE = 3.0
 """Where emoji-m9's pictures look cleanest; more exaggerates their contrast."""
+
+
+def usual_guidance_scale(model: str) -> float:
+    """The guidance scale that suits a model, by the name that the user gave it."""
+    return EMOJI_GUIDANCE_SCALE if model == EMOJI_M9 else GUIDANCE_SCALE
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,36 @@ def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Ima
     Each picture's latents come from a CPU generator of its own seed, so they do not depend on the batch or
     the device.
     """
+    return pictures_of(call_pipeline(pipeline, settings, height=settings.height, width=settings.width).images)
+
+
+def call_pipeline(pipeline: Any, settings: Settings, **more: Any) -> Any:
+    """Calls any AltDiffusion pipeline for one batch.
+
+    Args:
+        pipeline: the pipeline.
+        settings: of the batch; sizes and pictures are left to `more`, since not every pipeline takes them.
+        **more: of the pipeline's call.
+
+    Returns:
+        What the pipeline gives as `output_type="np"`.
+
+    Raises:
+        UserError: the settings name a scheduler that there is not.
+    """
     seeds = settings.batch_seeds
     pipeline.enable_long_prompts(settings.prompt_windows)
     with scheduled(pipeline, settings.scheduler):
-        arrays = pipeline(
+        return pipeline(
             settings.prompt,
             negative_prompt=settings.negative_prompt,
             num_images_per_prompt=len(seeds),
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
-            height=settings.height,
-            width=settings.width,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="np",
-        ).images
-    return pictures_of(arrays)
+            **more,
+        )
 
 
 @contextmanager

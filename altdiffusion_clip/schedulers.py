@@ -19,6 +19,16 @@ SCHEDULERS = {
 """Short name to the name of diffusers' class."""
 
 
+def check_scheduler(name: str) -> None:
+    """Looks whether there is a scheduler of that name; the empty one is the model's own.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name and name not in SCHEDULERS:
+        raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+
+
 def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
     """A scheduler of another kind for the same model: betas, prediction and spacing are the model's.
 
@@ -36,8 +46,7 @@ def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
     """
     import diffusers
 
+    check_scheduler(name)
     if not name:
         return type(current).from_config(current.config)
-    if name not in SCHEDULERS:
-        raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
     return getattr(diffusers, SCHEDULERS[name]).from_config(current.config)

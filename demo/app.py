@@ -6,7 +6,7 @@ import gradio as gr
 
 from altdiffusion_clip.demo.change_tab import ChangeTab
 from altdiffusion_clip.demo.compare_tab import CompareTab
-from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.draw_tab import DrawTab
 from altdiffusion_clip.demo.guard import Guard
 from altdiffusion_clip.demo.labels import Labels
@@ -17,7 +17,6 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
 
 BROWSERS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'"
-_HIDDEN: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.Blocks:
@@ -74,17 +73,21 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
             return [gallery[min(chosen, len(gallery) - 1)][0], prompt]
 
         changed = [title, terms, *labels.components]
-        language.change(speak, language, changed, **_HIDDEN)
+        language.change(speak, language, changed, **BESIDE_THE_QUEUE)
         page.load(
             lambda code: code, language, language, js=BROWSERS_LANGUAGE, queue=False, api_visibility="private"
-        ).then(speak, language, changed, **_HIDDEN)
+        ).then(speak, language, changed, **BESIDE_THE_QUEUE)
         if bound:
-            page.load(lambda known: (known, gr.Accordion(open=not known)), remembered, [accepted, panel], **_HIDDEN)
-            accepted.input(lambda now: (now, gr.Accordion(open=not now)), accepted, [remembered, panel], **_HIDDEN)
-        draw.to_change.click(lambda: gr.Tabs(selected="change"), None, tabs, **_HIDDEN).then(
+            page.load(
+                lambda known: (known, gr.Accordion(open=not known)), remembered, [accepted, panel], **BESIDE_THE_QUEUE
+            )
+            accepted.input(
+                lambda now: (now, gr.Accordion(open=not now)), accepted, [remembered, panel], **BESIDE_THE_QUEUE
+            )
+        draw.to_change.click(lambda: gr.Tabs(selected="change"), None, tabs, **BESIDE_THE_QUEUE).then(
             hand_over,
             [draw.view.gallery, draw.chosen, draw.prompt],
             [change.picture, change.prompt],
-            **_HIDDEN,
+            **BESIDE_THE_QUEUE,
         )
     return page

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.controls import Controls, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.emoji.captions import captions
@@ -63,9 +63,7 @@ class CompareTab:
             _said,
             [thing, colour],
             ideas,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **BESIDE_THE_QUEUE,
         )
         inputs = [
             *ideas, controls.steps, controls.guidance, controls.seed, controls.scheduler, context.accepted,

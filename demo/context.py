@@ -14,6 +14,9 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.drawing import Settings
 from altdiffusion_clip.errors import UserError
 
+BESIDE_THE_QUEUE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For events that change the page alone."""
+
 LARGEST = 2
 """Of the model's own side, that heights and widths may be."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from altdiffusion_clip.demo.context import LARGEST, MOST_GUIDANCE, MOST_SEED, Context
-from altdiffusion_clip.drawing import STEPS
+from altdiffusion_clip.drawing import STEPS, usual_guidance_scale
 from altdiffusion_clip.schedulers import SCHEDULERS
 
 
@@ -46,7 +46,8 @@ class Controls:
                 gr.Slider(1, context.limits.steps, STEPS, step=1, elem_id=f"{name}-steps"), "steps"
             )
             self.guidance = labels.label(
-                gr.Slider(1, MOST_GUIDANCE, studio.usual_guidance, step=0.5, elem_id=f"{name}-guidance"), "guidance"
+                gr.Slider(1, MOST_GUIDANCE, usual_guidance_scale(studio.model), step=0.5, elem_id=f"{name}-guidance"),
+                "guidance",
             )
         with gr.Row():
             self.seed = labels.label(

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import MOST_GUIDANCE, MOST_SEED, Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, MOST_GUIDANCE, MOST_SEED, Context
 from altdiffusion_clip.demo.controls import Controls, button, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.results import restored
@@ -67,12 +67,11 @@ class DrawTab:
             self.prompt, self.negative, self.count, self.keep, controls.steps, controls.guidance, controls.seed,
             controls.width, controls.height, controls.scheduler, context.accepted, language,
         ]  # fmt: skip
-        hidden: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        view.gallery.select(self._choose, None, self.chosen, **hidden)
-        view.rows.change(lambda: 0, None, self.chosen, **hidden)
+        view.gallery.select(self._choose, None, self.chosen, **BESIDE_THE_QUEUE)
+        view.rows.change(lambda: 0, None, self.chosen, **BESIDE_THE_QUEUE)
         moved = [
-            again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **hidden),
-            vary.click(self._next_seed, [controls.seed, self.count], controls.seed, **hidden),
+            again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
+            vary.click(self._next_seed, [controls.seed, self.count], controls.seed, **BESIDE_THE_QUEUE),
         ]
         triggers = [start.click, self.prompt.submit, *(each.then for each in moved)]
         view.run(triggers, self.draw, inputs, [start, again, vary], stop, "draw")

@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.results import best_first, rows_of, write_archive, write_pictures
 from altdiffusion_clip.demo.studio import Drawn, Lost, Progress
-from altdiffusion_clip.demo.texts import say
+from altdiffusion_clip.demo.texts import announced, say
 
 Events = Iterator[Progress | Drawn | Lost]
 
@@ -82,8 +82,11 @@ class DrawingView:
 
         def busy(language: str, request: gr.Request) -> list[Any]:
             stops.expect(str(request.session_hash))
-            waiting = f'<div role="status" aria-live="polite">{say("waiting", language)}</div>'
-            return [waiting, *(gr.update(interactive=False) for _ in buttons), gr.update(interactive=True)]
+            return [
+                announced(say("waiting", language)),
+                *(gr.update(interactive=False) for _ in buttons),
+                gr.update(interactive=True),
+            ]
 
         def idle(request: gr.Request) -> list[Any]:
             stops.forget(str(request.session_hash))
@@ -93,10 +96,9 @@ class DrawingView:
         def failed(request: gr.Request) -> list[Any]:
             return ["", *idle(request)]
 
-        hidden: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         for place, trigger in enumerate(triggers):
             public = api_name if place == 0 else None
-            drawing = trigger(busy, self._context.language, [self.status, *buttons, stop], **hidden).then(
+            drawing = trigger(busy, self._context.language, [self.status, *buttons, stop], **BESIDE_THE_QUEUE).then(
                 draw,
                 list(inputs),
                 self.outputs,
@@ -107,9 +109,9 @@ class DrawingView:
                 show_progress="minimal",
                 show_progress_on=[self.status],
             )
-            drawing.success(idle, None, [self.preview, self.archive, *buttons, stop], **hidden)
-            drawing.failure(failed, None, [self.status, self.preview, self.archive, *buttons, stop], **hidden)
-        stop.click(self._stop, None, None, **hidden)
+            drawing.success(idle, None, [self.preview, self.archive, *buttons, stop], **BESIDE_THE_QUEUE)
+            drawing.failure(failed, None, [self.status, self.preview, self.archive, *buttons, stop], **BESIDE_THE_QUEUE)
+        stop.click(self._stop, None, None, **BESIDE_THE_QUEUE)
 
     def _stop(self, request: gr.Request) -> None:
         self._context.stops.stop(str(request.session_hash))
@@ -131,14 +133,14 @@ class DrawingView:
             language: of the page.
             request: of the visitor, who may stop it.
             keep: pictures that stay, the best; all of them in the order they were drawn in, if not given.
-            captions: of each picture that is drawn, before its score; its rank if not given.
+            captions: of each picture that is drawn, before its score; its rank if not given. Without `keep`.
 
         Yields:
             Values for `outputs`.
         """
         stopped = self._context.stops.of(str(request.session_hash))
         drawn: list[Drawn] = []
-        names: dict[int, str] = {}
+        names: list[str] = []
         lost = []
         number = 0
         same = (gr.skip(),) * 3
@@ -157,7 +159,8 @@ class DrawingView:
                 else:
                     self._context.metrics.pictures.inc()
                     drawn.append(event)
-                    names[id(event)] = captions[number] if captions else ""
+                    if captions:
+                        names.append(captions[number])
         finally:
             events.close()  # type: ignore[attr-defined]
             self._context.stops.forget(str(request.session_hash))
@@ -167,14 +170,13 @@ class DrawingView:
             rows = rows_of(best, paths)
             archive = str(write_archive(paths, rows, Path(folder))) if best else None
             pictures = [
-                (str(path), _caption(names[id(each)] or str(rank), each))
+                (str(path), _caption(names[rank - 1] if captions else str(rank), each))
                 for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
             ]
             said = [say("drawn", language, count=len(drawn), kept=len(best)), *lost]
             if any(each.settings.prompt_windows > 1 for each in best):
                 said.append(say("long_score", language))
-            status = "<br>".join(html.escape(line) for line in said)
-            yield f'<div role="status" aria-live="polite">{status}</div>', None, pictures, archive, rows
+            yield announced(*said), None, pictures, archive, rows
 
 
 def _caption(name: str, drawn: Drawn) -> str:

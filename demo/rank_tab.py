@@ -1,6 +1,5 @@
 """The page's third part: many pictures against one or several prompts."""
 
-import html
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import gradio as gr
 
 from altdiffusion_clip.demo.context import Context
 from altdiffusion_clip.demo.ranking import compare
-from altdiffusion_clip.demo.texts import say
+from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.demo.uploads import quiet
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.scoring import AltCLIPScorer
@@ -73,7 +72,7 @@ class RankTab:
             said = [say("ranked", language, count=len(found.names))]
             if names:
                 said.append(say("left_out", language, names=names))
-            status = f'<div role="status" aria-live="polite">{html.escape(" ".join(said))}</div>'
+            status = announced(" ".join(said))
             if not found.names:
                 yield status, "", None
                 return

@@ -1,5 +1,6 @@
 """What the demo does, without the page around it: drawing and changing pictures with previews."""
 
+import functools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,8 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip.checkpoints.licences import Licence, licence_of
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.demo.source import Source
-from altdiffusion_clip.drawing import (
-    EMOJI_GUIDANCE_SCALE,
-    GUIDANCE_SCALE,
-    Settings,
-    pictures_of,
-    save_with_settings,
-    scheduled,
-    size_multiple,
-)
+from altdiffusion_clip.drawing import Settings, call_pipeline, pictures_of, save_with_settings, size_multiple
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
@@ -99,15 +91,19 @@ class Studio:
     """
 
     def __init__(self, pipeline: AltDiffusionPipeline, scorer: AltCLIPScorer | None, model: str) -> None:
-        self.pipeline, self.scorer, self.model = pipeline, scorer, model
+        self.pipeline, self.scorer, self.model = _silent(pipeline), scorer, model
         self.licence: Licence | None = licence_of(model)
         self._one_at_a_time = threading.Lock()
         self._closing = threading.Event()
 
-    @property
-    def usual_guidance(self) -> float:
-        """The guidance scale that suits the model."""
-        return EMOJI_GUIDANCE_SCALE if self.model == EMOJI_M9 else GUIDANCE_SCALE
+    # Kept, because a pipeline keeps the prompts that it has encoded.
+    @functools.cached_property
+    def _changing(self) -> AltDiffusionImg2ImgPipeline:
+        return _silent(AltDiffusionImg2ImgPipeline.from_pipe(self.pipeline))
+
+    @functools.cached_property
+    def _inpainting(self) -> AltDiffusionInpaintPipeline:
+        return _silent(AltDiffusionInpaintPipeline.from_pipe(self.pipeline))
 
     @property
     def side(self) -> int:
@@ -214,24 +210,10 @@ class Studio:
         pipeline: Any = self.pipeline
         if source is not None:
             arguments = {"image": source.image, "strength": source.strength}
-            if source.mask is None:
-                pipeline = AltDiffusionImg2ImgPipeline.from_pipe(pipeline)
-            else:
-                pipeline = AltDiffusionInpaintPipeline.from_pipe(pipeline)
+            pipeline = self._changing if source.mask is None else self._inpainting
+            if source.mask is not None:
                 arguments |= {"mask_image": source.mask, "height": source.image.height, "width": source.image.width}
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline.enable_long_prompts(settings.prompt_windows)
-        with scheduled(pipeline, settings.scheduler):
-            drawn = pipeline(
-                settings.prompt,
-                negative_prompt=settings.negative_prompt,
-                num_inference_steps=settings.num_inference_steps,
-                guidance_scale=settings.guidance_scale,
-                generator=[torch.Generator().manual_seed(settings.seed)],
-                output_type="np",
-                callback_on_step_end=after_step,
-                **arguments,
-            )
+        drawn = call_pipeline(pipeline, settings, callback_on_step_end=after_step, **arguments)
         if drawn.nsfw_content_detected and drawn.nsfw_content_detected[0]:
             return Lost(settings, "held_back")
         (image,) = pictures_of(drawn.images)
@@ -246,6 +228,11 @@ class Studio:
         pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
         array = (pixels[:1].float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return pictures_of(array)[0]
+
+
+def _silent(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def variations(first: Settings, count: int) -> list[Settings]:

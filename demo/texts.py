@@ -1,5 +1,7 @@
 """What the demo says, in English and Chinese."""
 
+import html
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 TEXTS: dict[str, tuple[str, str]] = {
@@ -129,6 +131,16 @@ def say(key: str, language: str, **values: object) -> str:
     """
     english, chinese = TEXTS[key]
     return (chinese if language == "zh" else english).format(**values)
+
+
+def announced(*lines: str) -> str:
+    """Lines as markup that screen readers read out.
+
+    Example:
+        >>> announced("1 < 2")
+        '<div role="status" aria-live="polite">1 &lt; 2</div>'
+    """
+    return f'<div role="status" aria-live="polite">{"<br>".join(map(html.escape, lines))}</div>'
 
 
 def both(key: str) -> str:

@@ -115,10 +115,10 @@ def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
     from tqdm import tqdm
 
     from altdiffusion_clip.commands.loading import load_pipeline
-    from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, GUIDANCE_SCALE, Settings, draw_batch
+    from altdiffusion_clip.drawing import Settings, draw_batch, usual_guidance_scale
     from altdiffusion_clip.results import ResultsFolder, read_results
 
-    usual = EMOJI_GUIDANCE_SCALE if options.model == EMOJI_M9 else GUIDANCE_SCALE
+    usual = usual_guidance_scale(options.model)
     device = device_of(options.device)
     jobs = [
         Settings(

@@ -13,7 +13,7 @@ from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pi
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.schedulers import SCHEDULERS
+from altdiffusion_clip.schedulers import SCHEDULERS, check_scheduler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,9 +86,9 @@ def run(options: argparse.Namespace) -> bool:
 
 def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
     """The batches that draw all prompts with all seeds."""
-    from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, GUIDANCE_SCALE, Settings
+    from altdiffusion_clip.drawing import Settings, usual_guidance_scale
 
-    usual = EMOJI_GUIDANCE_SCALE if options.model == EMOJI_M9 else GUIDANCE_SCALE
+    usual = usual_guidance_scale(options.model)
     seeds = range(options.seed, options.seed + options.num_images)
     return [
         Settings(
@@ -118,9 +118,7 @@ def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
     settings = settings_of(options.from_png)
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
-    if settings.scheduler and settings.scheduler not in SCHEDULERS:
-        names = ", ".join(SCHEDULERS)
-        raise UserError(f"there is no scheduler {settings.scheduler!r}; choose one of {names}")
+    check_scheduler(settings.scheduler)
     if settings.strength is not None:
         raise UserError(f"{options.from_png} was changed from another picture, which its settings do not hold")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
