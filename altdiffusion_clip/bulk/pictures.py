@@ -15,7 +15,8 @@ import numpy as np
 from altdiffusion_clip.bulk.rows import Located
 from altdiffusion_clip.images import ImageError, load_image
 
-CHUNK = 16
+CHUNK = 4
+"""Pictures that a worker takes at a time: few, since the first batch of the tower waits for the first chunks."""
 DRAFT, DRAFT_LEAST = 1.5, 192
 """JPEGs are decoded to no less than so many times the side that the tower sees, and so many pixels."""
 
@@ -60,7 +61,7 @@ class Workers:
             self._executor = ProcessPoolExecutor(count, context, _start, self._settings)
         else:
             self._executor = ThreadPoolExecutor(2, "pictures", _start, self._settings)
-        self._ahead = 2 * max(count, 2)
+        self._ahead = 4 * max(count, 2)
 
     def prepare(self, pictures: Sequence[Located | bytes]) -> Iterator[tuple[int, Prepared]]:
         """Prepares pictures, some chunks ahead; gives the place of each with it, in order."""
@@ -78,9 +79,19 @@ class Workers:
         self._executor.shutdown(cancel_futures=True)
 
 
-def default_workers() -> int:
-    """One process for each core but two, eight at most."""
-    return max(0, min(8, (os.cpu_count() or 1) - 2))
+def default_workers(beside_gpu: bool, cores: int | None = None) -> int:
+    """How many processes prepare pictures unless told otherwise: one for each core but two.
+
+    Eight at most where the tower computes on the same cores; a GPU takes what all of them can give.
+
+    Args:
+        beside_gpu: the tower computes on a GPU.
+        cores: that there are; those that this process may use if not given.
+    """
+    if cores is None:
+        # Not the machine's: a container or a job of a cluster may have few of them.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, cores - 2 if beside_gpu else min(8, cores - 2))
 
 
 _processor: Any = None

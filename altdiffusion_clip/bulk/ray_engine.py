@@ -23,7 +23,7 @@ from PIL import Image
 from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.planning import ShardPlan, Span, count_rows, plan_shards
 from altdiffusion_clip.bulk.rows import Row, rows_or_error
-from altdiffusion_clip.bulk.scoring import Encoder, Job, Summary, score_shard
+from altdiffusion_clip.bulk.scoring import Encoder, Job, Summary, fastest_batch_size, score_shard
 from altdiffusion_clip.bulk.shards import Position, ShardFolder
 from altdiffusion_clip.drawing import Settings, draw_batch
 from altdiffusion_clip.errors import UserError, one_line
@@ -38,14 +38,14 @@ class Model:
     Attributes:
         name: a folder, a single file or a hub id, that every machine reaches.
         dtype: of the arithmetic: "float32", "float16" or "bfloat16".
-        batch_size: pictures at a time.
+        batch_size: pictures at a time; each actor measures which is fastest there if not given.
         exact: decode JPEGs in full size.
         workers: processes that decode, in each actor.
     """
 
     name: str
     dtype: str = "float32"
-    batch_size: int = 32
+    batch_size: int | None = None
     exact: bool = False
     workers: int = 0
 
@@ -157,7 +157,8 @@ class ShardScorer:
     def __init__(self, job: Job, folder: str, model: Model) -> None:
         device = own_device()
         scorer = AltCLIPScorer.from_pretrained(model.name).to(device).eval()
-        self._encoder = Encoder(scorer, model.torch_dtype, model.batch_size)
+        self._encoder = Encoder(scorer, model.torch_dtype)
+        self._encoder.batch_size = model.batch_size or fastest_batch_size(self._encoder)
         self._workers = Workers(self._encoder.image_processor, model.workers, model.exact)
         self._job, self._folder = job, ShardFolder.there(Path(folder))
 

@@ -53,6 +53,7 @@ class Encoder:
         self._mean = torch.tensor(self.image_processor.image_mean, device=place).view(1, 3, 1, 1)
         self._std = torch.tensor(self.image_processor.image_std, device=place).view(1, 3, 1, 1)
         self._factor = float(self.image_processor.rescale_factor)
+        self._copies = torch.cuda.Stream(place) if place.type == "cuda" else None
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -66,23 +67,60 @@ class Encoder:
             vectors[places] = F.normalize(features.float(), dim=-1).cpu()
         return vectors
 
-    @torch.inference_mode()
     def pictures(self, pixels: Tensor) -> Tensor:
         """Unit vectors, float32 (pictures, dim), on the CPU, of uint8 (pictures, 3, side, side)."""
+        return self.begin(pixels)()
+
+    @torch.inference_mode()
+    def begin(self, pixels: Tensor) -> Callable[[], Tensor]:
+        """Begins what `pictures` does, and gives what waits for the vectors.
+
+        A GPU works through what was begun while the next batch is pinned, copied and begun.
+        """
         try:
-            place = self.scorer.device
-            if place.type == "cuda":
-                pixels = pixels.pin_memory()
-            on_device = pixels.to(place, non_blocking=True).float().mul_(self._factor)
-            normalised = on_device.sub_(self._mean).div_(self._std).to(self.dtype)
-            return F.normalize(self.scorer.get_image_features(normalised).float(), dim=-1).cpu()
+            vectors = self._unit_vectors(self._on_device(pixels))
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
-            torch.cuda.empty_cache()
-            self.batch_size = max(1, len(pixels) // 2)
-            logger.warning("batches of %d pictures do not fit; going on with %d", len(pixels), self.batch_size)
-            return torch.cat([self.pictures(part) for part in pixels.split(self.batch_size)])
+        else:
+            return _copied(vectors)
+        # Not while the error is handled, for it holds on to what there was memory for.
+        torch.cuda.empty_cache()
+        self.batch_size = max(1, len(pixels) // 2)
+        logger.warning("batches of %d pictures do not fit; going on with %d", len(pixels), self.batch_size)
+        parts = [self.begin(part) for part in pixels.split(self.batch_size)]
+        return lambda: torch.cat([part() for part in parts])
+
+    def _on_device(self, pixels: Tensor) -> Tensor:
+        device = self.scorer.device
+        if self._copies is None:
+            return pixels.to(device)
+        # On a stream of their own, so that they are copied while the batch before is computed.
+        with torch.cuda.stream(self._copies):
+            copied = pixels.pin_memory().to(device, non_blocking=True)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(self._copies)
+        copied.record_stream(computing)
+        return copied
+
+    def _unit_vectors(self, pixels: Tensor) -> Tensor:
+        normalised = pixels.float().mul_(self._factor).sub_(self._mean).div_(self._std).to(self.dtype)
+        return F.normalize(self.scorer.get_image_features(normalised).float(), dim=-1)
+
+
+def _copied(vectors: Tensor) -> Callable[[], Tensor]:
+    """Begins to copy vectors to the CPU, and gives what waits for them."""
+    if vectors.device.type != "cuda":
+        return vectors.cpu
+    # Into pinned memory, so that this returns at once; they are there when the event is.
+    on_cpu = vectors.to("cpu", non_blocking=True)
+    done = torch.cuda.current_stream(vectors.device).record_event()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return on_cpu
+
+    return wait
 
 
 def fastest_dtype(scorer: AltCLIPScorer, batch_size: int = 8, rounds: int = 3) -> torch.dtype:
@@ -171,22 +209,22 @@ def _encode(
     vector_of: dict[bytes, Tensor] = {}
     seen: set[bytes] = set()
     batch: dict[bytes, Tensor] = {}
-    running: deque[tuple[list[bytes], Future[Tensor]]] = deque()
+    running: deque[tuple[list[bytes], Future[Callable[[], Tensor]]]] = deque()
     with ExitStack() as stack:
-        # A thread for each device: both work at a time, and each on one batch.
+        # A thread for each device, which begins one batch after the other.
         threads = [stack.enter_context(ThreadPoolExecutor(1, "device")) for _ in encoders]
         turns = itertools.cycle(range(len(encoders)))
 
         def start() -> None:
             turn = next(turns)
             pixels = torch.stack(list(batch.values()))
-            running.append((list(batch), threads[turn].submit(encoders[turn].pictures, pixels)))
+            running.append((list(batch), threads[turn].submit(encoders[turn].begin, pixels)))
             batch.clear()
 
         def finish(most: int) -> None:
             while len(running) > most:
-                names, vectors = running.popleft()
-                vector_of.update(zip(names, vectors.result(), strict=True))
+                names, begun = running.popleft()
+                vector_of.update(zip(names, begun.result()(), strict=True))
 
         for place, prepared in workers.prepare(pictures):
             if prepared.pixels is None:

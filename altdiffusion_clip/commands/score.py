@@ -42,7 +42,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--shard-size", type=int, default=10_000, metavar="ROWS", help="(default: 10000)")
     parser.add_argument("--min-cosine", type=float, metavar="C", help="also write the rows that reach it, as .jsonl")
     parser.add_argument("--exact", action="store_true", help="decode JPEGs in full size; others within 1e-3")
-    parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two, 8 at most)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that decode (default: the cores but two; without a GPU 8 at most)"
+    )
     parser.add_argument("--batch-size", type=int, help="pictures at a time (default: 8; on a GPU what is fastest)")
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, mps, or several: cuda:0,cuda:1; default: a GPU if there is one"
@@ -129,7 +131,7 @@ def _here(
         size = fastest_batch_size(encoders[0])
         for encoder in encoders:
             encoder.batch_size = size
-    count = default_workers() if options.workers is None else options.workers
+    count = default_workers(scorer.device.type != "cpu") if options.workers is None else options.workers
     workers = Workers(encoders[0].image_processor, count, options.exact)
     try:
         return score_sources(job, folder, encoders, workers, progress), str(dtype).removeprefix("torch.")
@@ -147,13 +149,14 @@ def _on_ray(
 ) -> "tuple[Summary, str]":
     """Scores on a Ray cluster; gives the summary and the name of the dtype."""
     del scorer, devices  # the plan has its fingerprint; each actor loads its own
+    from altdiffusion_clip.bulk.pictures import default_workers
     from altdiffusion_clip.bulk.ray_engine import Model, connect, score_on_ray
 
     cluster = cluster_of(options)
     # What is faster on this machine says nothing of another's.
     dtype = options.dtype if options.dtype != "auto" else "float16" if cluster.gpus else "float32"
-    batch_size = options.batch_size or (32 if cluster.gpus else 8)
-    model = Model(options.model, dtype, batch_size, options.exact, options.workers or 0)
+    count = default_workers(cluster.gpus > 0, int(cluster.cpus)) if options.workers is None else options.workers
+    model = Model(options.model, dtype, options.batch_size, options.exact, count)
     connect(cluster)
     return score_on_ray(job, folder, model, cluster, progress), dtype
 

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer
-from altdiffusion_clip.bulk.pictures import Workers
+from altdiffusion_clip.bulk.pictures import Workers, default_workers
 from altdiffusion_clip.bulk.rows import Columns, Located, read_rows
-from altdiffusion_clip.bulk.scoring import Encoder, Job, score_rows, score_sources
+from altdiffusion_clip.bulk.scoring import Encoder, Job, fastest_batch_size, score_rows, score_sources
 from altdiffusion_clip.bulk.shards import Scored, ShardFolder, read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.captions import captions
@@ -292,9 +292,9 @@ def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: 
     shutil.copy(PICTURES[0].path, copy)
     encoder = Encoder(scorer, torch.float32)
     seen = {"texts": 0, "pictures": 0}
-    texts, pictures = encoder.texts, encoder.pictures
+    texts, begin = encoder.texts, encoder.begin
     encoder.texts = lambda given: (seen.update(texts=seen["texts"] + len(given)), texts(given))[1]
-    encoder.pictures = lambda given: (seen.update(pictures=seen["pictures"] + len(given)), pictures(given))[1]
+    encoder.begin = lambda given: (seen.update(pictures=seen["pictures"] + len(given)), begin(given))[1]
     source = write_jsonl(
         tmp_path / "rows.jsonl",
         [
@@ -326,6 +326,51 @@ def test_preparing_is_what_the_processor_does(scorer: AltCLIPScorer) -> None:
     workers.close()
     expected, _ = scorer.encode_images([picture.path for picture in PICTURES[:5]])
     torch.testing.assert_close(encoder.pictures(torch.from_numpy(np.stack(prepared))), expected, atol=1e-5, rtol=0)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(
+    scorer: AltCLIPScorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Encoder(scorer, torch.float32, batch_size=32)
+    side = scorer.config.vision_config.image_size
+    pixels = torch.randint(0, 256, (21, 3, side, side), dtype=torch.uint8)
+    expected = encoder.pictures(pixels)
+    features, sizes = scorer.get_image_features, []
+
+    def in_little_memory(pixel_values: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixel_values))
+        if len(pixel_values) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+        return features(pixel_values)
+
+    monkeypatch.setattr(scorer, "get_image_features", in_little_memory)
+    torch.testing.assert_close(encoder.pictures(pixels), expected, atol=1e-5, rtol=0)
+    assert sizes == [21, 10, 5, 5, 10, 5, 5, 1]
+    assert encoder.batch_size == 5
+    assert "batches of 10 pictures do not fit; going on with 5" in caplog.text
+    monkeypatch.setattr(scorer, "get_image_features", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.pictures(pixels)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_a_gpu_begins_is_what_a_cpu_gives(scorer: AltCLIPScorer) -> None:
+    import copy
+
+    side = scorer.config.vision_config.image_size
+    batches = [torch.randint(0, 256, (9, 3, side, side), dtype=torch.uint8) for _ in range(6)]
+    expected = [Encoder(scorer, torch.float32).pictures(batch) for batch in batches]
+    encoder = Encoder(copy.deepcopy(scorer).cuda(), torch.float32)
+    begun = [encoder.begin(batch) for batch in batches]
+    for wait, there in zip(begun, expected, strict=True):
+        torch.testing.assert_close(wait(), there, atol=1e-3, rtol=0)
+    assert fastest_batch_size(encoder) >= encoder.batch_size
+
+
+def test_workers_are_those_that_the_tower_leaves_cores_for() -> None:
+    assert [default_workers(False, cores) for cores in (1, 2, 4, 64)] == [0, 0, 2, 8]
+    assert [default_workers(True, cores) for cores in (1, 2, 4, 64)] == [0, 0, 2, 62]
+    assert default_workers(True) <= (os.cpu_count() or 1)
 
 
 def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer: AltCLIPScorer) -> None:
