@@ -58,6 +58,15 @@ def tensors_like(
     return {name: tensors[name].to(body.device, dtypes[name]) for name in names}
 
 
+def execution_device(module: RobertaSeriesModelWithTransformation) -> torch.device:
+    """The device that a module computes on, which is not where it is kept if it is offloaded by accelerate's hooks."""
+    for part in module.modules():
+        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return module.device
+
+
 def check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
     """Compares a text encoder with the tower that a head was trained with, in the encoder's dtype.
 

@@ -35,7 +35,7 @@ from altdiffusion_clip.checkpoints.model_ids import (
 )
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, weight_files
 from altdiffusion_clip.errors import CheckpointError
-from altdiffusion_clip.heads import altclip_of, check_towers, processor_of, tensors_like
+from altdiffusion_clip.heads import altclip_of, check_towers, execution_device, processor_of, tensors_like
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 from altdiffusion_clip.prompts import tokenize
@@ -142,6 +142,7 @@ class AltCLIPScorer(PreTrainedModel):
         self.text_projection = nn.Linear(config.text_config.project_dim, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
         self.processor: AltCLIPProcessor | None = None
+        self._followed: tuple[torch.device, torch.dtype] | None = None
         self.post_init()
 
     # ---------------------------------------------------------------- loading and saving
@@ -230,7 +231,9 @@ class AltCLIPScorer(PreTrainedModel):
     ) -> Self:
         """Puts a CLIP head on a pipeline's text encoder, which stays one module in memory.
 
-        Of the head's checkpoint only the head is kept; its text tower is read to be compared, and let go.
+        Of the head's checkpoint only the head is kept; its text tower is read to be compared, and let go. When the
+        pipeline is moved, converted or set to offload (`enable_model_cpu_offload`) later, the head follows at its next
+        use.
 
         Args:
             pipeline: a diffusers pipeline with our text encoder.
@@ -243,6 +246,7 @@ class AltCLIPScorer(PreTrainedModel):
 
         Raises:
             TypeError: the pipeline's text encoder is of another class.
+            ValueError: its weights are not in memory, after `enable_sequential_cpu_offload`.
             OSError: there is no such head.
             CheckpointError: it is no AltCLIP, is damaged, or was trained with another text encoder; the first tensor
                 that differs is named.
@@ -251,6 +255,10 @@ class AltCLIPScorer(PreTrainedModel):
         if not isinstance(body, RobertaSeriesModelWithTransformation):
             raise TypeError(
                 f"the pipeline's text encoder is a {type(body).__name__}; an AltCLIP head needs AltDiffusion's"
+            )
+        if body.device.type == "meta":
+            raise ValueError(
+                "the text encoder is offloaded piece by piece; make the scorer before enable_sequential_cpu_offload()"
             )
         config_folder, tokenizer = hub.pop("config", None), hub.pop("tokenizer", None)
         place, subfolder = resolve_scorer(head if head is not None else pipeline.config._name_or_path)
@@ -274,6 +282,7 @@ class AltCLIPScorer(PreTrainedModel):
         for name in unexpected:
             logger.info("%s: %s is not used", path, name)
         scorer.vision_model.to(body.device)  # its buffers
+        scorer._followed = body.device, body.dtype
         scorer.processor = processor_of(checkpoint, tokenizer)
         return scorer.eval()
 
@@ -336,6 +345,7 @@ class AltCLIPScorer(PreTrainedModel):
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.
         """
+        self._follow()
         texts = [texts] if isinstance(texts, str) else list(texts)
         embeds = [
             self.get_text_features(*(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch)))
@@ -356,6 +366,7 @@ class AltCLIPScorer(PreTrainedModel):
         Returns:
             Unit vectors, float32 (images, projection_dim), on the scorer's device; and the broken ones.
         """
+        self._follow()
         sources = _as_list(images)
         embeds = torch.full((len(sources), self.config.projection_dim), torch.nan, device=self.device)
         broken: list[BrokenImage] = []
@@ -367,7 +378,7 @@ class AltCLIPScorer(PreTrainedModel):
             if read:
                 pixels = self._processor.image_processor(read, return_tensors="pt").pixel_values
                 features = self.get_image_features(pixels.to(self.device, self.dtype))
-                embeds[[start + place for place in places]] = self._unit([features])
+                embeds[torch.tensor(places, device=self.device) + start] = self._unit([features])
         return embeds, broken
 
     # ---------------------------------------------------------------- scores
@@ -427,6 +438,20 @@ class AltCLIPScorer(PreTrainedModel):
             ],
             scores.broken,
         )
+
+    def _follow(self) -> None:
+        """Puts the head where the text encoder computes, if the pipeline that shares it has changed that.
+
+        `pipe.to(...)` and diffusers' offloading know of the pipeline's own parts alone.
+        """
+        place = execution_device(self.text_model), self.text_model.dtype
+        if self._followed in (None, place):
+            return
+        for part in (self.text_projection, self.vision_model, self.visual_projection):
+            part.to(*place)
+        scale = self.logit_scale
+        self.logit_scale = nn.Parameter(scale.detach().to(place[0]), requires_grad=scale.requires_grad)
+        self._followed = place
 
     @property
     def _processor(self) -> AltCLIPProcessor:

@@ -96,6 +96,23 @@ class TestSharedBody:
         assert not info["missing_keys"]
         assert not info["unexpected_keys"]
 
+    def test_the_head_follows_when_the_pipeline_is_converted(self) -> None:
+        pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+        scorer = AltCLIPScorer.from_pipeline(pipe)
+        texts, pictures = ["猫", "a dog"], [picture.path for picture in held_out_pictures()[:8]]
+        before = scorer.similarity(texts, pictures)
+        pipe.to(torch.bfloat16)
+        torch.testing.assert_close(scorer.similarity(texts, pictures), before, atol=0.01, rtol=0)
+        assert scorer.vision_model.dtype == scorer.text_projection.weight.dtype == torch.bfloat16
+        assert scorer.logit_scale.dtype == torch.float32
+
+    def test_a_head_that_was_converted_alone_stays_as_it_is(self) -> None:
+        scorer = AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained("emoji-m9"))
+        scorer.vision_model.bfloat16()
+        scorer.visual_projection.bfloat16()
+        scorer.similarity("猫", held_out_pictures()[0].path)
+        assert scorer.vision_model.dtype == torch.bfloat16
+
     def test_another_tower_is_refused_by_name(self, published: Path, caplog) -> None:
         pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
         with pytest.raises(ValueError, match=r"roberta\.embeddings\.word_embeddings\.weight differs"):

@@ -194,5 +194,5 @@ def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], arrays: np.nd
         logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
     if pictures:
         embeds, _ = scorer.encode_images(list(pictures.values()))
-        for (seed, image), cosine in zip(pictures.items(), (embeds @ text).tolist(), strict=True):
+        for (seed, image), cosine in zip(pictures.items(), (embeds @ text).cpu().tolist(), strict=True):
             yield cosine, -seed, image
