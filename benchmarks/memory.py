@@ -1,11 +1,13 @@
 """Memory of a pipeline with its scorer, sharing one text encoder, against the reference classes loaded apart.
 
     python benchmarks/memory.py [--dtype float16] [--format safetensors] [--rounds 3] [--folder build/memory]
+                                [--device cpu]
 
 AltDiffusion-m9 and AltCLIP-m9 in full size with random weights, float32 on disk as published (10 GB, made once). Each
 case runs in a process of its own: it loads, draws one small picture in one step, and scores it. Its figure is the most
-memory that was resident. Theirs are the text encoder that diffusers has deprecated, in its pipeline, and
-transformers' AltCLIPModel; both towers are the same weights. Rounds of all cases alternate; figures are medians.
+memory that was resident, or with `--device cuda` the most of the GPU's that tensors took. Theirs are the text encoder
+that diffusers has deprecated, in its pipeline, and transformers' AltCLIPModel; both towers are the same weights. Rounds
+of all cases alternate; figures are medians.
 
 The default is float16, as diffusers' documentation loads AltDiffusion. In float32 today's loaders leave the weights
 in their files, memory-mapped, so that what is resident there is the system's cache of them, and the word embeddings
@@ -44,11 +46,15 @@ def main() -> None:
     parser.add_argument("--format", default="safetensors", choices=["safetensors", "bin"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("build/memory"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--case", choices=[*CASES, "convert"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = options.folder / options.format
+    if options.case == "convert":
+        print(json.dumps(convert(folder)))
+        return
     if options.case:
-        print(json.dumps(convert(folder) if options.case == "convert" else load(options.case, folder, options.dtype)))
+        print(json.dumps(load(options.case, folder, options.dtype, options.device)))
         return
     make_checkpoints(folder, options.format)
     rounds = [{case: in_a_process(case, options) for case in CASES} for _ in range(options.rounds)]
@@ -62,6 +68,7 @@ def main() -> None:
     converted = in_a_process("convert", options)
     largest = max(path.stat().st_size for path in folder.rglob("*.*") if path.is_file()) / 2**20
     what = f"{options.dtype}, .{options.format}"
+    unit = "MB resident" if options.device == "cpu" else "MB of the GPU's"
     report_at_most(f"convert, peak memory, {what}", converted["peak"], largest + 1000, "MB resident", goal=1)
     theirs = median("theirs", "seconds")
     report(
@@ -69,11 +76,11 @@ def main() -> None:
     )
     for case, goal in (("ours_offloaded", 0.66), ("ours", 0.77)):
         name = f"pipeline and scorer, peak memory, {'offload_embeddings, ' if case != 'ours' else ''}{what}"
-        report_at_most(name, median(case, "peak"), median("theirs", "peak"), "MB resident", goal)
+        report_at_most(name, median(case, "peak"), median("theirs", "peak"), unit, goal)
 
 
 def in_a_process(case: str, options: argparse.Namespace) -> dict[str, float]:
-    arguments = ["--dtype", options.dtype, "--format", options.format, "--folder", str(options.folder)]
+    arguments = [f"--{name}={getattr(options, name)}" for name in ("dtype", "format", "folder", "device")]
     finished = subprocess.run(
         [sys.executable, __file__, "--case", case, *arguments],
         stdout=subprocess.PIPE,
@@ -83,7 +90,7 @@ def in_a_process(case: str, options: argparse.Namespace) -> dict[str, float]:
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def load(case: str, folder: Path, dtype_name: str) -> dict[str, float]:
+def load(case: str, folder: Path, dtype_name: str, device: str) -> dict[str, float]:
     """Loads one side, draws and scores."""
     dtype = getattr(torch, dtype_name)
     if case == "theirs":
@@ -108,8 +115,8 @@ def load(case: str, folder: Path, dtype_name: str) -> dict[str, float]:
             feature_extractor=None,
             image_encoder=None,
             requires_safety_checker=False,
-        )
-        clip = AltCLIPModel.from_pretrained(folder / "altclip", dtype=dtype)
+        ).to(device)
+        clip = AltCLIPModel.from_pretrained(folder / "altclip", dtype=dtype).to(device)
         processor = AltCLIPProcessor.from_pretrained(folder / "altclip")
     else:
         from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
@@ -117,17 +124,19 @@ def load(case: str, folder: Path, dtype_name: str) -> dict[str, float]:
         start = time.perf_counter()
         offload = case == "ours_offloaded"
         pipe = AltDiffusionPipeline.from_pretrained(folder / "pipeline", dtype=dtype, offload_embeddings=offload)
+        pipe.to(device)
         scorer = AltCLIPScorer.from_pipeline(pipe, folder / "altclip")
     loaded = time.perf_counter() - start
     with torch.inference_mode():
         image = pipe(PROMPT, num_inference_steps=1, height=64, width=64).images[0]
         if case == "theirs":
-            inputs = processor(text=[PROMPT], images=[image], return_tensors="pt")
+            inputs = processor(text=[PROMPT], images=[image], return_tensors="pt").to(device)
             inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
             clip(**inputs)
         else:
             scorer.rank(PROMPT, [image])
-    return {"seconds": loaded, "used": time.perf_counter() - start, "peak": peak()}
+    most = peak() if device == "cpu" else torch.cuda.max_memory_allocated(device) / 2**20
+    return {"seconds": loaded, "used": time.perf_counter() - start, "peak": most}
 
 
 def convert(folder: Path) -> dict[str, float]:

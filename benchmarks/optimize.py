@@ -9,6 +9,7 @@ line compares emoji-m9's pictures before and after, in dB.
 """
 
 import argparse
+import functools
 import json
 import statistics
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from full_size import draw, pipelines
 from report import report
+from timing import in_turns, ratio
 
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.emoji.captions import captions
@@ -58,22 +60,20 @@ def main() -> None:
     done = ours.optimize()
     print(done, flush=True)
     for count in options.batch_sizes:
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for number in range(options.rounds + 1):
-            for name, pipe in (("ours", ours), ("theirs", theirs)):
-                spent = draw(pipe, options.size, options.steps, count)
-                print(f"{name}: {spent:.1f} s{'' if number else ', to warm up'}", flush=True)
-                if number:
-                    seconds[name].append(spent)
-        shares = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
+        sides = {
+            name: functools.partial(draw, pipe, options.size, options.steps, count)
+            for name, pipe in (("ours", ours), ("theirs", theirs))
+        }
+        seconds = in_turns(sides, options.rounds, options.device)
+        times, span = ratio(seconds, "theirs", "ours")
         report(
             f"optimize, {count} of {options.size}x{options.size}, {options.steps} steps",
             statistics.median(seconds["ours"]),
             statistics.median(seconds["theirs"]),
             "seconds",
-            statistics.median(shares),
+            times,
             1.5 if is_gpu else 1.8,
-            range=[round(min(shares), 2), round(max(shares), 2)],
+            range=span,
             changes=done.changes,
         )
     least = worst_psnr(options.device)

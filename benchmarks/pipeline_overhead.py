@@ -9,11 +9,13 @@ the figures are medians.
 """
 
 import argparse
+import functools
 import statistics
 
 from full_size import draw
 from full_size import pipelines as make
 from report import report_at_most
+from timing import in_turns, ratio
 
 
 def main() -> None:
@@ -24,23 +26,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
-    pipelines = {name: pipe.to(options.device) for name, pipe in make().items()}
-    seconds: dict[str, list[float]] = {name: [] for name in pipelines}
-    names = list(pipelines)
-    for round_number in range(options.rounds + 1):
-        turn = round_number % len(names)
-        for name in names[turn:] + names[:turn]:  # who is first, and finds other caches, changes
-            spent = draw(pipelines[name], options.size, options.steps)
-            if round_number:  # the first one warms up
-                seconds[name].append(spent)
+    sides = {
+        name: functools.partial(draw, pipe.to(options.device), options.size, options.steps)
+        for name, pipe in make().items()
+    }
+    seconds = in_turns(sides, options.rounds, options.device)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, values in seconds.items():
         print(f"{name}: median {median[name]:.2f} s, {min(values):.2f} to {max(values):.2f} s")
     what = f"a picture of {options.size}x{options.size}, {options.steps} steps, float32"
     for theirs, goal in (("deprecated", 1.0), ("plain", 1.02)):
-        shares = [ours / other for ours, other in zip(seconds["ours"], seconds[theirs], strict=True)]
+        times, span = ratio(seconds, "ours", theirs)
         name = f"{what}, AltDiffusionPipeline over {theirs}"
-        report_at_most(name, median["ours"], median[theirs], "seconds", goal, ratio_of_rounds=statistics.median(shares))
+        report_at_most(name, median["ours"], median[theirs], "seconds", goal, ratio_of_rounds=times, range=span)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ both sides alternate; the figures are medians.
 
 import argparse
 import copy
+import functools
 import statistics
-import time
 
 import torch
 from full_size import text_encoders
 from report import has_bf16, report
+from timing import in_turns, ratio
 
 TOKENS, WINDOW = 12, 77
 
@@ -44,27 +45,24 @@ def main() -> None:
     def compare(name: str, tokens: int, ours_in: torch.dtype, theirs_in: torch.dtype, goal: float) -> float:
         ids, mask = batch(tokens, options.batch_size, options.device)
         sides = {"ours": models["ours", ours_in], "theirs": models["theirs", theirs_in]}
-        seconds: dict[str, list[float]] = {side: [] for side in sides}
         outputs = {}
+
+        def encode(side: str) -> None:
+            outputs[side] = sides[side](ids, attention_mask=mask, return_dict=True).projection_state
+
         with torch.inference_mode():
-            for number in range(options.rounds + 1):
-                for side, model in sides.items():
-                    start = time.perf_counter()
-                    outputs[side] = model(ids, attention_mask=mask, return_dict=True).projection_state
-                    if options.device != "cpu":
-                        torch.cuda.synchronize()
-                    if number:  # the first one warms up
-                        seconds[side].append(time.perf_counter() - start)
+            runs = {side: functools.partial(encode, side) for side in sides}
+            seconds = in_turns(runs, options.rounds, options.device)
         median = {side: statistics.median(values) for side, values in seconds.items()}
-        shares = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
+        times, span = ratio(seconds, "theirs", "ours")
         report(
             f"prompt encoding, batch {options.batch_size}, {tokens} tokens, {name}",
             median["ours"],
             median["theirs"],
             "seconds a batch",
-            median["theirs"] / median["ours"],
+            times,
             goal,
-            range=[round(min(shares), 2), round(max(shares), 2)],
+            range=span,
             largest_difference=float((outputs["ours"].float() - outputs["theirs"].float()).abs().max()),
         )
         return median["ours"]

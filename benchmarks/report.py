@@ -8,11 +8,10 @@ import torch
 
 
 def machine() -> str:
-    """The processor or GPU that the figures are of."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    """What the figures are of: the processor, and the GPU if there is one."""
     bf16 = ", AVX512-BF16" if has_bf16() else ""
-    return f"{_cpu('model name') or platform.processor()}, {torch.get_num_threads()} threads{bf16}"
+    cpu = f"{_cpu('model name') or platform.processor()}, {torch.get_num_threads()} threads{bf16}"
+    return f"{torch.cuda.get_device_name()}; {cpu}" if torch.cuda.is_available() else cpu
 
 
 def has_bf16() -> bool:

@@ -1,6 +1,6 @@
 """Scoring many rows: memory and time a row do not grow with their number, and kills lose nothing.
 
-    python benchmarks/score_rows.py [--rows 50000] [--few 5000] [--kills 10] [--folder build/score-rows]
+    python benchmarks/score_rows.py [--rows 50000] [--few 5000] [--kills 10] [--folder build/score-rows] [--device cpu]
 
 `altdiffusion score` with emoji-m9 on emoji of 2,500 shifts and tints, captions in nine languages, shards of 2,500 rows,
 so that both runs fill whole shards; processes of their own. Peak memory is what was resident at most; time is that
@@ -54,15 +54,16 @@ def write_rows(folder: Path, count: int) -> Path:
     return source
 
 
-def command(source: Path, output: Path) -> list[str]:
+def command(source: Path, output: Path, device: str) -> list[str]:
     options = ["--shard-size", str(SHARD), "--dtype", "float32", "--workers", "0", "--output", str(output)]
+    options += ["--device", device]
     return [sys.executable, "-m", "altdiffusion_clip.cli", "score", str(source), *options]
 
 
-def undisturbed(source: Path, output: Path) -> tuple[float, float]:
+def undisturbed(source: Path, output: Path, device: str) -> tuple[float, float]:
     """Peak bytes resident, and seconds a row."""
     shutil.rmtree(output, ignore_errors=True)
-    process = subprocess.Popen(command(source, output), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(source, output, device), stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     shards = sorted(output.glob("part-*.parquet"))
@@ -70,13 +71,14 @@ def undisturbed(source: Path, output: Path) -> tuple[float, float]:
     return usage.ru_maxrss * 1024.0, (times[-1] - times[0]) / (SHARD * (len(shards) - 1))
 
 
-def killed(source: Path, output: Path, kills: int, seconds: float) -> int:
+def killed(source: Path, output: Path, device: str, kills: int, seconds: float) -> int:
     """Runs until done, killed at so many random moments; returns how many were in mid-run."""
     shutil.rmtree(output, ignore_errors=True)
     generator = random.Random(1)
     done = 0
     while True:
-        process = subprocess.Popen(command(source, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        arguments = command(source, output, device)
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # Long enough to begin, short enough that all kills fall into the run.
             process.wait(timeout=8 + generator.uniform(0, seconds / kills) if done < kills else None)
@@ -95,13 +97,15 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=5_000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path("build/score-rows"))
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     sources = {count: write_rows(options.folder, count) for count in (options.few, options.rows)}
-    measured = {count: undisturbed(source, options.folder / f"out-{count}") for count, source in sources.items()}
+    measured = {
+        count: undisturbed(source, options.folder / f"out-{count}", options.device) for count, source in sources.items()
+    }
     start = time.perf_counter()
-    kills = killed(
-        sources[options.rows], options.folder / "out-killed", options.kills, measured[options.rows][1] * options.rows
-    )
+    whole = measured[options.rows][1] * options.rows
+    kills = killed(sources[options.rows], options.folder / "out-killed", options.device, options.kills, whole)
     same = read_shards(options.folder / "out-killed") == read_shards(options.folder / f"out-{options.rows}")
     rows = len(read_shards(options.folder / "out-killed"))
     line = {

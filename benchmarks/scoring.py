@@ -15,7 +15,6 @@ the workers alone prepare is said for both, for it is the most that there can be
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import torch
 from full_size import SIZES, randomise
 from PIL import Image
 from report import has_bf16, report
+from timing import Seconds, in_turns, ratio
 from transformers import AltCLIPConfig, AltCLIPModel, AltCLIPProcessor, CLIPImageProcessor, XLMRobertaTokenizer
 from transformers.initialization import no_init_weights
 
@@ -93,8 +93,6 @@ def bare_tower(encoder: Encoder, count: int) -> None:
     pixels = torch.zeros(encoder.batch_size, 3, side, side, device=encoder.scorer.device, dtype=encoder.dtype)
     for start in range(0, count, encoder.batch_size):
         encoder.scorer.get_image_features(pixels[: count - start])
-    if pixels.is_cuda:
-        torch.cuda.synchronize()
 
 
 class Ours:
@@ -141,7 +139,7 @@ def main() -> None:
         name = f"scoring {len(paths)} JPEGs"
         if is_gpu:
             sides["bare"] = lambda: bare_tower(encoder, len(paths))
-        seconds = in_turns(sides, options.rounds)
+        seconds = in_turns(sides, options.rounds, options.device, warm_up=False)
         difference = max(abs(a - b) for a, b in zip(cosines["ours"], cosines["theirs"], strict=True))
         goal = 4.0 if is_gpu else 3.0 if has_bf16() else 0.9
         line(name, len(paths), seconds, "theirs", goal, largest_difference_of_cosines=round(difference, 5))
@@ -153,34 +151,22 @@ def main() -> None:
                 "bare": lambda: bare_tower(encoder, len(many)),
                 "preparing": lambda: ours.prepare(many),
             }
-            seconds = in_turns(sides, options.rounds)
+            seconds = in_turns(sides, options.rounds, options.device, warm_up=False)
             line(f"scoring {len(many)} JPEGs, of the bare tower's rate", len(many), seconds, "bare", 0.85)
     ours.workers.close()
 
 
-def in_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - start)
-        print(f"round {number + 1}: { {name: round(values[-1], 2) for name, values in seconds.items()} } s", flush=True)
-    return seconds
-
-
-def line(name: str, count: int, seconds: dict[str, list[float]], against: str, goal: float, **more: object) -> None:
-    shares = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds[against], strict=True)]
+def line(name: str, count: int, seconds: Seconds, against: str, goal: float, **more: object) -> None:
+    median, span = ratio(seconds, against, "ours")
     rates = {side: count / statistics.median(values) for side, values in seconds.items()}
     report(
         name,
         rates["ours"],
         rates[against],
         "pictures a second",
-        statistics.median(shares),
+        median,
         goal,
-        range=[round(min(shares), 2), round(max(shares), 2)],
+        range=span,
         prepared_a_second=round(rates["preparing"], 1),
         **more,
     )

@@ -7,12 +7,13 @@ turns, files in the system's cache; medians.
 """
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
-import time
 
 from report import report_at_most
+from timing import in_turns
 
 COMMANDS = {
     "help": [sys.executable, "-m", "altdiffusion_clip.cli", "--help"],
@@ -25,15 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    names = list(COMMANDS)
-    for number in range(options.rounds + 1):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            start = time.perf_counter()
-            subprocess.run(COMMANDS[name], check=True, stdout=subprocess.DEVNULL)
-            if number:
-                seconds[name].append(time.perf_counter() - start)
+    sides = {
+        name: functools.partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+        for name, command in COMMANDS.items()
+    }
+    seconds = in_turns(sides, options.rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     report_at_most("startup, altdiffusion --help", median["help"], median["libraries"], "seconds", 0.6)
     report_at_most("startup, import altdiffusion_clip", median["with ours"], median["libraries"], "seconds", 1.05)

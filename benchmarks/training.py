@@ -3,21 +3,22 @@
 Stage 1: sentences a second, against a loop with the teacher in it and every sentence padded to 77 tokens. Stage 2:
 pairs a second from the second epoch on, against a loop that runs the frozen vision tower in every epoch, its captions
 padded likewise. The towers have the widths of AltCLIP (XLM-R large, CLIP ViT-L/14 at 224 pixels), cut to so many
-layers as fit a small machine; the sentences are emoji-m9's.
+layers as fit a small machine; the sentences are emoji-m9's. On a GPU both sides compute in bfloat16 by autocast.
 
     python benchmarks/training.py [--layers 4] [--rounds 3]
+    python benchmarks/training.py --device cuda --layers 24 --batch 64
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from report import report
+from timing import Seconds, in_turns, ratio
 from torch.nn import functional as F
 from transformers import AltCLIPConfig, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
@@ -45,19 +46,12 @@ VISION = {
 }
 
 
-def in_turns(ours: Callable[[int], None], theirs: Callable[[int], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of each, measured in turns after one round that does not count."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
-        for step, kept in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
-            step(number)
-            if number:
-                kept.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+def accelerator_for(device: str) -> Accelerator:
+    is_cpu = device == "cpu"
+    return Accelerator(cpu=is_cpu, mixed_precision="no" if is_cpu else "bf16")
 
 
-def stage_1(layers: int, batch: int, rounds: int) -> tuple[float, float]:
+def stage_1(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     """Seconds of a step of stage 1, ours and the plain loop's, on batches of the same size from the same sentences."""
     tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
     reader = AutoTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
@@ -67,6 +61,7 @@ def stage_1(layers: int, batch: int, rounds: int) -> tuple[float, float]:
             **TEACHER, num_hidden_layers=layers // 2, vocab_size=len(reader), eos_token_id=reader.eos_token_id
         )
     ).eval()
+    teacher = teacher.to(device)
     config = RobertaSeriesConfig(
         **STUDENT,
         num_hidden_layers=layers,
@@ -76,9 +71,10 @@ def stage_1(layers: int, batch: int, rounds: int) -> tuple[float, float]:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    student = RobertaSeriesModelWithTransformation(config).train()
+    student = RobertaSeriesModelWithTransformation(config).train().to(device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6, fused=True)
-    accelerator = Accelerator()
+    accelerator = accelerator_for(device)
+    turns = {side: itertools.count() for side in ("ours", "theirs")}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "parallel.jsonl"
         write_parallel(data, LANGUAGES, scenes=False)
@@ -87,31 +83,40 @@ def stage_1(layers: int, batch: int, rounds: int) -> tuple[float, float]:
         source = Translations(corpus, embeds, batch, tokenizer.pad_token_id)
         task = PooledReading(student)
 
-        def ours(number: int) -> None:
-            part = source.load(source.draw(step_generator(0, number)))
+        def ours() -> None:
+            part = on_device(source.load(source.draw(step_generator(0, next(turns["ours"])))), device)
             mean_loss(accelerator, task, [part])
             optimizer.step()
             optimizer.zero_grad()
 
-        def theirs(number: int) -> None:
-            rows = source.draw(step_generator(0, number))["rows"]
+        def theirs() -> None:
+            rows = source.draw(step_generator(0, next(turns["theirs"])))["rows"]
             english = [corpus.english.text(int(row)) for row in corpus.target[rows.numpy()]]
-            with torch.no_grad():
-                target = teacher(*tokenize(reader, english, pad_to_max=True)).pooler_output
+            with torch.no_grad(), accelerator.autocast():
+                target = teacher(*(t.to(device) for t in tokenize(reader, english, pad_to_max=True))).pooler_output
             said = tokenizer.batch_decode([corpus.tokens[row].tolist() for row in rows], skip_special_tokens=True)
-            ids, mask = tokenize(tokenizer, said, pad_to_max=True)
-            # The model as it would run without our short cut: all 77 columns, padding among them.
-            hidden = student.roberta(ids, attention_mask=mask).last_hidden_state
-            assert student.pre_LN is not None
-            pooled = student.transformation(student.pre_LN(hidden))[:, 0]
-            F.mse_loss(pooled, target).backward()
+            ids, mask = (t.to(device) for t in tokenize(tokenizer, said, pad_to_max=True))
+            with accelerator.autocast():
+                loss = F.mse_loss(unshortened(student, ids, mask), target)
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
-        return in_turns(ours, theirs, rounds)
+        return in_turns({"ours": ours, "theirs": theirs}, rounds, device)
 
 
-def stage_2(layers: int, batch: int, rounds: int) -> tuple[float, float]:
+def on_device(part: dict[str, torch.Tensor], device: str) -> dict[str, torch.Tensor]:
+    return {name: value.to(device) for name, value in part.items()}
+
+
+def unshortened(body: RobertaSeriesModelWithTransformation, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The pooled reading as it is without our short cut: all 77 columns, padding among them."""
+    hidden = body.roberta(ids, attention_mask=mask).last_hidden_state
+    assert body.pre_LN is not None
+    return body.transformation(body.pre_LN(hidden))[:, 0]
+
+
+def stage_2(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     """Seconds of a step of stage 2 from the second epoch on, ours and that of a loop with the vision tower in it."""
     tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
     text = {"vocab_size": len(tokenizer), "num_hidden_layers": layers, "project_dim": 768, "pad_token_id": 1}
@@ -122,17 +127,19 @@ def stage_2(layers: int, batch: int, rounds: int) -> tuple[float, float]:
             vision_config={**VISION, "num_hidden_layers": layers},
             projection_dim=768,
         )
-    )
+    ).to(device)
     for part in (scorer.vision_model, scorer.visual_projection):
         part.requires_grad_(False)
     trained = [p for p in scorer.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-    pixels = torch.randn(batch, 3, 224, 224)
-    with torch.no_grad():
+    pixels = torch.randn(batch, 3, 224, 224, device=device)
+    accelerator = accelerator_for(device)
+    with torch.no_grad(), accelerator.autocast():
         features = scorer.get_image_features(pixels)  # the first epoch's
     said = [captions(c, colours()[0], "zh")[0] for c in concepts()[:batch]]
-    short, padded = tokenize(tokenizer, said), tokenize(tokenizer, said, pad_to_max=True)
-    accelerator = Accelerator()
+    short, padded = (
+        [t.to(device) for t in tokenize(tokenizer, said, pad_to_max=pad_to_max)] for pad_to_max in (False, True)
+    )
 
     class Texts(torch.nn.Module):
         def __init__(self) -> None:
@@ -145,45 +152,46 @@ def stage_2(layers: int, batch: int, rounds: int) -> tuple[float, float]:
 
     task = Texts()
 
-    def ours(number: int) -> None:
+    def ours() -> None:
         part = {"input_ids": short[0], "attention_mask": short[1], "image_embeds": features}
         cached_backward(accelerator, task, [part], info_nce, ("image_embeds",))
         optimizer.step()
         optimizer.zero_grad()
 
-    def theirs(number: int) -> None:
-        with torch.no_grad():
+    def theirs() -> None:
+        with torch.no_grad(), accelerator.autocast():
             images = scorer.get_image_features(pixels)
-        body = scorer.text_model
-        hidden = body.roberta(padded[0], attention_mask=padded[1]).last_hidden_state
-        assert body.pre_LN is not None
-        texts = scorer.text_projection(body.transformation(body.pre_LN(hidden))[:, 0])
-        info_nce(texts, images, scorer.logit_scale).backward()
+        with accelerator.autocast():
+            texts = scorer.text_projection(unshortened(scorer.text_model, *padded))
+        info_nce(texts.float(), images.float(), scorer.logit_scale).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return in_turns(ours, theirs, rounds)
+    return in_turns({"ours": ours, "theirs": theirs}, rounds, device)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--layers", type=int, default=4, help="of the student and the vision tower; 24 are the full ones"
     )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     for name, run, goal in (("stage 1", stage_1, 5.0), ("stage 2", stage_2, 10.0)):
-        ours, theirs = run(options.layers, options.batch, options.rounds)
-        print(f"{name}: {ours:.2f} s a step of {options.batch}, {theirs:.2f} s in the plain loop")
+        seconds = run(options.layers, options.batch, options.rounds, options.device)
+        times, span = ratio(seconds, "theirs", "ours")
         unit = "sentences/s" if name == "stage 1" else "pairs/s"
         report(
             f"training-{name.replace(' ', '-')}",
-            options.batch / ours,
-            options.batch / theirs,
+            options.batch / statistics.median(seconds["ours"]),
+            options.batch / statistics.median(seconds["theirs"]),
             unit,
-            theirs / ours,
+            times,
             goal,
+            range=span,
+            layers=options.layers,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from altdiffusion_clip.errors import UserError
 
-PARTS = frozenset({"__init__", "report", "full_size"})
+PARTS = frozenset({"__init__", "report", "full_size", "timing"})
 """Files that hold no benchmark."""
 
 
@@ -25,8 +25,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "Without a name, list them; they take from seconds to an hour.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run, or all")
+    parser.add_argument("--device", help="for those that take it; the others find a GPU themselves or need none")
     parser.add_argument(
-        "--arguments", default="", metavar="LINE", help='for each of them, as in: scoring --arguments="--device cuda"'
+        "--arguments", default="", metavar="LINE", help='for each of them, as in: scoring --arguments="--rounds 2"'
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout, nothing else")
     parser.set_defaults(run=run)
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> bool:
     figures: list[dict[str, Any]] = []
     for name in wanted:
         print(f"{name}: {what_it_measures(scripts[name])}", file=sys.stderr)
-        found, code = measure(scripts[name], given)
+        on_device = ["--device", options.device] if options.device and takes_device(scripts[name]) else []
+        found, code = measure(scripts[name], [*on_device, *given])
         if code or not found:
             failed.append(name)
             print(f"failed {name}: it ended with {code}", file=sys.stderr)
@@ -71,6 +73,11 @@ def find_benchmarks() -> dict[str, Path]:
 def what_it_measures(script: Path) -> str:
     """The first line of its docstring."""
     return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def takes_device(script: Path) -> bool:
+    """Whether it has an option for the device."""
+    return '"--device"' in script.read_text(encoding="utf-8")
 
 
 def measure(script: Path, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:

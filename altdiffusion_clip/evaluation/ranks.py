@@ -19,7 +19,7 @@ is what Chinese-CLIP's script does), before them, or after them."""
 TOLERANCE = 1e-6
 """Cosines that are closer than this are equal: more than float32 products round, less than models mean."""
 
-_TILE = (1024, 4096)
+_TILE, _TILE_OF_GPU = (1024, 4096), (4096, 16384)
 _PAIRS_AT_ONCE = 65536
 
 
@@ -74,9 +74,11 @@ def ranks_of_embeddings(
     up_to: int = 10,
     ties: str = "mean",
     tolerance: float = TOLERANCE,
-    tile: tuple[int, int] = _TILE,
+    tile: tuple[int, int] | None = None,
 ) -> Ranks:
     """Ranks from unit vectors, in memory for a tile and not for the matrix.
+
+    They are computed where the vectors are: on a GPU, if they are tensors there.
 
     Args:
         texts: float (texts, dim); may be memory-mapped, or in half precision.
@@ -85,7 +87,7 @@ def ranks_of_embeddings(
         up_to: ranks beyond are not told apart.
         ties: one of `TIES`.
         tolerance: cosines closer than this are equal.
-        tile: texts and images at a time.
+        tile: texts and images at a time; as suits the device if not given.
 
     Raises:
         ValueError: the widths differ, a vector is not finite, or a text has no image.
@@ -95,17 +97,26 @@ def ranks_of_embeddings(
     relevant = []
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
         part = pairs[start : start + _PAIRS_AT_ONCE]
-        relevant.append((_float(texts[part[:, 0]]) * _float(images[part[:, 1]])).sum(1))
-    products = _Products(texts, images, tile)
-    return _ranks(products, (len(texts), len(images)), torch.cat(relevant), pairs, up_to, ties, tolerance, tile)
+        relevant.append((_rows(texts, part[:, 0]) * _rows(images, part[:, 1])).sum(1))
+    of_pairs = torch.cat(relevant)
+    tile = tile or tile_for(of_pairs.device)
+    products = _Products(texts, images, tile, of_pairs.device)
+    return _ranks(products, (len(texts), len(images)), of_pairs, pairs, up_to, ties, tolerance, tile)
+
+
+def tile_for(device: torch.device) -> tuple[int, int]:
+    """Texts and images at a time: as fits into the caches of a CPU, or as keeps a GPU busy (268 MB)."""
+    return _TILE if device.type == "cpu" else _TILE_OF_GPU
 
 
 class _Products:
     """Tiles of the matrix of cosines, each in the same piece of memory as the one before."""
 
-    def __init__(self, texts: np.ndarray | Tensor, images: np.ndarray | Tensor, tile: tuple[int, int]) -> None:
+    def __init__(
+        self, texts: np.ndarray | Tensor, images: np.ndarray | Tensor, tile: tuple[int, int], device: torch.device
+    ) -> None:
         self._texts, self._images = texts, images
-        self._out = torch.empty(tile[0] * tile[1])
+        self._out = torch.empty(tile[0] * tile[1], device=device)
         self._rows: tuple[slice, Tensor] | None = None
 
     def __call__(self, rows: slice, columns: slice) -> Tensor:
@@ -154,24 +165,24 @@ class _Counts:
         ties: str,
         tolerance: float,
     ) -> None:
-        count = shape[side]
-        query, candidate = (torch.from_numpy(np.ascontiguousarray(pairs[:, i])) for i in (side, 1 - side))
-        self._best = torch.full((count,), -torch.inf, dtype=relevant.dtype).scatter_reduce_(0, query, relevant, "amax")
+        count, device = shape[side], relevant.device
+        query, candidate = (torch.from_numpy(np.ascontiguousarray(pairs[:, i])).to(device) for i in (side, 1 - side))
+        self._best = torch.full((count,), -torch.inf, dtype=relevant.dtype, device=device)
+        self._best.scatter_reduce_(0, query, relevant, "amax")
         # No similarity reaches infinity, so what is only a candidate is never counted.
         self._only_candidates = torch.isinf(self._best)
         if side == 0 and self._only_candidates.any():
             raise ValueError(f"text {int(self._only_candidates.nonzero()[0, 0])} has no image")
         self._best[self._only_candidates] = torch.inf
         is_best = relevant >= self._best[query] - tolerance
-        self._equal = torch.zeros(count)
+        self._equal = torch.zeros(count, device=device)
         if ties != "first":
             # Relevant ones that are as similar as the best are no rivals: taken off here, since a tile counts them.
             # Before the first of them there is none.
             self._equal.index_add_(0, query, is_best.float(), alpha=-1)
-        self._first = torch.full((count,), shape[1 - side]).scatter_reduce_(
-            0, query[is_best], candidate[is_best], "amin"
-        )
-        self._greater = torch.zeros(count)
+        self._first = torch.full((count,), shape[1 - side], device=device)
+        self._first.scatter_reduce_(0, query[is_best], candidate[is_best], "amin")
+        self._greater = torch.zeros(count, device=device)
         self._up_to, self._ties, self._tolerance = up_to, ties, tolerance
 
     def add(self, similarity: Tensor, queries: slice, candidates: slice) -> None:
@@ -188,7 +199,7 @@ class _Counts:
         self._greater[rows] += greater.sum(1)
         equal = (seen >= limit - self._tolerance) & ~greater
         if self._ties == "first":
-            places = torch.arange(candidates.start, candidates.start + seen.shape[1])
+            places = torch.arange(candidates.start, candidates.start + seen.shape[1], device=seen.device)
             equal &= places < self._first[rows, None]
         self._equal[rows] += equal.sum(1)
 
@@ -197,7 +208,12 @@ class _Counts:
         # Of queries that are no longer counted, not all that is taken off was added.
         ranks = (1 + self._greater + share * self._equal.clamp(min=0)).double()
         ranks = torch.where(ranks <= self._up_to, ranks, torch.inf)
-        return ranks.masked_fill(self._only_candidates, torch.nan).numpy()
+        return ranks.masked_fill(self._only_candidates, torch.nan).cpu().numpy()
+
+
+def _rows(vectors: np.ndarray | Tensor, places: np.ndarray) -> Tensor:
+    at = torch.from_numpy(places).to(vectors.device) if isinstance(vectors, Tensor) else places
+    return _float(vectors[at])
 
 
 def _float(rows: np.ndarray | Tensor) -> Tensor:

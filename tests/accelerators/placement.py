@@ -31,6 +31,7 @@ from altdiffusion_clip import (
 from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.evaluation.ranks import TIES, ranks_of_embeddings
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
 
 TEXTS = ["猫", "a dog"]
@@ -208,3 +209,15 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "一只猫", *drawing]) == 0
     assert len(list((tmp_path / "drawn").glob("*-seed*.png"))) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_ranks_are_computed_where_the_vectors_are(ties: str) -> None:
+    torch.manual_seed(0)
+    # Few values, so that there are ties.
+    texts, images = (torch.nn.functional.normalize(torch.randint(-1, 2, (n, 4)) + 0.1, dim=-1) for n in (50, 30))
+    pairs = np.stack([np.arange(50), np.arange(50) % 30], 1)
+    expected = ranks_of_embeddings(texts, images, pairs, ties=ties)
+    ranks = ranks_of_embeddings(texts.to(DEVICE), images.to(DEVICE), pairs, ties=ties)
+    np.testing.assert_array_equal(ranks.of_texts, expected.of_texts)
+    np.testing.assert_array_equal(ranks.of_images, expected.of_images)
