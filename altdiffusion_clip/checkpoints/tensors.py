@@ -97,6 +97,9 @@ class CheckpointTensors(Mapping[str, Tensor]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # Mapping's own would read the tensor
+
     def __len__(self) -> int:
         return len(self._places)
 

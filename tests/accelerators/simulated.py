@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_any, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "sim"
 COPIES = frozenset({"_to_copy", "copy_", "_local_scalar_dense", "lift_fresh", "_has_compatible_shallow_copy_type"})
@@ -43,8 +43,32 @@ class Simulated(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return compute(func, *args, **(kwargs or {}))
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """What tells apart which tensors share memory, when they are saved."""
+        return self.held.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = Simulated(self.held.detach().clone())
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
     def __repr__(self) -> str:
         return f"Simulated({self.held!r})"
+
+
+class _Backend(_DummyBackendModule):
+    """What torch asks a device for, beside computing; its random numbers are the CPU's."""
+
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
 
 
 def compute(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -87,13 +111,13 @@ def _of_device(value: Any, arguments: list[Tensor]) -> Any:
 def use() -> None:
     """Makes the device known to torch; before other imports."""
     global _library
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, _Backend())
     _library = torch.library.Library("_", "IMPL", "PrivateUse1")
     _library.fallback(compute, "PrivateUse1")
     # Tensors of inference mode pass by layers of the dispatcher that a wrapper is seen through.
     torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]
-    # `parameter.data = other`, as Module.to does it, would not reach what is held.
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    # `parameter.data = other`, as Module.to does it otherwise, would not reach what is held.
+    torch.__future__.set_swap_module_params_on_conversion(True)
     _device_constructors()  # keeps the true torch.tensor, which `with torch.device(...)` looks for
     torch.tensor = _tensor
 

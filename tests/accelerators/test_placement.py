@@ -1,14 +1,17 @@
-"""Everything that draws and scores, on an accelerator: a GPU if there is one, else a simulated one."""
+"""Everything that draws, scores and trains, on an accelerator: a GPU if there is one, else a simulated one."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).with_name("placement.py")
+import pytest
+
+HERE = Path(__file__).parent
 
 
-def test_nothing_is_left_on_the_cpu() -> None:
+@pytest.mark.parametrize("name", ["drawing", "scoring", "training"])
+def test_nothing_is_left_on_the_cpu(name: str) -> None:
     # A process of its own, for torch cannot forget a device; without the common fixtures, which import too early.
-    command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", str(TESTS)]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parents[2])
+    command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", f"{HERE / name}.py"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1])
     assert finished.returncode == 0, finished.stdout[-6000:]
