@@ -47,7 +47,7 @@ def there() -> AltDiffusionPipeline:
 
 def draw(pipe: Any, **more: object) -> np.ndarray:
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    settings = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "np", **more}
+    settings = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np", **more}
     prompts, negative = ["(红色:1.3)背景上的猫", "a dog"], ["собака"] * 2
     return pipe(prompts, negative_prompt=negative, generator=generators, **settings).images
 
@@ -67,7 +67,7 @@ def test_every_scheduler(name: str, on_cpu: AltDiffusionPipeline, there: AltDiff
         pipe = AltDiffusionPipeline(**parts)
         pipe.set_progress_bar_config(disable=True)
         pipe.scheduler = scheduler_like(on_cpu.scheduler, name)
-        pictures.append(draw(pipe, num_inference_steps=4))
+        pictures.append(draw(pipe, num_inference_steps=4 if name == "pndm" else 2))
     np.testing.assert_allclose(*pictures, atol=NEAR)
 
 
@@ -132,16 +132,16 @@ def test_drawing_with_weights_kept_on_the_cpu(kept: str, on_cpu: AltDiffusionPip
     np.testing.assert_allclose(draw(pipe), draw(on_cpu), atol=NEAR)
 
 
-@pytest.mark.parametrize("kind", ["drawn", "changed", "inpainted"])
+@pytest.mark.parametrize("kind", ["drawn", "inpainted"])
 def test_the_demo(kind: str) -> None:
     picture, mask = Image.open(PICTURES[0]).convert("RGB").resize((64, 64)), Image.new("L", (64, 64), 0)
     mask.paste(255, (32, 0, 64, 64))
-    source = {"drawn": None, "changed": Source(picture, None, 0.8), "inpainted": Source(picture, mask, 0.8)}[kind]
+    source = {"drawn": None, "inpainted": Source(picture, mask, 0.8)}[kind]
     pictures = []
     for device in ("cpu", DEVICE):
         pipe = emoji().to(device)
         studio = Studio(pipe, AltCLIPScorer.from_pipeline(pipe), "emoji-m9")
-        events = list(studio.draw(variations(studio.settings("猫", 3, num_inference_steps=6), 1), source))
+        events = list(studio.draw(variations(studio.settings("猫", 3, num_inference_steps=5), 1), source))
         assert any(event.preview for event in events if isinstance(event, Progress))
         (drawn,) = (event for event in events if isinstance(event, Drawn))
         pictures.append(np.asarray(drawn.image, np.float32) / 255)

@@ -60,7 +60,7 @@ def run_dreambooth(folder: Path) -> None:
     things.mkdir()
     for number in range(3):
         Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(things / f"{number}.png")
-    said = {"instance_prompt": "a sks cat", "class_prompt": "a cat", "class_images": 3}
+    said = {"instance_prompt": "a sks cat", "class_prompt": "a cat", "class_images": 1}
     given = {"model": str(PIPELINE), "instance_images": things, "resolution": 32, "batch_size": 4}
     dreambooth(DreamBoothConfig(output=folder / "run", **given, **said, **STEPS))
 
@@ -78,7 +78,7 @@ RUNS: dict[str, Callable[[Path], object]] = {
     "stage 2, pictures anew": lambda folder: run_contrastive(folder, augment=True),
     "stage 2, in parts": lambda folder: run_contrastive(folder, gradient_accumulation_steps=4),
     "alignment": lambda folder: align(
-        AlignConfig(**of_pictures(folder, ema_decay=0.9, sample_prompts=["cat"], validate_every=2))
+        AlignConfig(**of_pictures(folder, ema_decay=0.9, sample_prompts=["cat"], validate_every=3))
     ),
     "alignment, states kept": lambda folder: align(
         AlignConfig(**of_pictures(folder, cache_text_states=True, keys_and_values_steps=2))
