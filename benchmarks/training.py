@@ -60,8 +60,8 @@ def stage_1(layers: int, batch: int, rounds: int, device: str) -> Seconds:
         CLIPTextConfig(
             **TEACHER, num_hidden_layers=layers // 2, vocab_size=len(reader), eos_token_id=reader.eos_token_id
         )
-    ).eval()
-    teacher = teacher.to(device)
+    ).to(device)
+    teacher.eval()
     config = RobertaSeriesConfig(
         **STUDENT,
         num_hidden_layers=layers,

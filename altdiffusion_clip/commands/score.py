@@ -126,11 +126,10 @@ def _here(
 
     dtype = fastest_dtype(scorer) if options.dtype == "auto" else dtype_of(options.dtype)
     others = [copy.deepcopy(scorer).to(device) for device in devices[1:]]
-    encoders = [Encoder(each, dtype, options.batch_size or 32) for each in (scorer, *others)]
-    if options.batch_size is None:
-        size = fastest_batch_size(encoders[0])
-        for encoder in encoders:
-            encoder.batch_size = size
+    encoders = [Encoder(each, dtype) for each in (scorer, *others)]
+    size = options.batch_size or fastest_batch_size(encoders[0])
+    for encoder in encoders:
+        encoder.batch_size = size
     count = default_workers(scorer.device.type != "cpu") if options.workers is None else options.workers
     workers = Workers(encoders[0].image_processor, count, options.exact)
     try:

@@ -26,7 +26,11 @@ from altdiffusion_clip.demo.studio import Drawn, Progress, Studio, variations
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
 
-PICTURES = [str(picture.path) for picture in held_out_pictures()[:8]]
+
+def picture_and_mask() -> tuple[Image.Image, Image.Image]:
+    picture, mask = Image.open(held_out_pictures()[0].path).convert("RGB").resize((64, 64)), Image.new("L", (64, 64), 0)
+    mask.paste(255, (32, 0, 64, 64))
+    return picture, mask
 
 
 def emoji(**options: object) -> AltDiffusionPipeline:
@@ -73,8 +77,7 @@ def test_every_scheduler(name: str, on_cpu: AltDiffusionPipeline, there: AltDiff
 
 @pytest.mark.parametrize("kind", ["img2img", "inpaint", "controlnet"])
 def test_every_pipeline(kind: str, on_cpu: AltDiffusionPipeline) -> None:
-    picture, mask = Image.open(PICTURES[0]).convert("RGB").resize((64, 64)), Image.new("L", (64, 64), 0)
-    mask.paste(255, (32, 0, 64, 64))
+    picture, mask = picture_and_mask()
     torch.manual_seed(0)
     controlnet = ControlNetModel.from_unet(on_cpu.unet, conditioning_embedding_out_channels=(16, 32, 32))
 
@@ -134,8 +137,7 @@ def test_drawing_with_weights_kept_on_the_cpu(kept: str, on_cpu: AltDiffusionPip
 
 @pytest.mark.parametrize("kind", ["drawn", "inpainted"])
 def test_the_demo(kind: str) -> None:
-    picture, mask = Image.open(PICTURES[0]).convert("RGB").resize((64, 64)), Image.new("L", (64, 64), 0)
-    mask.paste(255, (32, 0, 64, 64))
+    picture, mask = picture_and_mask()
     source = {"drawn": None, "inpainted": Source(picture, mask, 0.8)}[kind]
     pictures = []
     for device in ("cpu", DEVICE):
