@@ -79,7 +79,7 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
         references = embed_english(student, held_out, accelerator)
 
         def validate(task: KeepAndLearn, step: int) -> dict[str, float]:
-            return translation_recall(task.student, held_out, references)
+            return translation_recall(task.student, held_out, references[:, None])
 
     task = KeepAndLearn(student, config.keep_weight)
     trained = optimise(task, source, config, "add language", accelerator=accelerator, validate=validate).student

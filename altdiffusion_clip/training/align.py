@@ -29,7 +29,7 @@ from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import AlignConfig, DreamBoothConfig
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
 from altdiffusion_clip.training.diffusion import (
     Denoiser,
     LatentsOfCaptions,
@@ -93,11 +93,12 @@ class Parts:
             self.scorer.save_pretrained(folder / SCORER)
 
 
-def align(config: AlignConfig) -> Path | Estimate:
+def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Estimate:
     """Trains a UNet, going on where a run in the same folder was stopped.
 
     Args:
         config: of the run.
+        pictures: in the place of `config.data`.
 
     Returns:
         The folder of the pipeline; or, of a dry run, what it would take.
@@ -111,7 +112,8 @@ def align(config: AlignConfig) -> Path | Estimate:
     parts = load_parts(config.model, config.text_encoder)
     freeze_all_but(parts.unet, lambda name: True)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
-    pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
+    if pictures is None:
+        pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
         size = 2 * len(pictures) * parts.vae.config.latent_channels * (pictures.side // scale_of(parts.vae)) ** 2
         return estimate(config, parts.unet, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
@@ -227,7 +229,7 @@ def prepare_pictures(
 
 
 def new_source(
-    config: AlignConfig, parts: Parts, pictures: CaptionedPictures, conditioning: Conditioning, accelerator: Accelerator
+    config: AlignConfig, parts: Parts, pictures: Captioned, conditioning: Conditioning, accelerator: Accelerator
 ) -> LatentsOfCaptions:
     """Batches of latents, computed once, with captions or their states."""
     latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator)
@@ -235,6 +237,8 @@ def new_source(
     empty = parts.tokenizer("").input_ids
     states = None
     if config.cache_text_states:
+        if not isinstance(pictures, CaptionedPictures):
+            raise UserError("cache_text_states is for captions in files; these are made up as they are needed")
         made_from = {"text_encoder": config.text_encoder or config.model, "texts": len(pictures.texts)}
         states = embed_captions(conditioning, pictures, empty, pictures.folder / "states", made_from, accelerator)
     return LatentsOfCaptions(

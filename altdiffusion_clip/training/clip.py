@@ -10,10 +10,11 @@ from transformers import CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from altdiffusion_clip.training.config import RunConfig
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.image_text import Captioned
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
+from altdiffusion_clip.training.temperature import clamp_temperature
 
 
 class _Towers(nn.Module):
@@ -28,7 +29,7 @@ class _Towers(nn.Module):
 
 
 class _Pairs:
-    def __init__(self, pictures: CaptionedPictures, pad_token_id: int, count: int) -> None:
+    def __init__(self, pictures: Captioned, pad_token_id: int, count: int) -> None:
         self._pictures, self._pad_token_id, self._count = pictures, pad_token_id, count
 
     def draw(self, generator: torch.Generator) -> Tensors:
@@ -43,7 +44,7 @@ class _Pairs:
 
 def train_clip(
     clip: CLIPModel,
-    pictures: CaptionedPictures,
+    pictures: Captioned,
     config: RunConfig,
     accelerator: Accelerator | None = None,
     folder: Path | None = None,
@@ -69,5 +70,12 @@ def train_clip(
 
     source = _Pairs(pictures, clip.config.text_config.pad_token_id, config.batch_size)
     return optimise(
-        _Towers(clip), source, config, "CLIP", backward=backward, accelerator=accelerator, folder=folder
+        _Towers(clip),
+        source,
+        config,
+        "CLIP",
+        backward=backward,
+        accelerator=accelerator,
+        folder=folder,
+        after_step=clamp_temperature,
     ).clip

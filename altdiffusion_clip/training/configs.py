@@ -23,6 +23,7 @@ class DistillConfig(MixedLanguages):
 
     teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id")
     student: str = option("", "XLM-R or AltDiffusion text encoder to begin with: a folder or hub id")
+    pre_transformation: bool = option(False, "a plain XLM-R becomes an m18: it conditions on its layer before the last")
     data: list[Path] = option([], "parallel sentences: .jsonl, .tsv, .parquet, or NAME for NAME.en and NAME.zh")
     validation: list[Path] = option([], "parallel sentences to measure with: R@1 of each language")
 

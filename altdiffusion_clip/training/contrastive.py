@@ -28,23 +28,25 @@ from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.augmentation import augmented
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
-from altdiffusion_clip.training.data.languages import similar_lengths
+from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
 from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, place_of, save_model
+from altdiffusion_clip.training.temperature import clamp_temperature
 
+TEXT_ENCODER = "text_encoder"
 POOL = 4
 """Batches of pairs that one batch of nearly one length is chosen from."""
 
 
-def contrastive(config: ContrastiveConfig) -> Path | Estimate:
+def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) -> Path | Estimate:
     """Runs stage 2, going on where a run in the same folder was stopped.
 
     Args:
         config: of the run.
+        pictures: in the place of `config.data`.
 
     Returns:
         The folder of the AltCLIP; or, of a dry run, what it would take.
@@ -59,16 +61,17 @@ def contrastive(config: ContrastiveConfig) -> Path | Estimate:
     freeze_vision(scorer)
     side = scorer.config.vision_config.image_size
     data = config.output / "data"
-    pictures = CaptionedPictures.prepare(
-        config.data,
-        side,
-        tokenizer,
-        data / "pictures",
-        languages=config.languages,
-        temperature=config.temperature,
-        weights=config.weights,
-        accelerator=accelerator,
-    )
+    if pictures is None:
+        pictures = CaptionedPictures.prepare(
+            config.data,
+            side,
+            tokenizer,
+            data / "pictures",
+            languages=config.languages,
+            temperature=config.temperature,
+            weights=config.weights,
+            accelerator=accelerator,
+        )
     if config.dry_run:
         size = 0 if config.augment else 4 * len(pictures) * scorer.config.projection_dim
         return estimate(config, scorer, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
@@ -87,12 +90,19 @@ def contrastive(config: ContrastiveConfig) -> Path | Estimate:
             return caption_recall(task.scorer, held_out, held_out_features)
 
     scorer = train_contrastive(scorer, pictures, features, config, accelerator, validate)
-    return save_model(accelerator, config.output, scorer.save_pretrained)
+    return save_model(accelerator, config.output, lambda folder: write_altclip(scorer, folder))
+
+
+def write_altclip(scorer: AltCLIPScorer, folder: Path) -> None:
+    """Writes an AltCLIP; of m18 also its text encoder, since an AltCLIP has no place for the second projection."""
+    scorer.save_pretrained(folder)
+    if scorer.text_model.transformation_pre is not None:
+        scorer.text_model.save_pretrained(folder / TEXT_ENCODER)
 
 
 def train_contrastive(
     scorer: AltCLIPScorer,
-    pictures: CaptionedPictures,
+    pictures: Captioned,
     features: np.ndarray | None,
     config: ContrastiveConfig,
     accelerator: Accelerator | None = None,
@@ -125,7 +135,14 @@ def train_contrastive(
         return cached_backward(accelerator, model, parts, loss_of, fixed)
 
     return optimise(
-        TextHalf(scorer), source, config, "contrastive", backward=backward, accelerator=accelerator, validate=validate
+        TextHalf(scorer),
+        source,
+        config,
+        "contrastive",
+        backward=backward,
+        accelerator=accelerator,
+        validate=validate,
+        after_step=clamp_temperature,
     ).scorer
 
 
@@ -173,19 +190,16 @@ class Pairs:
     """
 
     def __init__(
-        self, pictures: CaptionedPictures, features: np.ndarray | None, scorer: AltCLIPScorer, config: ContrastiveConfig
+        self, pictures: Captioned, features: np.ndarray | None, scorer: AltCLIPScorer, config: ContrastiveConfig
     ) -> None:
         self._pictures, self._features, self._count = pictures, features, config.batch_size
         self._pad = scorer.text_model.config.pad_token_id
         self._mean, self._std = normalisation(scorer)
-        self._lengths = torch.from_numpy(pictures.tokens.lengths)
 
     def draw(self, generator: torch.Generator) -> Tensors:
         """Draws pictures and one caption of each, of nearly one length."""
-        # A large batch has all lengths anyway; a small one is worth choosing.
-        shown, said = self._pictures.draw(POOL * self._count, generator)
-        chosen = similar_lengths(self._lengths[said], self._count, generator)
-        drawn = {"pictures": shown[chosen], "texts": said[chosen]}
+        shown, said = self._pictures.draw_similar(self._count, POOL, generator)
+        drawn = {"pictures": shown, "texts": said}
         if self._features is None:
             drawn["seed"] = torch.randint(2**31, (self._count,), generator=generator)
         return drawn
@@ -211,7 +225,7 @@ def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
 
 
 def embed_pictures(
-    scorer: AltCLIPScorer, pictures: CaptionedPictures, accelerator: Accelerator | None = None
+    scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None
 ) -> np.ndarray:
     """The frozen tower's features of each picture, computed once and memory-mapped: float32 (pictures, dim)."""
     mean, std = normalisation(scorer)

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.data.arrays import Ragged, fill_rows, prepared
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
 from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
+
+
+EMPTY = -1
+"""In the place of a text: the caption "", of which guidance steers away."""
 
 
 class Denoiser(nn.Module):
@@ -97,7 +101,7 @@ class LatentsOfCaptions:
 
     def __init__(
         self,
-        pictures: CaptionedPictures,
+        pictures: Captioned,
         latents: np.ndarray,
         batch_size: int,
         timesteps: int,
@@ -115,7 +119,7 @@ class LatentsOfCaptions:
         """Draws pictures, captions, timesteps and noise."""
         count = self._count
         shown, said = self._pictures.draw(count, generator)
-        said = torch.where(torch.rand(count, generator=generator) < self._dropout, len(self._pictures.tokens), said)
+        said = torch.where(torch.rand(count, generator=generator) < self._dropout, EMPTY, said)
         return {
             "pictures": shown,
             "texts": said,
@@ -129,13 +133,14 @@ class LatentsOfCaptions:
         texts = drawn["texts"].tolist()
         if self._states is not None:
             assert self._conditioning is not None
-            states, mask = self._conditioning.read(self._states, texts)
+            rows = [len(self._states) - 1 if text == EMPTY else text for text in texts]
+            states, mask = self._conditioning.read(self._states, rows)
             return {**batch, "states": states, **({} if mask is None else {"states_mask": mask})}
         ids, mask = pad_tokens([self._tokens(text) for text in texts], self._pad)
         return {**batch, "input_ids": ids, "attention_mask": mask}
 
     def _tokens(self, text: int) -> list[int]:
-        return self._empty if text == len(self._pictures.tokens) else self._pictures.tokens[text].tolist()
+        return self._empty if text == EMPTY else self._pictures.tokens[text].tolist()
 
 
 def noise_of(shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator) -> Tensors:
@@ -160,7 +165,7 @@ def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor
 
 
 def embed_latents(
-    vae: AutoencoderKL, pictures: CaptionedPictures, accelerator: Accelerator | None = None
+    vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None
 ) -> np.ndarray:
     """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width)."""
     side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)

@@ -1,6 +1,8 @@
 """Stage 1, teacher learning: the student's pooled reading of any language becomes the teacher's of English.
 
-AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813).
+AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813). A student in the
+shape of AltDiffusion-m18 has a second projection, which conditions a UNet on the layer before the last. It learns in the
+same way what the teacher has there, as Stable Diffusion 2 conditions on that layer of its CLIP.
 """
 
 import logging
@@ -46,7 +48,10 @@ def distill(config: DistillConfig) -> Path | Estimate:
     if not config.dry_run:
         config.save()
     teacher, reader = load_teacher_text(config.teacher)
-    student, tokenizer = load_student(config.student, teacher.config.hidden_size, config.seed)
+    student, tokenizer = load_student(
+        config.student, teacher.config.hidden_size, config.seed, config.pre_transformation
+    )
+    layers = 1 if student.transformation_pre is None else 2
     corpus = ParallelCorpus.prepare(
         config.data, tokenizer, config.output / "data" / "parallel", config.languages, accelerator
     )
@@ -55,11 +60,11 @@ def distill(config: DistillConfig) -> Path | Estimate:
             config,
             student,
             tokens=corpus.tokens.lengths,
-            cache_bytes=len(corpus.english) * 4 * teacher.config.hidden_size,
+            cache_bytes=len(corpus.english) * 4 * teacher.config.hidden_size * layers,
         )
     if (config.output / MODEL).exists():
         return config.output / MODEL
-    embeds = embed_english(teacher.to(accelerator.device), reader, corpus, accelerator)
+    embeds = embed_english(teacher.to(accelerator.device), reader, corpus, accelerator, layers)
     source = Translations(
         corpus, embeds, config.batch_size, student.config.pad_token_id, config.temperature, config.weights
     )
@@ -89,6 +94,8 @@ def distill(config: DistillConfig) -> Path | Estimate:
 class PooledReading(nn.Module):
     """The loss of stage 1: mean squared error of the student's pooled reading.
 
+    Of an m18 the error of its conditioning's first row, against the teacher's layer before the last, is added.
+
     Args:
         student: with its `pre_LN`.
     """
@@ -98,9 +105,19 @@ class PooledReading(nn.Module):
         self.student = student
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, teacher_embeds: Tensor) -> Tensor:
-        """The loss, a scalar, of sentences (batch, length) and the teacher's reading of their English (batch, dim)."""
-        pooled = self.student(input_ids, attention_mask=attention_mask).pooler_output
-        return F.mse_loss(pooled.float(), teacher_embeds)
+        """The loss, a scalar.
+
+        Args:
+            input_ids: int64 (batch, length), sentences.
+            attention_mask: int64 (batch, length).
+            teacher_embeds: float (batch, layers, dim), the teacher's reading of their English: of its last layer,
+                and for an m18 of the one before.
+        """
+        read = self.student(input_ids, attention_mask=attention_mask)
+        loss = F.mse_loss(read.pooler_output.float(), teacher_embeds[:, 0])
+        if self.student.transformation_pre is not None:
+            loss = loss + F.mse_loss(read.projection_state[:, 0].float(), teacher_embeds[:, 1])
+        return loss
 
 
 class Translations:
@@ -108,7 +125,7 @@ class Translations:
 
     Args:
         corpus: of sentences.
-        embeds: float (distinct English sentences, dim), memory-mapped.
+        embeds: float (distinct English sentences, layers, dim), memory-mapped.
         batch_size: sentences in a batch.
         pad_token_id: of the student.
         temperature: of the mix of languages.
@@ -151,17 +168,22 @@ def embed_english(
     tokenizer: PreTrainedTokenizerBase,
     corpus: ParallelCorpus,
     accelerator: Accelerator | None = None,
+    layers: int = 1,
 ) -> np.ndarray:
-    """The teacher's reading of each distinct English sentence, computed once and memory-mapped: (sentences, dim)."""
+    """The teacher's reading of each distinct English sentence, computed once and memory-mapped.
+
+    Returns:
+        float32 (sentences, layers, dim), as `teacher_embeds` gives it.
+    """
 
     def compute(start: int, stop: int) -> Tensor:
-        return teacher_embeds(teacher, tokenizer, [corpus.english.text(row) for row in range(start, stop)])
+        return teacher_embeds(teacher, tokenizer, [corpus.english.text(row) for row in range(start, stop)], layers)
 
     # In the folder of the corpus, which is made anew when it changes.
     return fill_rows(
         corpus.folder / "teacher.bin",
         len(corpus.english),
-        (teacher.config.hidden_size,),
+        (layers, teacher.config.hidden_size),
         "float32",
         compute,
         accelerator=accelerator,
@@ -171,17 +193,41 @@ def embed_english(
 
 @torch.no_grad()
 def teacher_embeds(
-    teacher: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], batch_size: int = 256
+    teacher: CLIPTextModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    layers: int = 1,
+    batch_size: int = 256,
 ) -> Tensor:
-    """The teacher's EOS states, before CLIP's text projection: float (sentences, hidden_size).
+    """The teacher's EOS states, before CLIP's text projection.
 
     The teacher is frozen, so each sentence is read once and not once per epoch.
+
+    Args:
+        teacher: a CLIP's text tower.
+        tokenizer: its own.
+        sentences: to read.
+        layers: 1 for the last layer, 2 for the one before as well, through the same final LayerNorm.
+        batch_size: sentences at a time.
+
+    Returns:
+        float32 (sentences, layers, hidden_size), on the CPU.
     """
     rows = []
     for start in range(0, len(sentences), batch_size):
         ids, mask = (t.to(teacher.device) for t in tokenize(tokenizer, sentences[start : start + batch_size]))
-        rows.append(teacher(ids, attention_mask=mask).pooler_output.float().cpu())
+        read = teacher(ids, attention_mask=mask, output_hidden_states=layers > 1)
+        states = [read.pooler_output]
+        if layers > 1:
+            before_last = getattr(teacher, "text_model", teacher).final_layer_norm(read.hidden_states[-2])
+            states.append(before_last[torch.arange(len(ids)), end_of_text(ids, teacher.config.eos_token_id)])
+        rows.append(torch.stack(states, dim=1).float().cpu())
     return torch.cat(rows)
+
+
+def end_of_text(input_ids: Tensor, eos_token_id: int) -> Tensor:
+    """Where each text ends, int64 (batch,); OpenAI's configs name the wrong token, whose true one is the largest."""
+    return (input_ids if eos_token_id == 2 else (input_ids == eos_token_id).int()).argmax(1)
 
 
 @torch.no_grad()
@@ -193,13 +239,13 @@ def translation_recall(
     Args:
         student: whose pooled reading is measured.
         corpus: of sentences that it was not taught.
-        embeds: the teacher's reading of their English.
+        embeds: the teacher's reading of their English, float (distinct English sentences, layers, dim).
         most: sentences in a language.
 
     Returns:
         `r1_en`, `r1_zh`, ...
     """
-    references = F.normalize(torch.from_numpy(np.array(embeds)).float(), dim=-1)
+    references = F.normalize(torch.from_numpy(np.array(embeds[:, 0])).float(), dim=-1)
     recalls = {}
     for number, code in enumerate(corpus.languages):
         rows = np.flatnonzero(corpus.language == number)[:most]

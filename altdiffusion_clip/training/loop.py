@@ -78,6 +78,7 @@ def optimise(
     folder: Path | None = None,
     accelerator: Accelerator | None = None,
     validate: Callable[[Module, int], dict[str, float]] | None = None,
+    after_step: Callable[[nn.Module], None] | None = None,
 ) -> Module:
     """Trains the parameters of a module that require gradients, going on from its checkpoint if there is one.
 
@@ -90,6 +91,7 @@ def optimise(
         folder: for the checkpoint, metrics.jsonl and TensorBoard's files; `config.output` if not given.
         accelerator: of this run; a new one if not given.
         validate: measures the module (its average, if there is one) on the main process, after so many steps.
+        after_step: puts parameters back into their bounds after each step.
 
     Returns:
         The module, with the averaged weights if `config.ema_decay` > 0. A step whose loss or gradient is not finite
@@ -148,6 +150,8 @@ def optimise(
             # In fp16 the scaler must see a gradient that overflows: it skips the step itself, and lowers its scale.
             if is_finite or accelerator.scaler is not None:
                 optimizer.step()
+            if after_step is not None:
+                after_step(model)
             optimizer.zero_grad(set_to_none=True)
             if is_finite and average is not None:
                 _update_average(average, trainable, min(config.ema_decay, (1 + step) / (10 + step)))

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_LOGIT_SCALE = 100.0
 SNR_GAMMA = 5.0
 
 
@@ -18,7 +17,8 @@ def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, pos
     Args:
         text_embeds: float (texts, dim), any length; normalised here.
         image_embeds: float (images, dim), likewise.
-        logit_scale: scalar, the natural logarithm of the inverse temperature; clamped at ln 100.
+        logit_scale: scalar, the natural logarithm of the inverse temperature. It is not clamped here, since a clamped
+            number has no gradient: see `altdiffusion_clip.training.temperature`.
         positives: bool (texts, images), at least one true in each row and column; the diagonal if not given.
 
     Returns:
@@ -30,7 +30,7 @@ def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, pos
         True
     """
     text_embeds, image_embeds = F.normalize(text_embeds, dim=-1), F.normalize(image_embeds, dim=-1)
-    logits = logit_scale.exp().clamp(max=MAX_LOGIT_SCALE) * text_embeds @ image_embeds.T
+    logits = logit_scale.exp() * text_embeds @ image_embeds.T
     if positives is None:
         positives = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     weights = positives.to(logits.dtype)

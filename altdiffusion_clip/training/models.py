@@ -98,7 +98,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_student(
-    name: str, project_dim: int, seed: int = 0
+    name: str, project_dim: int, seed: int = 0, pre_transformation: bool = False
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase]:
     """A student to be taught: an AltDiffusion's text encoder, or a plain XLM-R that gets a new projection.
 
@@ -107,6 +107,7 @@ def load_student(
             with a config.json alone, gives a new student.
         project_dim: width of the teacher's embedding.
         seed: of new weights.
+        pre_transformation: a plain XLM-R gets m18's second projection, for the layer before the last.
 
     Raises:
         UserError: it cannot be loaded, or projects to another width than the teacher's.
@@ -115,7 +116,9 @@ def load_student(
     config = load("the student", name, AutoConfig.from_pretrained, **place)
     tokenizer = load_tokenizer(name)
     torch.manual_seed(seed)
-    ours = {"project_dim": project_dim, "has_pre_LN": True}
+    ours: dict[str, Any] = {"project_dim": project_dim, "has_pre_LN": True}
+    if pre_transformation:
+        ours["has_pre_transformation"] = True
     if config.model_type not in ("xlm-roberta", "roberta", RobertaSeriesConfig.model_type):
         raise UserError(f"{name} is a {config.model_type}; the student is an XLM-R or an AltDiffusion text encoder")
     files = (place_of(name) / place.get("subfolder", "")).iterdir()
@@ -141,9 +144,6 @@ def load_student(
                 "the student", name, XLMRobertaModel.from_pretrained, dtype=torch.float32, add_pooling_layer=False
             )
             student.roberta.load_state_dict(body.state_dict())
-    if student.transformation_pre is not None:
-        # m18's second projection is the pipeline's; the pooled reading does not pass through it.
-        student.transformation_pre.requires_grad_(False)
     # AltCLIP was taught without dropout, and without it padding is one token (see the text encoder).
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):

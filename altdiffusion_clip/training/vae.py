@@ -1,6 +1,7 @@
 """The autoencoder: pictures to latents and back (Rombach et al., arXiv 2112.10752), without the adversarial part."""
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -8,10 +9,22 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from altdiffusion_clip.training.config import RunConfig
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.loop import Tensors, optimise
 
 KL_WEIGHT = 1e-6
+
+
+class Pictures(Protocol):
+    """Square pictures, as an autoencoder takes them."""
+
+    @property
+    def side(self) -> int:
+        """Of each picture, in pixels."""
+
+    def __len__(self) -> int: ...
+
+    def signed(self, pictures: Tensor) -> Tensor:
+        """Some pictures, float (pictures, 3, side, side) in [-1, 1]."""
 
 
 def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
@@ -21,20 +34,22 @@ def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
 
 
 class _Reconstruction(nn.Module):
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, latent_noise: float) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae, self.latent_noise = vae, latent_noise
 
-    def forward(self, pixels: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         posterior = self.vae.encode(pixels).latent_dist
-        latents = posterior.mean + posterior.std * noise
+        # In quadrature: noise of the posterior, and noise as a denoiser's errors would be.
+        errors = self.latent_noise * level[:, None, None, None] * posterior.mean.detach().std()
+        latents = posterior.mean + (posterior.var + errors.square()).sqrt() * noise
         return reconstruction_loss(self.vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
 
 
 class _Crops:
     """Squares of the pictures, whole if `crop` is their side."""
 
-    def __init__(self, pictures: CaptionedPictures, vae: AutoencoderKL, crop: int, count: int) -> None:
+    def __init__(self, pictures: Pictures, vae: AutoencoderKL, crop: int, count: int) -> None:
         self._pictures, self._crop, self._count = pictures, crop, count
         self._latent_channels = vae.config.latent_channels
         self._latent_side = crop // 2 ** (len(vae.config.block_out_channels) - 1)
@@ -48,19 +63,21 @@ class _Crops:
             "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
             "place": place,
             "noise": torch.randn(count, self._latent_channels, side, side, generator=generator),
+            "level": torch.rand(count, generator=generator),
         }
 
     def load(self, drawn: Tensors) -> Tensors:
         top, left = drawn["place"][0].tolist()
         pixels = self._pictures.signed(drawn["pictures"])[:, :, top : top + self._crop, left : left + self._crop]
-        return {"pixels": pixels.contiguous(), "noise": drawn["noise"]}
+        return {"pixels": pixels.contiguous(), "noise": drawn["noise"], "level": drawn["level"]}
 
 
 def train_vae(
     vae: AutoencoderKL,
-    pictures: CaptionedPictures,
+    pictures: Pictures,
     config: RunConfig,
     crop: int | None = None,
+    latent_noise: float = 0.0,
     accelerator: Accelerator | None = None,
     folder: Path | None = None,
 ) -> AutoencoderKL:
@@ -72,6 +89,8 @@ def train_vae(
         config: of the loop.
         crop: side of the squares that are cut out of the pictures, in pixels; whole pictures if not given. Many
             small steps teach an autoencoder more than few large ones.
+        latent_noise: the most noise that is added to latents, in their standard deviations; each picture draws its
+            own share of it. The decoder learns to forgive a denoiser's small errors (arXiv 2510.11690, section 3).
         accelerator: of the run.
         folder: of the run; `config.output` if not given.
 
@@ -80,7 +99,7 @@ def train_vae(
     """
     source = _Crops(pictures, vae, crop or pictures.side, config.batch_size)
     trained: AutoencoderKL = optimise(
-        _Reconstruction(vae), source, config, "VAE", accelerator=accelerator, folder=folder
+        _Reconstruction(vae, latent_noise), source, config, "VAE", accelerator=accelerator, folder=folder
     ).vae
     generator = torch.Generator().manual_seed(config.seed)
     some = torch.randint(len(pictures), (256,), generator=generator)

@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,51 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError, load_image
 from altdiffusion_clip.prompts import WINDOW
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
-from altdiffusion_clip.training.data.languages import LanguageMix
+from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
 from altdiffusion_clip.training.data.records import LeftOut, read_records
 
 logger = logging.getLogger(__name__)
 CAPTIONS_FILE = "captions.jsonl"
+
+
+class Captioned(Protocol):
+    """What the stages ask of captioned pictures; `CaptionedPictures` reads them from files.
+
+    Attributes:
+        folder: for what is computed from the pictures once.
+        side: of each picture, in pixels.
+        languages: codes.
+        tokens: token ids of each text, by its number.
+    """
+
+    folder: Path
+    side: int
+    languages: Sequence[str]
+
+    @property
+    def tokens(self) -> Any:
+        """Rows of token ids."""
+
+    def __len__(self) -> int: ...
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws pictures and one caption of each: numbers of pictures and of texts, int64 (count,) both."""
+
+    def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws so that little of a batch is padding, out of `pool` batches."""
+
+    def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
+        """Token ids of some texts and their mask, int64 (texts, longest)."""
+
+    def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
+        """Which texts are true of which pictures: bool (texts, pictures)."""
+
+    def signed(self, pictures: Tensor) -> Tensor:
+        """Some pictures as an autoencoder takes them: float (pictures, 3, side, side) in [-1, 1]."""
+
+    def normalised(self, pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """Some pictures as a vision tower takes them: float (pictures, 3, side, side)."""
 
 
 class CaptionedPictures:
@@ -113,6 +153,12 @@ class CaptionedPictures:
         places = first + (torch.rand(count, generator=generator, dtype=torch.float64) * size).long()
         texts = [self.of_picture[p][q] for p, q in zip(pictures.tolist(), places.tolist(), strict=True)]
         return pictures, torch.tensor(texts)
+
+    def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws pictures and one caption of each, captions of nearly one length out of `pool` batches."""
+        pictures, texts = self.draw(pool * count, generator)
+        chosen = similar_lengths(torch.from_numpy(self.tokens.lengths)[texts], count, generator)
+        return pictures[chosen], texts[chosen]
 
     def first_captions(self, language: str) -> list[int | None]:
         """The first caption of each picture in a language, as a row of `texts`; None where there is none."""

@@ -50,8 +50,11 @@ class LanguageMix:
 def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Chooses `count` of some rows that are of nearly one length, so that little of a batch is padding.
 
+    The rows are sorted and cut into blocks, and one block is drawn: each row is as likely to be chosen as any other,
+    and with it each length and each language.
+
     Args:
-        lengths: int64 (rows,).
+        lengths: int64 (rows,), a multiple of `count`.
         count: how many.
         generator: of the step.
 
@@ -59,6 +62,6 @@ def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> 
         Places in `lengths`, int64 (count,), in random order.
     """
     by_length = lengths.argsort(stable=True)
-    start = int(torch.randint(len(lengths) - count + 1, (), generator=generator))
-    chosen = by_length[start : start + count]
+    block = int(torch.randint(len(lengths) // count, (), generator=generator))
+    chosen = by_length[block * count : (block + 1) * count]
     return chosen[torch.randperm(count, generator=generator)]

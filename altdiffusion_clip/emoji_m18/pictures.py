@@ -1,0 +1,190 @@
+"""Scenes as the training programs take captioned pictures: drawn and said when they are needed, never stored."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.emoji_m18.captions import Claim, as_typed, claim_of, say
+from altdiffusion_clip.emoji_m18.concepts import grounds
+from altdiffusion_clip.emoji_m18.renders import RESOLUTION
+from altdiffusion_clip.emoji_m18.scenes import COUNTED, Scene, arrangements, draw_scene
+from altdiffusion_clip.training.data.parallel import WINDOW
+
+_SEED_BITS = 20
+_LANGUAGE_BITS = 5
+
+
+class ScenePictures:
+    """Renders of scenes, with captions in some languages; a `Captioned` for every stage.
+
+    The number of a text holds the picture that it was drawn for, its language, and the seed of its words.
+
+    Args:
+        scenes: what the pictures show; in groups of `group` that differ in one thing each, see `with_hard_negatives`.
+        folder: for what the stages compute from the pictures once.
+        tokenizer: of the captions; None for pictures alone.
+        languages: of the captions.
+        weights: of some languages, in place of 1.
+        group: scenes that are always drawn together.
+    """
+
+    side = RESOLUTION
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        folder: Path = Path(),
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        languages: Sequence[str] = ("en",),
+        weights: dict[str, float] | None = None,
+        group: int = 1,
+    ) -> None:
+        self.scenes, self.folder, self.languages = scenes, folder, languages
+        self._tokenizer, self._group = tokenizer, group
+        self._weights = torch.tensor([(weights or {}).get(code, 1.0) for code in languages])
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    # ---------------------------------------------------------------- pictures
+
+    def signed(self, pictures: Tensor) -> Tensor:
+        """Some pictures as an autoencoder takes them: float (pictures, 3, side, side) in [-1, 1]."""
+        return self._pixels(pictures).float().div_(127.5).sub_(1)
+
+    def normalised(self, pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """Some pictures as a vision tower takes them: float (pictures, 3, side, side)."""
+        m, s = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
+        return (self._pixels(pictures).float().div_(255) - m) / s
+
+    def _pixels(self, pictures: Tensor) -> Tensor:
+        drawn = np.stack([np.asarray(self.scenes[number].render()) for number in pictures.tolist()])
+        return torch.from_numpy(drawn).permute(0, 3, 1, 2)
+
+    # ---------------------------------------------------------------- captions
+
+    @property
+    def tokens(self) -> "ScenePictures":
+        """Rows of token ids: `tokens[text]`, float free of any table, since there is no end of texts."""
+        return self
+
+    def __getitem__(self, text: int) -> np.ndarray:
+        return np.array(self._ids([text])[0])
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws pictures and one caption of each: numbers of pictures and of texts, int64 (count,) both."""
+        first = self._group * torch.randint(
+            len(self.scenes) // self._group, (-(-count // self._group),), generator=generator
+        )
+        pictures = (first[:, None] + torch.arange(self._group)).flatten()[:count]
+        language = torch.multinomial(self._weights, count, replacement=True, generator=generator)
+        seed = torch.randint(1 << _SEED_BITS, (count,), generator=generator)
+        return pictures, (((pictures << _LANGUAGE_BITS) | language) << _SEED_BITS) | seed
+
+    def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `draw`: captions here are all short, and a group is not torn apart."""
+        del pool
+        return self.draw(count, generator)
+
+    def caption(self, text: int) -> str:
+        """The caption of a number."""
+        claim, language, words = self._said(text)
+        return as_typed(say(claim, language, words), language, words)
+
+    def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
+        """Token ids of some texts and their mask, int64 (texts, longest)."""
+        rows = self._ids(texts.tolist())
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
+        return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+
+    def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
+        """Which texts are true of which pictures: bool (texts, pictures)."""
+        shown = [self.scenes[number] for number in pictures.tolist()]
+        # A claim about other things is false; few pictures are left to be looked at.
+        places: dict[frozenset[int], list[int]] = {}
+        for place, scene in enumerate(shown):
+            places.setdefault(frozenset(thing.index for thing in scene.things), []).append(place)
+        true = torch.zeros(len(texts), len(shown), dtype=torch.bool)
+        for row, text in enumerate(texts.tolist()):
+            claim, _, _ = self._said(text)
+            for place in places.get(frozenset(thing.index for thing in claim.things), ()):
+                true[row, place] = claim.is_true_of(shown[place])
+        return true
+
+    def _said(self, text: int) -> tuple[Claim, str, random.Random]:
+        words = random.Random(text)
+        place, language = divmod(text >> _SEED_BITS, 1 << _LANGUAGE_BITS)
+        return claim_of(self.scenes[place], words), self.languages[language], words
+
+    def _ids(self, texts: Sequence[int]) -> list[list[int]]:
+        if self._tokenizer is None:
+            raise ValueError("these are pictures alone; give the tokenizer of their captions")
+        rows = self._tokenizer([self.caption(text) for text in texts], verbose=False).input_ids
+        return [row if len(row) <= WINDOW else [*row[: WINDOW - 1], row[-1]] for row in rows]
+
+
+def with_hard_negatives(scenes: Sequence[Scene], seed: int) -> list[Scene]:
+    """Beside each scene three that differ from it in one thing: another ground, another place or count, another thing.
+
+    Without them a CLIP learns to tell a cat from a dog, and not two cats from three, or left from right.
+
+    Args:
+        scenes: to begin with; none of the new ones is held out either.
+        seed: of what is changed to what.
+
+    Returns:
+        Four scenes for each, together.
+    """
+    generator = random.Random(seed)
+    beside = []
+    for scene in scenes:
+        beside += [
+            scene,
+            _varied(scene, generator, _other_ground),
+            _varied(scene, generator, _other_layout),
+            _varied(scene, generator, _other_thing),
+        ]
+    return beside
+
+
+def _varied(scene: Scene, generator: random.Random, change: "object") -> Scene:
+    for _ in range(100):
+        other: Scene = change(scene, generator)  # type: ignore[operator]
+        number = len(arrangements(other.kind, other.ground.rgb is None))
+        other = replace(other, arrangement=generator.randrange(number))
+        if not other.is_held_out:
+            return other
+    return scene
+
+
+def _other_ground(scene: Scene, generator: random.Random) -> Scene:
+    return replace(scene, ground=generator.choice([ground for ground in grounds() if ground != scene.ground]))
+
+
+def _other_layout(scene: Scene, generator: random.Random) -> Scene:
+    if len(scene.things) == 2:
+        return replace(
+            scene,
+            things=generator.choice((scene.things, scene.things[::-1], scene.things[::-1])),
+            kind=generator.choice(("beside", "above")),
+        )
+    if not scene.things[0].is_counted:
+        return _other_ground(scene, generator)
+    return replace(scene, kind=generator.choice([kind for kind in ("one", *COUNTED) if kind != scene.kind]))
+
+
+def _other_thing(scene: Scene, generator: random.Random) -> Scene:
+    from altdiffusion_clip.emoji_m18.concepts import concepts
+
+    other = draw_scene(scene.kind, generator, concepts())
+    if len(scene.things) == 2:
+        kept = scene.things[0] if scene.things[0] != other.things[1] else other.things[0]
+        return replace(scene, things=(kept, other.things[1]))
+    return replace(scene, things=other.things)

@@ -1,0 +1,312 @@
+"""How emoji-m18 is made: every stage from the sprites to the finished folder, by this project's own programs.
+
+It goes AltDiffusion-m18's own way: an English CLIP; an English diffusion model on its layer before the last, as Stable
+Diffusion 2 is; a student that learns eighteen languages by stages 1 and 2, with a second projection for that layer; and
+the English model's UNet aligned to the student.
+
+Run it with ``make emoji-m18``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
+stopped at any moment and given again; stages that are done are skipped.
+"""
+
+import argparse
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from altdiffusion_clip.emoji_m18.architectures import (
+    before_last,
+    image_processor,
+    new_scheduler,
+    new_student_config,
+    new_teacher,
+    new_unet,
+    new_vae,
+)
+from altdiffusion_clip.emoji_m18.captions import Claim, as_typed, claim_of, held_out_words, say
+from altdiffusion_clip.emoji_m18.concepts import concepts, grounds, is_held_out
+from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji_m18.pictures import ScenePictures, with_hard_negatives
+from altdiffusion_clip.emoji_m18.renders import RESOLUTION
+from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
+from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
+from altdiffusion_clip.files import atomic_folder, atomic_path
+from altdiffusion_clip.training.align import align
+from altdiffusion_clip.training.clip import train_clip
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
+from altdiffusion_clip.training.contrastive import contrastive
+from altdiffusion_clip.training.distill import distill
+from altdiffusion_clip.training.loop import Stopped
+from altdiffusion_clip.training.models import MODEL
+from altdiffusion_clip.training.vae import psnr, train_vae
+
+logger = logging.getLogger(__name__)
+GUIDANCE = 2.0
+Changes = dict[str, Any]
+"""Settings in place of a stage's own: to stop in time, or to try it for a few steps."""
+
+WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
+PARALLEL_FILE = "parallel.jsonl"
+ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
+"""Shares of the kinds of scenes, where all are shown."""
+
+SINGLE = {"one": 8.0, "small": 0.5, "big": 0.5}
+FIRST_THINGS = 100
+"""The UNet learns so many things first, one at a time."""
+
+
+# -------------------------------------------------------------------- what is read
+
+
+def english_sentences(count: int = 60_000) -> Iterator[str]:
+    """What the teacher's tokenizer is made of."""
+    words = random.Random(1)
+    for scene in draw_scenes(count, seed=2, shares=ALL_KINDS):
+        yield say(claim_of(scene, words), "en", words)
+
+
+def student_sentences(count: int = 120_000) -> Iterator[str]:
+    """What the student's tokenizer is made of: captions as they are typed, and names of more than it is taught."""
+    words = random.Random(1)
+    for number, scene in enumerate(draw_scenes(count, seed=3, shares=ALL_KINDS)):
+        language = LANGUAGES[number % len(LANGUAGES)]
+        yield as_typed(say(claim_of(scene, words), language, words), language, words)
+    for language in LANGUAGES:
+        yield from held_out_words(language).values()
+    yield from cldr_names(LANGUAGES)
+
+
+def meanings(pairs: int = 20_000) -> Iterator[Claim]:
+    """What parallel sentences say: every thing on every ground that it may be on, and a sample of the rest."""
+    for concept in concepts():
+        yield Claim("one", (concept,))
+        for ground in grounds():
+            if not is_held_out(concept, ground):
+                yield Claim("one", (concept,), ground)
+    words = random.Random(4)
+    others = {kind: share for kind, share in ALL_KINDS.items() if kind != "one"}
+    for scene in draw_scenes(pairs, seed=5, shares=others):
+        yield claim_of(scene, words)
+
+
+def write_parallel(path: Path) -> Path:
+    """Writes parallel sentences in all languages, a meaning a line, unless they are there."""
+    if path.is_file():
+        return path
+    words = random.Random(6)
+    held_out = {language: held_out_words(language) for language in LANGUAGES}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for claim in meanings():
+            said: dict[str, list[str]] = {"en": [as_typed(say(claim, "en", words), "en", words)]}
+            for language in LANGUAGES[1:]:
+                said[language] = [as_typed(say(claim, language, words), language, words) for _ in range(2)]
+                if claim.kind == "one" and claim.ground is None and claim.things[0].index in held_out[language]:
+                    # The one place that such a word stands in, as often as the thing on all its grounds.
+                    said[language] += [held_out[language][claim.things[0].index]] * len(grounds())
+            file.write(json.dumps(said, ensure_ascii=False) + "\n")
+            if claim.kind == "one":  # two ways of English, each with its own reading by the teacher
+                other = {"en": [as_typed(say(claim, "en", words), "en", words)]}
+                other |= {code: [as_typed(say(claim, code, words), code, words)] for code in LANGUAGES[1:]}
+                file.write(json.dumps(other, ensure_ascii=False) + "\n")
+    return path
+
+
+def captioned(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: int = 15_000) -> ScenePictures:
+    """Pictures for a CLIP: scenes of all kinds, each beside three that are nearly the same."""
+    shown = with_hard_negatives(draw_scenes(scenes, seed=7, shares=ALL_KINDS), seed=8)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ScenePictures(shown, folder, tokenizer, languages, {"en": 2.0}, group=4)
+
+
+def drawn(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: Sequence[Scene]) -> ScenePictures:
+    """Pictures for a UNet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ScenePictures(scenes, folder, tokenizer, languages, {"en": 2.0})
+
+
+# -------------------------------------------------------------------- stages
+
+
+def vae_stage(work: Path, changes: Changes) -> None:
+    """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
+    run = work / "vae"
+    pictures = ScenePictures(draw_scenes(100_000, 1, {"one": 4, "small": 1, "big": 2, "beside": 2, "above": 1}))
+    torch.manual_seed(0)
+    vae = new_vae()
+    common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
+    config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
+    train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
+    config = RunConfig(**common, batch_size=8, steps=4000, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
+    vae = train_vae(vae, pictures, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
+    logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 1000))))
+    with atomic_folder(run / MODEL) as folder:
+        vae.save_pretrained(folder)
+
+
+def teacher_stage(work: Path, changes: Changes) -> None:
+    """An English-only CLIP: its tokenizer and its captions are English."""
+    run = work / "teacher"
+    tokenizer = train_clip_tokenizer(english_sentences())
+    torch.manual_seed(0)
+    config = RunConfig(
+        output=run, batch_size=128, steps=5000, learning_rate=8e-4, warmup_steps=300, weight_decay=0.05, log_every=50
+    )
+    pictures = captioned(run / "data", tokenizer, ["en"])
+    teacher = train_clip(new_teacher(tokenizer), pictures, replace(config, **changes))
+    with atomic_folder(run / MODEL) as folder:
+        teacher.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        image_processor().save_pretrained(folder)
+
+
+def distill_stage(work: Path, changes: Changes) -> None:
+    """Stage 1: the student in eighteen languages learns the teacher's English, in both of its readings."""
+    student = work / "distill" / "untrained"
+    if not student.exists():
+        with atomic_folder(student) as folder:
+            tokenizer = train_xlmr_tokenizer(student_sentences(), folder)
+            new_student_config(tokenizer).save_pretrained(folder)
+    config = DistillConfig(
+        output=work / "distill",
+        teacher=str(work / "teacher" / MODEL),
+        student=str(student),
+        data=[write_parallel(work / "data" / PARALLEL_FILE)],
+        languages=list(LANGUAGES),
+        steps=9000,
+        batch_size=256,
+        learning_rate=6e-4,
+        warmup_steps=400,
+    )
+    distill(replace(config, **changes))
+
+
+def contrastive_stage(work: Path, changes: Changes) -> None:
+    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
+    run = work / "contrastive"
+    config = ContrastiveConfig(
+        output=run,
+        student=str(work / "distill" / MODEL),
+        teacher=str(work / "teacher" / MODEL),
+        languages=list(LANGUAGES),
+        steps=2000,
+        batch_size=256,
+        learning_rate=1e-4,
+        warmup_steps=100,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(work / "distill" / MODEL)
+    contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
+
+
+def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
+    """Writes a Stable Diffusion of a finished autoencoder and a CLIP's text tower, whose UNet has not been trained."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(vae),
+        text_encoder=before_last(CLIPTextModel.from_pretrained(teacher, dtype=torch.float32)),
+        tokenizer=CLIPTokenizer.from_pretrained(teacher),
+        unet=new_unet(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with atomic_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary)
+
+
+def english_stage(work: Path, changes: Changes) -> None:
+    """An English diffusion model on the teacher's text tower: what Stable Diffusion 2 was to AltDiffusion-m18."""
+    run = work / "english"
+    if not (run / "untrained").exists():
+        write_untrained(run / "untrained", work / "vae" / MODEL, work / "teacher" / MODEL)
+    scenes = draw_scenes(40_000, seed=9, shares=SINGLE, things=concepts()[:FIRST_THINGS])
+    tokenizer = CLIPTokenizer.from_pretrained(work / "teacher" / MODEL)
+    config = AlignConfig(
+        output=run,
+        model=str(run / "untrained"),
+        languages=["en"],
+        steps=5000,
+        batch_size=16,
+        learning_rate=6e-4,
+        warmup_steps=300,
+        decay_from=0.9,
+        ema_decay=0.999,
+        validate_every=2500,
+        sample_prompts=["a cat on a blue background", "an apple", "a rocket in the night sky", "a fox in the snow"],
+        sample_guidance=GUIDANCE,
+    )
+    align(replace(config, **changes), drawn(run / "data", tokenizer, ["en"], scenes))
+
+
+def align_stage(work: Path, changes: Changes) -> None:
+    """The English model's UNet, on the frozen student's conditioning in all eighteen languages."""
+    run = work / "align"
+    scenes = draw_scenes(60_000, seed=10, shares=SINGLE, things=concepts()[:FIRST_THINGS])
+    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    config = AlignConfig(
+        output=run,
+        model=str(work / "english" / MODEL),
+        text_encoder=str(work / "contrastive" / MODEL),
+        languages=list(LANGUAGES),
+        weights={"en": 2.0},
+        keys_and_values_steps=min(500, changes.get("steps", 500)),
+        steps=120_000,
+        batch_size=16,
+        learning_rate=5e-4,
+        warmup_steps=300,
+        decay_from=0.5,
+        ema_decay=0.9995,
+        validate_every=5000,
+        sample_prompts=["蓝色背景上的猫", "яблоко на белом фоне", "夜空のロケット", "ثعلب في الثلج", "ein Kaktus in der Wüste"],
+        sample_guidance=GUIDANCE,
+    )
+    align(replace(config, **changes), drawn(run / "data", tokenizer, LANGUAGES, scenes))
+
+
+STAGES: dict[str, Callable[[Path, Changes], None]] = {
+    "vae": vae_stage,
+    "teacher": teacher_stage,
+    "distill": distill_stage,
+    "contrastive": contrastive_stage,
+    "english": english_stage,
+    "align": align_stage,
+}
+"""In order; each writes into a folder of its name."""
+
+
+def main() -> None:
+    """Runs the stages named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the runs of the stages")
+    parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--seconds", type=float, default=0.0, help="save and stop after so long")
+    parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")
+    parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    ends = time.monotonic() + arguments.seconds
+    changes: Changes = {"mixed_precision": arguments.mixed_precision}
+    if arguments.steps:
+        changes["steps"] = arguments.steps
+    try:
+        for stage in arguments.stage:
+            if not (arguments.work / stage / MODEL).exists():
+                left = max(1.0, ends - time.monotonic()) if arguments.seconds else 0.0
+                STAGES[stage](arguments.work, {**changes, "stop_after_seconds": left})
+    except Stopped as stopped:
+        raise SystemExit(str(stopped)) from None
+
+
+if __name__ == "__main__":
+    main()
