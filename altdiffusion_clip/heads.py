@@ -14,6 +14,7 @@ from altdiffusion_clip.checkpoints.companions import write_companions
 from altdiffusion_clip.checkpoints.layouts import Checkpoint, Layout
 from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
+from altdiffusion_clip.checkpoints.towers import ModuleTensors, first_difference
 from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
@@ -68,33 +69,16 @@ def execution_device(module: RobertaSeriesModelWithTransformation) -> torch.devi
 
 
 def check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
-    """Compares a text encoder with the tower that a head was trained with, in the encoder's dtype.
+    """Compares a text encoder, as it is without adapters, with the tower that a head was trained with.
 
     Raises:
         CheckpointError: they differ, and that is not allowed; the first tensor that differs is named.
     """
-    for name, ours in body.state_dict().items():
-        if name.startswith("transformation_pre."):
-            continue  # m18's second projection, which no head carries
-        theirs = TEXT_TOWER + name
-        if theirs in tensors and tensors.shape(theirs) == ours.shape and _equal(ours, tensors, theirs):
-            continue
-        message = f"this head was trained with another text encoder: {name} differs"
-        if not allow:
-            raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
-        logger.warning("%s", message)
+    tower = tensors.select(lambda name: name.removeprefix(TEXT_TOWER) if name.startswith(TEXT_TOWER) else None)
+    name = first_difference(ModuleTensors(body), tower)
+    if name is None:
         return
-
-
-def _equal(ours: Tensor, tensors: CheckpointTensors, name: str) -> bool:
-    """Whether a tensor is the one of that name, of which few rows are in memory at a time."""
-    start = 0
-    for rows in tensors.rows(name):
-        pair = rows.to(ours.dtype), ours[start : start + len(rows)].cpu()
-        if ours.itemsize == 2:
-            # CPUs compare halves as numbers several times slower than their bits.
-            pair = pair[0].view(torch.int16), pair[1].view(torch.int16)
-        if not torch.equal(*pair):
-            return False
-        start += len(rows)
-    return True
+    message = f"this head was trained with another text encoder: {name} differs"
+    if not allow:
+        raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
+    logger.warning("%s", message)

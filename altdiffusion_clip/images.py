@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from altdiffusion_clip.errors import one_line
 
@@ -64,6 +64,25 @@ def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
         ...
         altdiffusion_clip.images.ImageError: no such file
     """
+    try:
+        return _load(source, at_least)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except IsADirectoryError:
+        raise ImageError("a folder, not a picture") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except UnidentifiedImageError:
+        raise ImageError("an empty file" if _is_empty(source) else "not a picture that Pillow knows") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError("too many pixels") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError(f"damaged ({one_line(error)})") from None
+
+
+def _load(source: ImageSource, at_least: int | None) -> Image.Image:
     if isinstance(source, torch.Tensor):
         if source.ndim != 3 or source.shape[0] not in (1, 3):
             raise ImageError(f"a tensor of shape {tuple(source.shape)}; pictures are (3, height, width)")
@@ -74,29 +93,19 @@ def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
         return _from_array(source.astype(np.float32), source.dtype == np.uint8)
     if isinstance(source, Image.Image):
         return _to_rgb(source)
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns between one and two times its pixel limit.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                if at_least is not None:
-                    image.draft(None, (at_least, at_least))
-                return _to_rgb(image)
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except IsADirectoryError:
-        raise ImageError("a folder, not a picture") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
-    except UnidentifiedImageError:
-        empty = not source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size == 0
-        raise ImageError("an empty file" if empty else "not a picture that Pillow knows") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError("too many pixels") from None
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(f"damaged ({one_line(error)})") from None
+    with warnings.catch_warnings():
+        # Pillow only warns between one and two times its pixel limit.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(source) as image:
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
+            return _to_rgb(image)
+
+
+def _is_empty(source: object) -> bool:
+    if isinstance(source, io.BytesIO):
+        return not source.getvalue()
+    return isinstance(source, (str, os.PathLike)) and Path(source).stat().st_size == 0
 
 
 def load_images(sources: list[ImageSource]) -> tuple[list[Image.Image], list[int], list[BrokenImage]]:
@@ -152,8 +161,33 @@ def _from_array(array: np.ndarray, is_uint8: bool) -> Image.Image:
     return Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
 
 
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """A picture as its EXIF says that it was held; as it is, if that cannot be read.
+
+    (`ImageOps.exif_transpose` also writes the whole block anew, and fails on the faults that cameras put into it.)
+    """
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow parses the block with struct, TIFF and XML readers
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image.load()  # what is wrong with the pixels is to be said of the pixels
+    image = _turned_upright(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         # Pillow clips 16 bits to 8 when it converts; scale instead.
         return Image.fromarray(

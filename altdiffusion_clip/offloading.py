@@ -50,6 +50,14 @@ class OffloadedEmbedding(nn.Module):
             )
         self._table = table.detach()
 
+    def resize(self, num_embeddings: int) -> None:
+        """Changes the number of rows; new ones are zero. The table is then in memory, since its file holds fewer."""
+        table = torch.zeros(num_embeddings, self.embedding_dim, dtype=self.weight.dtype)
+        kept = min(num_embeddings, self.num_embeddings)
+        table[:kept] = self.weight[:kept]
+        self.num_embeddings = num_embeddings
+        self.attach(table)
+
     @property
     def weight(self) -> Tensor:
         """The whole table, where it lies."""

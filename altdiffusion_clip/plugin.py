@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -44,6 +45,21 @@ def _extend_auto_pipelines(auto_pipeline: ModuleType) -> None:
     for task, name in (("TEXT2IMAGE", ""), ("IMAGE2IMAGE", "Img2Img"), ("INPAINT", "Inpaint")):
         mapping = getattr(auto_pipeline, f"AUTO_{task}_PIPELINES_MAPPING")
         mapping["alt-diffusion"] = getattr(package, f"AltDiffusion{name}Pipeline")
+    auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING["alt-diffusion-controlnet"] = package.AltDiffusionControlNetPipeline
+    for name in ("Text2Image", "Image2Image", "Inpainting"):
+        _carry_our_state(getattr(auto_pipeline, f"AutoPipelineFor{name}"))
+
+
+def _carry_our_state(auto_class: Any) -> None:
+    """Has `from_pipe` of an AutoPipeline carry over what our pipelines keep besides their parts."""
+    make = auto_class.from_pipe.__func__
+
+    @functools.wraps(make)
+    def from_pipe(cls: type, pipeline: Any, **kwargs: Any) -> Any:
+        ours = importlib.import_module(f"{PACKAGE}.from_pipe")
+        return ours.carry_over(pipeline, make(cls, pipeline, **kwargs))
+
+    auto_class.from_pipe = classmethod(from_pipe)
 
 
 def _extend_single_file_loading(single_file: ModuleType) -> None:
@@ -88,6 +104,14 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         return spec
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a notice of transformers' imports tells anything.
+
+    Not that without torchvision Pillow prepares pictures, which diffusers' imports alone bring up twice at each start.
+    """
+    return "requires torchvision (not installed); falling back" not in record.getMessage()
+
+
 def register() -> None:
     """Makes published AltDiffusion folders load in diffusers' pipelines. Calling it again does nothing.
 
@@ -100,6 +124,7 @@ def register() -> None:
     if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _AfterImport())
+    logging.getLogger("transformers.utils.import_utils").addFilter(_is_news)
     for name, change in _AFTER.items():
         if name in sys.modules:
             change(sys.modules[name])

@@ -22,18 +22,20 @@ class AltCLIPProcessor(transformers.AltCLIPProcessor):
     """
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> Self:
         """Loads a processor.
 
         Args:
-            name: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has one in `scorer`.
+            pretrained_model_name_or_path: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has one in `scorer`.
             *args: as in transformers.
             **kwargs: as in transformers.
 
         Raises:
             OSError: there is none.
         """
-        place, subfolder = resolve_scorer(name)
+        place, subfolder = resolve_scorer(pretrained_model_name_or_path)
         if subfolder is not None:
             kwargs.setdefault("subfolder", subfolder)
         return super().from_pretrained(place, *args, **kwargs)

@@ -1,6 +1,7 @@
 """A folder of drawn pictures that is complete at every moment."""
 
 import json
+import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from altdiffusion_clip.prompt_weights import parse_weights
 
 if TYPE_CHECKING:
     from altdiffusion_clip.scoring import AltCLIPScorer
+
+
+logger = logging.getLogger(__name__)
 
 
 class ResultsFolder:
@@ -60,8 +64,12 @@ class ResultsFolder:
             "settings": asdict(settings),
         }
         if self.scorer is not None:
-            cosine = float(self.scorer.score(parse_weights(settings.prompt).text, image).cosine)
-            row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
+            scores = self.scorer.score(parse_weights(settings.prompt).text, image)
+            if scores.broken:
+                logger.warning("%s is not ranked: %s", name, scores.broken[0].reason)
+            else:
+                cosine = float(scores.cosine)
+                row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
         self.rows.append(row)
         self._rank(settings.prompt)
         dropped = [r for r in self.rows if self.keep and r["prompt"] == row["prompt"] and (r["rank"] or 0) > self.keep]

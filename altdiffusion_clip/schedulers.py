@@ -19,6 +19,10 @@ SCHEDULERS = {
 """Short name to the name of diffusers' class."""
 
 
+_FOR_KIND: dict[str, dict[str, Any]] = {"pndm": {"skip_prk_steps": True}}
+"""What Stable Diffusion sets for a kind: without it, PNDM begins with four steps more, and fails with fewer."""
+
+
 def check_scheduler(name: str) -> None:
     """Looks whether there is a scheduler of that name; the empty one is the model's own.
 
@@ -49,4 +53,4 @@ def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
     check_scheduler(name)
     if not name:
         return type(current).from_config(current.config)
-    return getattr(diffusers, SCHEDULERS[name]).from_config(current.config)
+    return getattr(diffusers, SCHEDULERS[name]).from_config(current.config, **_FOR_KIND.get(name, {}))

@@ -4,15 +4,17 @@ The head is a vision tower and two projections (AltCLIP, arXiv 2211.06679). The 
 that conditions the UNet, so that a pipeline and its scorer hold it in memory once.
 """
 
+import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -23,8 +25,10 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
-from transformers.models.altclip.modeling_altclip import AltCLIPOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.altclip.modeling_altclip import AltCLIPOutput, image_text_contrastive_loss
 
+from altdiffusion_clip.adapters import adapters_off
 from altdiffusion_clip.checkpoints.altclip import KEY_MAPPING, TEXT_TOWER
 from altdiffusion_clip.checkpoints.layouts import open_checkpoint
 from altdiffusion_clip.checkpoints.model_ids import (
@@ -37,67 +41,14 @@ from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, weight_file
 from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.heads import altclip_of, check_towers, execution_device, processor_of, tensors_like
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
+from altdiffusion_clip.long_pictures import middle_of_long
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.scores import RankedImage, Ranking, Scores, ranked, without_score
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How well texts and pictures fit, pair by pair.
-
-    Attributes:
-        cosine: float32, in [-1, 1]; NaN where the picture is broken.
-        broken: the pictures that could not be read.
-    """
-
-    cosine: Tensor
-    broken: list[BrokenImage] = field(default_factory=list)
-
-    @property
-    def clip_score(self) -> Tensor:
-        """100 · max(cosine, 0), as torchmetrics' CLIPScore (Hessel et al., arXiv 2104.08718)."""
-        return 100 * self.cosine.clamp(min=0)
-
-
-@dataclass(frozen=True)
-class RankedImage:
-    """One picture of a ranking.
-
-    Attributes:
-        rank: from 1, the best.
-        index: its place in the list that was ranked.
-        name: its path, or what it is.
-        cosine: in [-1, 1].
-        clip_score: 100 · max(cosine, 0).
-        probability: softmax over logit_scale · cosine within this ranking.
-    """
-
-    rank: int
-    index: int
-    name: str
-    cosine: float
-    clip_score: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class Ranking(Sequence[RankedImage]):
-    """Pictures, best first, and those that could not be read."""
-
-    images: list[RankedImage]
-    broken: list[BrokenImage] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, position: Any) -> Any:
-        return self.images[position]
-
-    def __iter__(self) -> Iterator[RankedImage]:
-        return iter(self.images)
+__all__ = ["AltCLIPScorer", "RankedImage", "Ranking", "Scores"]
 
 
 class AltCLIPScorer(PreTrainedModel):
@@ -132,9 +83,11 @@ class AltCLIPScorer(PreTrainedModel):
         offload_embeddings: bool = False,
     ) -> None:
         super().__init__(config)
-        self.text_model = text_model or RobertaSeriesModelWithTransformation(
-            text_encoder_config(config.text_config), offload_embeddings=offload_embeddings
-        )
+        if text_model is None:
+            text_config = text_encoder_config(config.text_config)
+            text_config._attn_implementation = config._attn_implementation
+            text_model = RobertaSeriesModelWithTransformation(text_config, offload_embeddings=offload_embeddings)
+        self.text_model = text_model
         if offload_embeddings:
             self._keys_to_ignore_on_load_unexpected = [*self._keys_to_ignore_on_load_unexpected, WORD_EMBEDDINGS]
         self.vision_model = AltCLIPVisionModel(config.vision_config)
@@ -148,11 +101,13 @@ class AltCLIPScorer(PreTrainedModel):
     # ---------------------------------------------------------------- loading and saving
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Self:
         """Loads a scorer and its processor.
 
         Args:
-            name: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a diffusers folder
+            pretrained_model_name_or_path: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a diffusers folder
                 that has such a folder named `scorer`, or a single file of FlagAI's.
             *args: as in transformers.
             **kwargs: as in transformers (`dtype`, `revision`, `device_map`, `quantization_config`, ...); the default
@@ -164,9 +119,9 @@ class AltCLIPScorer(PreTrainedModel):
             OSError: there is no such checkpoint.
             CheckpointError: it is no AltCLIP, or it is damaged; the message says which.
         """
-        if name is None:  # transformers' way to load from a state_dict
-            return super().from_pretrained(name, *args, **kwargs)
-        place, subfolder = resolve_scorer(name)
+        if pretrained_model_name_or_path is None:  # transformers' way to load from a state_dict
+            return super().from_pretrained(None, *args, **kwargs)
+        place, subfolder = resolve_scorer(pretrained_model_name_or_path)
         if Path(place).is_file():
             return cls.from_single_file(place, **kwargs)
         subfolder = kwargs.pop("subfolder", subfolder)
@@ -322,38 +277,82 @@ class AltCLIPScorer(PreTrainedModel):
         outputs = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         return self.visual_projection(outputs.pooler_output)
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> AltCLIPOutput:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> AltCLIPOutput | tuple[Any, ...]:
         """Logits of all pairs, logit_scale · cosine, as transformers' AltCLIPModel gives them.
 
-        Returns:
-            `logits_per_image` (images, texts), its transpose `logits_per_text`, and the unit vectors
-            `text_embeds` and `image_embeds`.
-        """
-        text = F.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
-        image = F.normalize(self.get_image_features(pixel_values), dim=-1)
-        per_image = self.logit_scale.exp() * image @ text.T
-        return AltCLIPOutput(
-            logits_per_image=per_image, logits_per_text=per_image.T, text_embeds=text, image_embeds=image
-        )
+        Args:
+            input_ids: int64 (texts, length).
+            pixel_values: float (images, 3, side, side).
+            attention_mask: int64 (texts, length).
+            token_type_ids: as XLMRobertaModel's.
+            position_ids: as XLMRobertaModel's.
+            return_loss: also CLIP's contrastive loss, of as many texts as images, in pairs.
+            interpolate_pos_encoding: allow pictures of other sides than the tower was trained with.
+            output_attentions: also in the towers' outputs (needs the "eager" attention).
+            output_hidden_states: also in the towers' outputs.
+            return_dict: an `AltCLIPOutput` (default), or a tuple without the Nones.
 
-    @torch.inference_mode()
+        Returns:
+            `logits_per_image` (images, texts), its transpose `logits_per_text`, the unit vectors `text_embeds` and
+            `image_embeds`, and the towers' outputs; `last_hidden_state` of the text tower is projected there.
+        """
+        more = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        seen = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **more)
+        read = self.text_model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, position_ids=position_ids, **more
+        )
+        text = F.normalize(self.text_projection(read.pooler_output), dim=-1)
+        image = F.normalize(self.visual_projection(seen.pooler_output), dim=-1)
+        per_text = self.logit_scale.exp() * text @ image.T
+        output = AltCLIPOutput(
+            loss=image_text_contrastive_loss(per_text) if return_loss else None,
+            logits_per_image=per_text.T,
+            logits_per_text=per_text,
+            text_embeds=text,
+            image_embeds=image,
+            text_model_output=BaseModelOutputWithPooling(
+                last_hidden_state=self.text_model.pooled(read.last_hidden_state),
+                pooler_output=read.pooler_output,
+                hidden_states=read.hidden_states,
+                attentions=read.attentions,
+            ),
+            vision_model_output=seen,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
     def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
         """Embeds texts of any length and language.
 
-        A text longer than 77 tokens is cut, with a warning that quotes what was lost.
+        A text longer than 77 tokens is cut, with a warning that quotes what was lost. Adapters that a pipeline has on
+        the text encoder, which are for drawing, are off meanwhile.
 
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.
         """
         self._follow()
         texts = [texts] if isinstance(texts, str) else list(texts)
-        embeds = [
-            self.get_text_features(*(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch)))
-            for batch in _batches(texts, batch_size)
-        ]
+        with adapters_off(self.text_model):
+            embeds = [
+                self.get_text_features(*(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch)))
+                for batch in _batches(texts, batch_size)
+            ]
         return self._unit(embeds)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(
         self, images: ImageSource | Sequence[ImageSource], batch_size: int = 32
     ) -> tuple[Tensor, list[BrokenImage]]:
@@ -376,7 +375,8 @@ class AltCLIPScorer(PreTrainedModel):
                 BrokenImage(start + b.index, name_of(sources[start + b.index], start + b.index), b.reason) for b in bad
             ]
             if read:
-                pixels = self._processor.image_processor(read, return_tensors="pt").pixel_values
+                processor = self._processor.image_processor
+                pixels = processor([middle_of_long(i, processor) for i in read], return_tensors="pt").pixel_values
                 features = self.get_image_features(pixels.to(self.device, self.dtype))
                 embeds[torch.tensor(places, device=self.device) + start] = self._unit([features])
         return embeds, broken
@@ -413,32 +413,17 @@ class AltCLIPScorer(PreTrainedModel):
         if len(texts) not in (1, len(sources)):
             raise ValueError(f"{len(texts)} texts for {len(sources)} images: give one text, or one for each image")
         embeds, broken = self.encode_images(sources, batch_size)
-        return Scores((self.encode_texts(texts) * embeds).sum(1).cpu(), broken)
+        cosine = (self.encode_texts(texts) * embeds).sum(1).cpu()
+        return Scores(cosine, without_score(cosine, broken, [name_of(s, i) for i, s in enumerate(sources)]))
 
     def rank(self, prompt: str, images: ImageSource | Sequence[ImageSource], batch_size: int = 32) -> Ranking:
         """Orders pictures by how well they fit a prompt, best first; equal scores keep their order."""
         sources = _as_list(images)
-        scores = self.score(prompt, sources, batch_size)
-        bad = {image.index for image in scores.broken}
-        good = [index for index in range(len(sources)) if index not in bad]
-        cosine = scores.cosine[good]
-        probability = (self.logit_scale.detach().float().exp().cpu() * cosine).softmax(0)
-        order = cosine.argsort(descending=True, stable=True).tolist()
-        return Ranking(
-            [
-                RankedImage(
-                    rank=rank,
-                    index=good[i],
-                    name=name_of(sources[good[i]], good[i]),
-                    cosine=cosine[i].item(),
-                    clip_score=scores.clip_score[good[i]].item(),
-                    probability=probability[i].item(),
-                )
-                for rank, i in enumerate(order, start=1)
-            ],
-            scores.broken,
-        )
+        names = [name_of(source, place) for place, source in enumerate(sources)]
+        scale = self.logit_scale.detach().float().exp().item()
+        return ranked(self.score(prompt, sources, batch_size), names, scale)
 
+    @torch.inference_mode(False)
     def _follow(self) -> None:
         """Puts the head where the text encoder computes, if the pipeline that shares it has changed that.
 
@@ -472,14 +457,13 @@ def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
     return RobertaSeriesConfig(**fields)
 
 
-def _as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    if isinstance(images, (list, tuple)):
-        return list(images)
-    if isinstance(images, torch.Tensor) and images.ndim == 4:
-        return list(images)
-    if getattr(images, "ndim", None) == 4:
-        return list(images)  # type: ignore[arg-type]
-    return [images]  # type: ignore[list-item]
+def _as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
+    """One picture, a batch in an array, or any iterable of pictures."""
+    if isinstance(images, (torch.Tensor, np.ndarray)):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (Image.Image, str, os.PathLike, io.IOBase)):
+        return [images]  # type: ignore[list-item]
+    return list(images)  # type: ignore[arg-type]
 
 
 def _batches(items: list[str], size: int) -> Iterator[list[str]]:

@@ -86,14 +86,18 @@ class TransformationModelOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class ConditioningEnd:
-    """What diffusers' pipelines look for as `text_encoder.text_model`.
+    """What diffusers' pipelines, and tools that walk through a CLIP, look for as `text_encoder.text_model`.
 
     Attributes:
         final_layer_norm: makes the conditioning of a hidden state: float (batch, length, hidden_size) to
             (batch, length, project_dim). In CLIP that is a LayerNorm.
+        encoder: XLM-RoBERTa's.
+        embeddings: XLM-RoBERTa's.
     """
 
     final_layer_norm: Callable[[Tensor], Tensor]
+    encoder: nn.Module
+    embeddings: nn.Module
 
 
 class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
@@ -142,17 +146,18 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Self:
         """Loads a text encoder.
 
         Args:
-            name: a folder or hub id, with `subfolder="text_encoder"` for that of a pipeline.
+            pretrained_model_name_or_path: a folder or hub id, with `subfolder="text_encoder"` for that of a pipeline.
             *args: as in transformers.
             **kwargs: as in transformers (`dtype`, `variant`, `device_map`, `quantization_config`, ...). With
                 `offload_embeddings=True` the word embeddings, almost half of the weights, stay in their file,
                 memory-mapped; outputs are the same.
         """
+        name = pretrained_model_name_or_path
         loaded = super().from_pretrained(name, *args, **kwargs)
         if kwargs.get("offload_embeddings"):
             model = loaded[0] if kwargs.get("output_loading_info") else loaded
@@ -234,7 +239,7 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         conditioning = self.project(outputs.hidden_states[-2] if config.has_pre_transformation else last)
         hidden = tuple(_repeat_last_row(h, length) for h in outputs.hidden_states) if want_hidden else None
         conditioning_states = hidden[:-1] if hidden is not None and config.has_pre_transformation else hidden
-        pooled = None if self.pre_LN is None else self.transformation(self.pre_LN(last[:, 0]))
+        pooled = None if self.pre_LN is None else self.pooled(last[:, 0])
         result = TransformationModelOutput(
             projection_state=_repeat_last_row(conditioning, length),
             last_hidden_state=_repeat_last_row(last, length),
@@ -252,10 +257,33 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
             return self.transformation_pre(self.pre_LN(hidden_state))
         return self.transformation(hidden_state)
 
+    def pooled(self, last_hidden_state: Tensor) -> Tensor:
+        """Makes the reading of the CLIP head of XLM-RoBERTa's states: float (..., hidden_size) to (..., project_dim).
+
+        Raises:
+            ValueError: the checkpoint has no `pre_LN`.
+        """
+        if self.pre_LN is None:
+            raise ValueError("this text encoder has no pre_LN, which its AltCLIP brings along")
+        return self.transformation(self.pre_LN(last_hidden_state))
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Makes room for more tokens, as transformers' models do; textual inversion calls it.
+
+        Word embeddings that were left in their file are read into memory for it, in the file's dtype.
+        """
+        embeddings = self.roberta.get_input_embeddings()
+        if not isinstance(embeddings, OffloadedEmbedding):
+            return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if new_num_tokens is not None and new_num_tokens != embeddings.num_embeddings:
+            embeddings.resize(new_num_tokens)
+            self.config.vocab_size = new_num_tokens
+        return embeddings
+
     @property
     def text_model(self) -> ConditioningEnd:
         """For diffusers' pipelines, whose `clip_skip` projects another layer with its `final_layer_norm`."""
-        return ConditioningEnd(self.project)
+        return ConditioningEnd(self.project, self.roberta.encoder, self.roberta.embeddings)
 
     def _check_length(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
         if (input_ids is None) == (inputs_embeds is None):

@@ -30,7 +30,13 @@ class ChangeTab:
             with gr.Column(scale=2, min_width=300):
                 self.picture = labels.label(
                     looked_at(
-                        gr.Image(type="pil", sources=["upload", "clipboard"], height=200, elem_id="change-picture"),
+                        gr.Image(
+                            type="filepath",
+                            image_mode=None,
+                            sources=["upload", "clipboard"],
+                            height=200,
+                            elem_id="change-picture",
+                        ),
                         limits,
                     ),
                     "change_picture",

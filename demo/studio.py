@@ -162,7 +162,8 @@ class Studio:
         """How well a picture fits a prompt."""
         if self.scorer is None:
             return None
-        return float(self.scorer.score(parse_weights(prompt).text, image).cosine)
+        scores = self.scorer.score(parse_weights(prompt).text, image)
+        return None if scores.broken else float(scores.cosine)
 
     def _draw_one(self, settings: Settings, number: int, source: Source | None) -> Iterator[Progress | Drawn | Lost]:
         events: queue.Queue[Progress | Drawn | Lost | Exception] = queue.Queue()

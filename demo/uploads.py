@@ -1,4 +1,4 @@
-"""Looking at what comes in before Gradio decodes it.
+"""Looking at what comes in, and reading it in this project's way and not in Gradio's.
 
 These wrap `preprocess` of single components; Gradio would write a stub file beside the source of every subclass.
 """
@@ -10,6 +10,7 @@ import gradio as gr
 from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.texts import both
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import ImageError, load_image
 
 
 def quiet(component: Any) -> Any:
@@ -28,17 +29,22 @@ def quiet(component: Any) -> Any:
 
 
 def looked_at(component: gr.Image, limits: Limits) -> gr.Image:
-    """Has a component refuse what is no picture, or too large a one, and gives it back."""
-    decode = component.preprocess
+    """Has a component of type "filepath" refuse what is no picture, or too large a one, and gives it back.
+
+    Its calls get a PIL picture as `load_image` reads it everywhere. (Gradio would make transparent parts black, and
+    sixteen bits white.)
+    """
+    path_of = component.preprocess
 
     def preprocess(payload: Any) -> Any:
-        if payload is not None:
-            try:
-                limits.picture(payload.path or "")
-            except (OSError, UserError) as error:
-                reason = str(error) if isinstance(error, UserError) else "no_picture"
-                raise gr.Error(both(reason), print_exception=False) from None
-        return decode(payload)
+        if payload is None:
+            return None
+        try:
+            limits.picture(payload.path or "")
+            return load_image(str(path_of(payload)))
+        except (OSError, ImageError, UserError) as error:
+            reason = str(error) if isinstance(error, UserError) else "no_picture"
+            raise gr.Error(both(reason), print_exception=False) from None
 
     component.preprocess = preprocess  # type: ignore[method-assign]
     return component

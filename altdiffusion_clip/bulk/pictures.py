@@ -14,6 +14,7 @@ import numpy as np
 
 from altdiffusion_clip.bulk.rows import Located
 from altdiffusion_clip.images import ImageError, load_image
+from altdiffusion_clip.long_pictures import middle_of_long
 
 CHUNK = 4
 """Pictures that a worker takes at a time: few, since the first batch of the tower waits for the first chunks."""
@@ -112,7 +113,7 @@ def _prepare_one(picture: Located | bytes) -> Prepared:
         data = picture if isinstance(picture, bytes) else picture.read()
         if not data:
             return Prepared(error="empty")
-        image = load_image(io.BytesIO(data), _at_least)
+        image = middle_of_long(load_image(io.BytesIO(data), _at_least), _processor)
         pixels = _processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
     except ImageError as error:
         return Prepared(error=str(error))

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from altdiffusion_clip.bulk.rows import Columns, Located, Row, rows_or_error
 from altdiffusion_clip.bulk.shards import Position, Scored, ShardFolder
 from altdiffusion_clip.files import write_text
 from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.scores import NOT_A_NUMBER
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Encoder:
         self._factor = float(self.image_processor.rescale_factor)
         self._copies = torch.cuda.Stream(place) if place.type == "cuda" else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the CPU."""
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -71,7 +73,7 @@ class Encoder:
         """Unit vectors, float32 (pictures, dim), on the CPU, of uint8 (pictures, 3, side, side)."""
         return self.begin(pixels)()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def begin(self, pixels: Tensor) -> Callable[[], Tensor]:
         """Begins what `pictures` does, and gives what waits for the vectors.
 
@@ -160,7 +162,7 @@ def fastest_batch_size(encoder: Encoder, most: int = 512, gain: float = 1.05) ->
     return max(encoder.batch_size, size // 2)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _timed(run: Callable[[], Any], device: torch.device) -> float:
     start = time.perf_counter()
     run()
@@ -191,9 +193,8 @@ def score_rows(rows: Sequence[Row], encoders: Sequence[Encoder], workers: Worker
             scored.append(Scored(row.row_id, None, error or "no picture"))
             continue
         cosine = float(torch.dot(of_text[row.text], vectors[row.image]))
-        # A model that was given no weights to speak of can divide zero by zero.
-        finite = cosine == cosine
-        scored.append(Scored(row.row_id, cosine if finite else None, "" if finite else "the score is not a number"))
+        finite = math.isfinite(cosine)
+        scored.append(Scored(row.row_id, cosine if finite else None, "" if finite else NOT_A_NUMBER))
     return scored
 
 

@@ -1,14 +1,10 @@
 """What a checkpoint is and whether it is whole."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-
-from altdiffusion_clip.checkpoints.architectures import expected_shapes, is_unused, languages, model_name
+from altdiffusion_clip.checkpoints.architectures import expected_shapes, languages, model_name
 from altdiffusion_clip.checkpoints.layouts import Checkpoint
-from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 
 
 @dataclass
@@ -82,35 +78,6 @@ def inspect(checkpoint: Checkpoint, name: str = "") -> Inspection:
     return Inspection(
         str(checkpoint.path), str(checkpoint.layout), model, languages(model), checkpoint.ema is not None, parts
     )
-
-
-def first_difference(one: CheckpointTensors, other: CheckpointTensors) -> str | None:
-    """The first tensor in which two text towers differ, or None.
-
-    Values are compared in the coarser of both dtypes. `pre_LN` and m18's second projection, which some published
-    towers lack, are compared where both have them.
-    """
-    optional = ("pre_LN.", "transformation_pre.")
-    for name in [*one, *(name for name in other if name not in one)]:
-        if is_unused(name) or name == "logit_scale":
-            continue
-        if name not in one or name not in other:
-            if name.startswith(optional):
-                continue
-            return name
-        if one.shape(name) != other.shape(name):
-            return name
-        dtype = min(one.dtype(name), other.dtype(name), key=lambda dtype: torch.finfo(dtype).bits)
-        for ours, theirs in zip(one.rows(name), _rows_as(one, other, name), strict=True):
-            if not torch.equal(ours.to(dtype), theirs.to(dtype)):
-                return name
-    return None
-
-
-def _rows_as(one: CheckpointTensors, other: CheckpointTensors, name: str) -> Iterator[torch.Tensor]:
-    """The other's tensor in blocks of as many rows as the one's."""
-    ratio = other.dtype(name).itemsize / one.dtype(name).itemsize
-    return other.rows(name, int(2**26 * ratio))
 
 
 def _part(checkpoint: Checkpoint, part: str) -> Part:

@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> bool:
     """Looks the checkpoint over. Returns whether it is whole, and its tower the same as the other's."""
     from dataclasses import asdict
 
-    from altdiffusion_clip.checkpoints.inspection import first_difference, inspect
+    from altdiffusion_clip.checkpoints.inspection import inspect
+    from altdiffusion_clip.checkpoints.towers import first_difference
     from altdiffusion_clip.commands.options import prepare_output
 
     prepare_output()

@@ -18,7 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds --device and --dtype."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, xpu; default: a GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and arithmetic")
 
 
@@ -31,7 +31,8 @@ def device_of(name: str) -> "torch.device":
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found if found is not None and found.type in ("cuda", "mps", "xpu") else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -72,7 +72,7 @@ def _image_embeds(scorer: AltCLIPScorer, paths: list[Path]) -> Tensor:
     return scorer.encode_images(paths)[0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | float]]:
     """Retrieval on the held-out renders, for each system and language.
 
@@ -93,7 +93,7 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
             yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def retrieval_of(scorer: AltCLIPScorer, language: str) -> Retrieval:
     """Retrieval on the held-out renders of one scorer in one language, as `evaluate_retrieval` measures it."""
     images, _ = scorer.encode_images([picture.path for picture in held_out_pictures()[::PER_PAIR]])

@@ -3,11 +3,11 @@
 import heapq
 import inspect
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -16,12 +16,34 @@ from torch import Tensor
 from altdiffusion_clip.drawing import pictures_of
 from altdiffusion_clip.pipelines.alt_diffusion.halving import may_win, plan_drafts
 from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.scores import NOT_A_NUMBER
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 logger = logging.getLogger(__name__)
 STRATEGIES = ("full", "halving")
-Entry = tuple[float, int, Image.Image]
-"""Cosine, negated seed (of equals the first is better) and picture."""
+OURS = ("generator", "num_images_per_prompt", "output_type", "return_dict")
+"""Arguments of a pipeline's call that `best_of` gives itself."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture that was drawn to its end.
+
+    Attributes:
+        cosine: with the prompt.
+        seed: that it was drawn from.
+        image: the picture.
+        is_nsfw: what the safety checker says; None if there is none. It makes such pictures black.
+    """
+
+    cosine: float
+    seed: int
+    image: Image.Image
+    is_nsfw: bool | None = None
+
+    def __lt__(self, other: "Entry") -> bool:
+        """Worse than another; of equals the later seed is."""
+        return (self.cosine, -self.seed) < (other.cosine, -other.seed)
 
 
 @dataclass(frozen=True)
@@ -33,12 +55,14 @@ class BestOf:
         seeds: of each.
         cosine: of each with the prompt, in [-1, 1].
         all_cosines: of every picture that was drawn to its end, by its seed.
+        nsfw_content_detected: of each, what the safety checker says; None if the pipeline has none.
     """
 
     images: list[Image.Image]
     seeds: list[int]
     cosine: list[float]
     all_cosines: dict[int, float]
+    nsfw_content_detected: list[bool] | None = None
 
 
 class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -59,7 +83,9 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         """Draws `n` pictures of a prompt and keeps those that a scorer finds to fit it best.
 
         Each picture's noise comes from a CPU generator of its own seed, so what is kept does not depend on the batch
-        size. No more than `keep` pictures and one batch are in memory.
+        size. No more than `keep` pictures and one batch are in memory. A picture that comes out as not a number, or
+        whose score does, is named in a warning and left out. When the pipeline is interrupted (`pipe._interrupt`), what
+        was finished before is what there is.
 
         Args:
             prompt: what to draw, and what to score by.
@@ -71,11 +97,12 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             strategy: "full" draws every picture to its end. "halving" draws short drafts of all, and to the end only
                 what may still win: about half of the work for eight pictures (see `halving`). For schedulers that
                 add no noise of their own while they draw.
-            **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt` and `output_type`.
+            **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt`, `output_type` and
+                `return_dict`.
 
         Raises:
             ValueError: `n`, `keep` or `batch_size` is less than one, there are more to keep than to draw, or the
-                strategy is not known, or steps are given that it would have to choose.
+                strategy is not known, or an argument is given that it would have to choose.
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
@@ -91,12 +118,20 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             raise ValueError(f"a batch of {batch_size} pictures; give batch_size 1 or more")
         if strategy not in STRATEGIES:
             raise ValueError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+        given = [name for name in OURS if name in arguments]
+        if given:
+            raise ValueError(f"best_of gives {given[0]} itself; leave it away")
         scorer = scorer or self._own_scorer()
         seeds = list(range(seed, seed + n))
         draw = self._best_of_finalists if strategy == "halving" else self._best_of_seeds
         best, cosines = draw(prompt, seeds, keep, scorer, batch_size, arguments)
+        checked = [bool(each.is_nsfw) for each in best if each.is_nsfw is not None]
         return BestOf(
-            [image for _, _, image in best], [-seed for _, seed, _ in best], [cosine for cosine, _, _ in best], cosines
+            [each.image for each in best],
+            [each.seed for each in best],
+            [each.cosine for each in best],
+            cosines,
+            checked if best and len(checked) == len(best) else None,
         )
 
     def _best_of_finalists(
@@ -122,9 +157,13 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             return self._best_of_seeds(prompt, seeds, keep, scorer, batch_size, arguments)
         shortened = {**arguments, "num_inference_steps": plan.steps}
         _, drafts = self._best_of_seeds(prompt, seeds, 1, scorer, batch_size, shortened)
+        if getattr(self, "_interrupt", False):
+            return [], {}
         order = sorted(drafts, key=lambda each: (-drafts[each], each))
         best, cosines = self._best_of_seeds(prompt, order[:keep], keep, scorer, batch_size, arguments)
         for each in order[keep : plan.most]:
+            if getattr(self, "_interrupt", False):
+                break
             drawn = [(drafts[known], cosine) for known, cosine in cosines.items()]
             if not may_win(drafts[each], list(drafts.values()), drawn, keep):
                 break
@@ -154,8 +193,10 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 output_type="np",
                 **_for_each(arguments, len(part)),
             )
-            for entry in _judged(scorer, text, part, drawn.images):
-                cosines[-entry[1]] = entry[0]
+            if getattr(self, "_interrupt", False):
+                break  # the pictures of this batch are half drawn
+            for entry in _judged(scorer, text, part, drawn):
+                cosines[entry.seed] = entry.cosine
                 heapq.heappush(kept, entry)
                 if len(kept) > keep:
                     heapq.heappop(kept)
@@ -183,16 +224,23 @@ def _for_each(arguments: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _first(entries: list[Entry], keep: int) -> list[Entry]:
-    return sorted(entries, key=lambda entry: entry[:2], reverse=True)[:keep]
+    return sorted(entries, reverse=True)[:keep]
 
 
-def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], arrays: np.ndarray) -> Iterator[Entry]:
-    """Scores the pictures of a batch; those that came out as not a number are named and left out."""
-    drawn = dict(zip(seeds, pictures_of(arrays), strict=True))
-    pictures = {seed: image for seed, image in drawn.items() if image is not None}
-    for seed in drawn.keys() - pictures.keys():
-        logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
-    if pictures:
-        embeds, _ = scorer.encode_images(list(pictures.values()))
-        for (seed, image), cosine in zip(pictures.items(), (embeds @ text).cpu().tolist(), strict=True):
-            yield cosine, -seed, image
+def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], drawn: Any) -> Iterator[Entry]:
+    """Scores the pictures of a batch; those that are, or score, not a number are named and left out."""
+    flags = getattr(drawn, "nsfw_content_detected", None) or [None] * len(seeds)
+    pictures: list[tuple[int, Image.Image, bool | None]] = []
+    for seed, image, flag in zip(seeds, pictures_of(drawn.images), flags, strict=True):
+        if image is None:
+            logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
+        else:
+            pictures.append((seed, image, flag))
+    if not pictures:
+        return
+    embeds, _ = scorer.encode_images([image for _, image, _ in pictures])
+    for (seed, image, flag), cosine in zip(pictures, (embeds @ text).cpu().tolist(), strict=True):
+        if math.isfinite(cosine):
+            yield Entry(cosine, seed, image, flag)
+        else:
+            logger.warning("the picture of seed %d is left out: %s", seed, NOT_A_NUMBER)

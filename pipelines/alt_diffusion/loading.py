@@ -19,15 +19,31 @@ _GOVERN_ALL_PARTS = frozenset({"text_encoder", "unet", "device_map", "quantizati
 """Arguments with which loading is left to diffusers."""
 
 
+def check_variant(folder: Path, variant: str | None) -> None:
+    """Looks whether a folder has weights of a variant in any of its parts, as diffusers does.
+
+    Raises:
+        ValueError: it has none.
+    """
+    weights = [path for path in folder.glob("*/*") if path.suffix in (".safetensors", ".bin")]
+    if not variant or not weights or any(f".{variant}." in path.name or f".{variant}-" in path.name for path in weights):
+        return
+    names = sorted(str(path.relative_to(folder)) for path in weights)
+    raise ValueError(
+        f"You are trying to load the model files of the `variant={variant}`, but {folder} has no such files; "
+        f"it has {', '.join(names)}"
+    )
+
+
 class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
     """`from_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
         """Loads a pipeline.
 
         Args:
-            name: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout, or a hub id such as
+            pretrained_model_name_or_path: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout, or a hub id such as
                 "BAAI/AltDiffusion-m9".
             **kwargs: as in `diffusers.DiffusionPipeline.from_pretrained` (`dtype`, `variant`, `revision`,
                 `local_files_only`, ...). With `offload_embeddings=True` the word embeddings, almost half of the
@@ -35,14 +51,16 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
 
         Raises:
             CheckpointError: a folder or file that is no AltDiffusion, or is damaged; the message says which.
+            ValueError: there are no weights of the `variant`; the message says which there are.
         """
-        place = resolve(name)
+        place = resolve(pretrained_model_name_or_path)
         if Path(place).is_file():
             return cls.from_single_file(place, **kwargs)
         if Path(place).is_dir() and {"unet", "vae", "text_encoder"}.isdisjoint(kwargs):
             checkpoint = open_checkpoint(Path(place))
             if checkpoint.layout is not Layout.DIFFUSERS:
                 raise CheckpointError(f"{place} is {checkpoint.layout}, and no pipeline; load it as an AltCLIPScorer")
+            check_variant(Path(place), kwargs.get("variant"))
         offload = kwargs.pop("offload_embeddings", False)
         if offload and "text_encoder" in kwargs:
             raise ValueError("offload_embeddings is for the text encoder that is loaded; load yours with it")

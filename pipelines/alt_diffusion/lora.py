@@ -1,11 +1,21 @@
-"""LoRAs on XLM-RoBERTa, whose layers diffusers' loader does not know the names of."""
+"""LoRAs as people have them: on XLM-RoBERTa, whose layers diffusers does not know, and made for Stable Diffusion."""
 
+import logging
+import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import get_adapter_name, scale_lora_layers
 from torch import Tensor
+
+from altdiffusion_clip.adapters import adapted_layers
+
+logger = logging.getLogger(__name__)
+Weights = dict[str, Tensor]
+_LAYER = re.compile(r"\.(lora_[A-Za-z]|lora_linear_layer|lora|alpha|dora_scale|to_[qkv]_lora|to_out_lora)(\.|$)")
+_QUOTED = 3
 
 
 class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -15,6 +25,99 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
     `pipe.text_encoder.add_adapter(LoraConfig(target_modules=["query", "key", "value"]))`, and saved by diffusers'
     `save_lora_weights(folder, text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder))`.
     """
+
+    @classmethod
+    def lora_state_dict(
+        cls, pretrained_model_name_or_path_or_dict: str | os.PathLike[str] | Weights, **kwargs: Any
+    ) -> Any:
+        """Reads a LoRA, as in diffusers; one of a UNet alone, as old versions of diffusers wrote it, too."""
+        read = super().lora_state_dict(pretrained_model_name_or_path_or_dict, **kwargs)
+        state_dict, *rest = read
+        known = (f"{cls.unet_name}.", f"{cls.text_encoder_name}.")
+        if state_dict and not any(name.startswith(known) for name in state_dict):
+            state_dict = {f"{cls.unet_name}.{name}": tensor for name, tensor in state_dict.items()}
+        return (state_dict, *rest)
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: str | os.PathLike[str] | Weights,
+        adapter_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Loads a LoRA, as `StableDiffusionPipeline.load_lora_weights`.
+
+        Of a LoRA for Stable Diffusion the UNet's part is loaded; what it has for CLIP's text encoder fits no layer of
+        ours, and a warning says what was left out. When a LoRA cannot be loaded, the pipeline stays as it was.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a file, a folder, a hub id, or tensors by name.
+            adapter_name: for `set_adapters`; the same in the UNet and the text encoder.
+            **kwargs: as in diffusers (`weight_name`, `hotswap`, ...).
+
+        Raises:
+            ValueError: it holds nothing that fits, or the name is taken.
+        """
+        hub = {key: value for key, value in kwargs.items() if key not in ("hotswap", "low_cpu_mem_usage")}
+        state_dict, alphas, metadata = self.lora_state_dict(
+            pretrained_model_name_or_path_or_dict, **{**hub, "return_lora_metadata": True}
+        )
+        fitting, left_out = self._fitting(state_dict)
+        if not fitting:
+            raise ValueError(
+                f"nothing in this LoRA fits this pipeline: its layers are of another model ({_some(left_out)})"
+            )
+        if left_out:
+            logger.warning(
+                "%d of the LoRA's %d tensors are left out, since this pipeline has no such layers: %s",
+                len(left_out),
+                len(state_dict),
+                _some(left_out),
+            )
+        parts = {"unet": self.unet, "text_encoder": self.text_encoder}
+        before = {name: set(getattr(part, "peft_config", None) or ()) for name, part in parts.items()}
+        if adapter_name is None:
+            taken = before["unet"] | before["text_encoder"]
+            adapter_name = next(name for i in range(len(taken) + 1) if (name := f"default_{i}") not in taken)
+        same = {key: kwargs[key] for key in ("hotswap", "low_cpu_mem_usage") if key in kwargs}
+        try:
+            for name, load in (
+                ("unet", self.load_lora_into_unet),
+                ("text_encoder", self.load_lora_into_text_encoder),
+            ):
+                mine = {key: tensor for key, tensor in fitting.items() if key.startswith(f"{name}.")}
+                if mine:
+                    more = {"lora_scale": self.lora_scale} if name == "text_encoder" else {}
+                    load(
+                        mine,
+                        network_alphas=_of_layers(alphas, mine),
+                        **{name: parts[name]},
+                        adapter_name=adapter_name,
+                        metadata=metadata,
+                        _pipeline=self,
+                        **same,
+                        **more,
+                    )
+        except Exception:
+            for name, part in parts.items():
+                if adapter_name not in before[name]:
+                    _take_off(part, adapter_name)
+            raise
+
+    def _fitting(self, state_dict: Weights) -> tuple[Weights, list[str]]:
+        """The tensors whose layers this pipeline has, and the names of the others."""
+        layers = {
+            name: {_plain(layer) for layer, _ in part.named_modules()}
+            for name, part in (("unet", self.unet), ("text_encoder", self.text_encoder))
+        }
+        fitting, left_out = {}, []
+        for key, tensor in state_dict.items():
+            part, _, rest = key.partition(".")
+            layer = _LAYER.split(rest, maxsplit=1)[0].removesuffix(".processor")
+            if part in layers and (part == "unet" or _plain(layer) in layers[part]):
+                fitting[key] = tensor
+            else:
+                left_out.append(key)
+        return fitting, left_out
 
     @classmethod
     def load_lora_into_text_encoder(
@@ -53,6 +156,8 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
         tensors = {name.removeprefix(start): value for name, value in state_dict.items() if name.startswith(start)}
         if not tensors:
             return  # a LoRA of the UNet alone
+        if not any(name.endswith(".lora_B.weight") for name in tensors):
+            raise ValueError(f"these tensors are not named as PEFT names a LoRA's: {_some(list(tensors))}")
         if hotswap:
             raise ValueError("a text encoder's LoRA cannot be swapped while it is hot; leave hotswap away")
         from peft import LoraConfig
@@ -86,3 +191,35 @@ def _lora_config(tensors: Mapping[str, Tensor], network_alphas: Mapping[str, flo
         "alpha_pattern": {layer: alpha for layer, alpha in alphas.items() if alpha != most},
         "target_modules": sorted(ranks),
     }
+
+
+def _plain(layer: str) -> str:
+    """The name of a layer without adapters."""
+    return layer.removesuffix(".base_layer")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_QUOTED]) + (", ..." if len(names) > _QUOTED else "")
+
+
+def _of_layers(alphas: Mapping[str, float] | None, tensors: Weights) -> dict[str, float] | None:
+    """The alphas of the layers that some tensors belong to; diffusers fails on those of others."""
+    if not alphas:
+        return None
+    layers = {_LAYER.split(name, maxsplit=1)[0] for name in tensors}
+    return {name: alpha for name, alpha in alphas.items() if _LAYER.split(name, maxsplit=1)[0] in layers}
+
+
+def _take_off(module: Any, adapter: str) -> None:
+    """Takes an adapter off a module, whether it was put on whole or in part."""
+    layers = adapted_layers(module)
+    for name, layer in layers.items():
+        layer.delete_adapter(adapter)
+        if not layer.lora_A:
+            parent, _, last = name.rpartition(".")
+            setattr(module.get_submodule(parent), last, layer.base_layer)
+    configs = getattr(module, "peft_config", {})
+    configs.pop(adapter, None)
+    if not configs and hasattr(module, "peft_config"):
+        del module.peft_config
+        module._hf_peft_config_loaded = False

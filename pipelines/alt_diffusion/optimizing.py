@@ -10,7 +10,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16, "mps": torch.float16}
+from altdiffusion_clip.adapters import base_tensors
+
+HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16, "mps": torch.float16, "xpu": torch.float16}
 """The half precision of each kind of device."""
 
 FASTER = 1.2
@@ -37,7 +39,10 @@ class Optimizations:
         self._undo.extend(undo)
 
     def undo(self) -> None:
-        """Takes all back, the last change first; pictures are then to the bit what they were."""
+        """Takes all back, the last change first; pictures are then to the bit what they were.
+
+        Weights that were changed meanwhile, by a LoRA that was fused or a checkpoint that was loaded, stay changed.
+        """
         while self._undo:
             self._undo.pop()()
         self.changes.clear()
@@ -57,12 +62,13 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
 
         The UNet, the autoencoder and a ControlNet compute in half precision if that is faster here, which is measured;
         latents, the scheduler and the text encoder stay as they are, and so do scores. The autoencoder's weights lie
-        channels last. On a GPU the UNet's do too, the projections of attention are fused, and the UNet and the decoder
-        are compiled, which takes minutes at the first picture of each size. (Compiled, the UNet of Stable Diffusion 1
-        was no faster on the CPUs that were tried.)
+        channels last. On a GPU the UNet's do too, and the UNet and the decoder are compiled, which takes minutes at the
+        first picture of each size. (Compiled, the UNet of Stable Diffusion 1 was no faster on the CPUs that were tried.
+        The projections of attention are not fused: LoRAs and IP-Adapters that are loaded later would do nothing.)
 
         Args:
-            half: of the UNet and the autoencoder; measured if not given. Float32 weights are kept, to be put back.
+            half: of the UNet and the autoencoder; measured if not given. Float32 weights are kept on the CPU, to be put
+                back.
             compile: the UNet and the decoder; on GPUs alone if not given.
 
         Returns:
@@ -81,7 +87,7 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
         """
         if self._optimizations is not None and self._optimizations.changes:
             raise ValueError("this pipeline has been optimized; undo that first")
-        device = self.unet.device
+        device = torch.device(self._execution_device)
         done = self._optimizations = Optimizations()
         modules: dict[str, Any] = {
             name: module
@@ -90,9 +96,10 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
         }
         dtype = HALVES.get(device.type)
         if half is not False and dtype is not None and self.unet.dtype == torch.float32:
-            whole = _seconds(self.unet) if half is None else 0.0
+            whole = _seconds(self.unet, device) if half is None else 0.0
             undo = [_in_half(module, dtype) for module in modules.values()]
-            gain = whole / _seconds(self.unet) if half is None else 0.0
+            gain = whole / _seconds(self.unet, device) if half is None else 0.0
+            self.maybe_free_model_hooks()
             if half or gain >= FASTER:
                 measured = "" if half else f" ({gain:.1f} times as fast as float32, measured)"
                 done.add(f"{', '.join(modules)}: {str(dtype).removeprefix('torch.')}{measured}", *undo)
@@ -104,9 +111,6 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
         for module in last.values():
             module.to(memory_format=torch.channels_last)
         done.add(f"{', '.join(last)}: channels last", *(_contiguous(module) for module in last.values()))
-        if device.type == "cuda" and not getattr(self.unet, "peft_config", None):
-            self.fuse_qkv_projections()
-            done.add("unet, vae: fused projections", self.unfuse_qkv_projections)
         if compile or (compile is None and device.type == "cuda"):
             self._compile(done, device)
         return done
@@ -122,33 +126,36 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
 
 def _in_half(module: nn.Module, dtype: torch.dtype) -> Callable[[], None]:
     """Casts a module, which goes on to take and give float32; returns how to put its own weights back."""
-    kept = [(tensor, tensor.data) for tensor in (*module.parameters(), *module.buffers())]
-    module.to(dtype)
+    # By their names without adapters, which may come and go until then.
+    kept = {name: tensor.data.to("cpu") for name, tensor in base_tensors(module).items()}
+    nn.Module.to(module, dtype)  # diffusers' own warns of what is to stay in float32, even if that is nothing
     parts = [getattr(module, name, None) for name in _VAE_PARTS]
     boundaries = [part for part in parts if isinstance(part, nn.Module)] or [module]
     hooks = []
     for part in boundaries:
-        hooks.append(part.register_forward_pre_hook(_CastIn(dtype), with_kwargs=True))
+        hooks.append(part.register_forward_pre_hook(_cast_in, with_kwargs=True))
         hooks.append(part.register_forward_hook(_cast_out))
 
     def undo() -> None:
         for hook in hooks:
             hook.remove()
-        for tensor, data in kept:
-            tensor.data = data.to(tensor.device)
+        rounded = {name: tensor.detach().to("cpu") for name, tensor in base_tensors(module).items()}
+        nn.Module.to(module, torch.float32)
+        for name, tensor in base_tensors(module).items():
+            before = kept.get(name)
+            if before is not None and torch.equal(before.to(rounded[name].dtype), rounded[name]):
+                tensor.data = before.to(tensor.device)
 
     return undo
 
 
-class _CastIn:
-    """A forward pre-hook: pictures and states in half. Timesteps have no more than one dimension, and stay exact."""
+def _cast_in(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """A forward pre-hook: pictures and states in the dtype that the module has now.
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        del module
-        return _cast(args, self._dtype, 2), _cast(kwargs, self._dtype, 2)
+    Timesteps have no more than one dimension, and stay exact.
+    """
+    dtype = next(module.parameters()).dtype
+    return _cast(args, dtype, 2), _cast(kwargs, dtype, 2)
 
 
 def _cast_out(module: nn.Module, args: Any, output: Any) -> Any:
@@ -167,18 +174,18 @@ def _cast(value: Any, dtype: torch.dtype, least_dimensions: int) -> Any:
     return value
 
 
-def _seconds(unet: Any, rounds: int = 2) -> float:
-    """The time of one pass, the best of some after one to warm up."""
+def _seconds(unet: Any, device: torch.device, rounds: int = 2) -> float:
+    """The time of one pass on the device that the pipeline computes on, the best of some after one to warm up."""
     config = unet.config
     side = min(config.sample_size, _PROBE_SIDE)
-    sample = torch.randn(2, config.in_channels, side, side, device=unet.device)
-    states = torch.randn(2, 77, config.cross_attention_dim, device=unet.device)
+    sample = torch.randn(2, config.in_channels, side, side, device=device)
+    states = torch.randn(2, 77, config.cross_attention_dim, device=device)
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        unet(sample, torch.tensor(1, device=unet.device), states)
-        if unet.device.type == "cuda":
-            torch.cuda.synchronize(unet.device)
+        unet(sample, torch.tensor(1, device=device), states)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
 

@@ -78,13 +78,33 @@ class PromptCache:
 
 
 def _state_of(encoder: nn.Module) -> tuple[Any, ...]:
+    """What changes when weights do. Of weights that are offloaded it is not where they are, which changes always."""
+    offloaded = any(hasattr(module, "_hf_hook") for module in encoder.modules())
     return tuple(
-        (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
-        for tensor in encoder.parameters()
+        (
+            id(tensor),
+            None if offloaded else tensor.data_ptr(),
+            0 if tensor.is_inference() else tensor._version,
+            tensor.dtype,
+        )
+        for tensor in _weights_of(encoder)
     )
+
+
+def _weights_of(encoder: nn.Module) -> list[Tensor]:
+    """The parameters; of layers that are offloaded one by one, where they are kept meanwhile."""
+    kept = []
+    for module in encoder.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            weights = getattr(each, "weights_map", None)
+            if weights is not None:
+                names = [name for name, _ in module.named_parameters(recurse=getattr(each, "place_submodules", False))]
+                kept += [weights[name] for name in names]
+    return kept or list(encoder.parameters())
 
 
 def _probes_of(encoder: nn.Module) -> list[Tensor]:
     """A few numbers of the first and of the last matrix whose values can be read."""
-    matrices = [p for p in encoder.parameters() if p.ndim > 1 and not p.is_meta and p.is_floating_point()]
-    return [matrix.detach().flatten()[:_PROBED] for matrix in (*matrices[:1], *matrices[-2:])]
+    matrices = [p for p in _weights_of(encoder) if p.ndim > 1 and not p.is_meta and p.is_floating_point()]
+    return [matrix.detach().flatten()[:_PROBED].cpu() for matrix in (*matrices[:1], *matrices[-2:])]

@@ -79,17 +79,19 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             ValueError: there are not as many negative prompts as prompts.
         """
         prompts = _as_list(prompt)
+        window = WINDOW
         wants_negative = (
             do_classifier_free_guidance and negative_prompt_embeds is None and self.text_encoder is not None
         )
         count = len(prompts) if prompt_embeds is None else prompt_embeds.shape[0]
         negatives = _negatives(prompt, negative_prompt, count) if wants_negative else []
+        given = prompt_embeds if prompt_embeds is not None else negative_prompt_embeds
         if prompt_embeds is not None:
             prompts = []
-            least = prompt_embeds.shape[1] // WINDOW
-        else:
-            least = 1 if negative_prompt_embeds is None else negative_prompt_embeds.shape[1] // WINDOW
-        windows = [self._windows(text) for text in [*prompts, *negatives]]
+        if given is not None and given.shape[1] % WINDOW:
+            window = given.shape[1]  # of any length, as diffusers' own class draws them
+        least = 1 if given is None else given.shape[1] // window
+        windows = [self._windows(text, window) for text in [*prompts, *negatives]]
         length = max([least, *(len(w.input_ids) for w in windows)])
         with self._lora_scaled(lora_scale):
             if prompts:
@@ -108,10 +110,13 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             clip_skip=clip_skip,
         )
 
-    def _windows(self, prompt: str) -> Windows:
+    def _windows(self, prompt: str, window: int = WINDOW) -> Windows:
         prompt = self.maybe_convert_prompt(prompt, self.tokenizer)  # tokens of several vectors, of textual inversion
-        window = min(self.tokenizer.model_max_length, WINDOW)
-        return split_into_windows(self.tokenizer, parse_weights(prompt), self._prompt_windows, window)
+        if window == WINDOW:
+            window, most = min(self.tokenizer.model_max_length, WINDOW), self._prompt_windows
+        else:
+            most = 1
+        return split_into_windows(self.tokenizer, parse_weights(prompt), most, window)
 
     def _conditioning(
         self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
@@ -123,7 +128,9 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         """
         if self._prompts_kept is None:
             self._prompts_kept = PromptCache()
-        how = (length, str(device), clip_skip, self.text_encoder.config.use_attention_mask)
+        kind = torch.device(device).type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        how = (length, str(device), clip_skip, self.text_encoder.config.use_attention_mask, autocast)
         keys: list[Hashable] = [(*windows.key(), *how) for windows in prompts]
         known = self._prompts_kept.get(self.text_encoder, keys)
         missing = {key: windows for key, windows in zip(keys, prompts, strict=True) if key not in known}

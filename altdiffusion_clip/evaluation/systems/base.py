@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.checkpoints.model_ids import fetch
 from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.long_pictures import middle_of_long
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Towers:
         self._max_length, self._pad_to_max = max_length, pad_to_max
         self._cut = 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the CPU; texts that are too long are cut, and counted in a warning."""
         encoded = self.tokenizer(
@@ -90,11 +91,12 @@ class Towers:
         self._warn(texts, mask)
         return unit(self._text_features(ids.to(self._place.device), mask.to(self._place.device)))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors, float32 (images, dim), on the CPU."""
         place = self._place
-        processed = self.image_processor(list(images), return_tensors="pt")
+        cut = [middle_of_long(image, self.image_processor) for image in images]
+        processed = self.image_processor(cut, return_tensors="pt")
         inputs = {
             key: value.to(place.device, place.dtype) if value.is_floating_point() else value.to(place.device)
             for key, value in processed.items()

@@ -28,12 +28,12 @@ class OpenCLIPSystem:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self._model, self._preprocess, self._tokenizer, self._device = model.eval(), preprocess, tokenizer, device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the CPU."""
         return unit(self._model.encode_text(self._tokenizer(list(texts)).to(self._device)))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors, float32 (images, dim), on the CPU."""
         pixels = torch.stack([self._preprocess(image) for image in images])

@@ -1,0 +1,52 @@
+"""Pipelines made of the parts of another one, which stay as they are."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Self
+
+from diffusers import DiffusionPipeline
+
+OUR_STATE = ("_prompt_windows", "_prompts_kept", "_optimizations", "_scorer_of_text_encoder")
+"""What our mixins keep on a pipeline: long prompts, encoded prompts, what was optimized, the own scorer."""
+
+_making: ContextVar[bool] = ContextVar("making a pipeline of another's parts", default=False)
+
+
+def carry_over(old: Any, new: Any) -> Any:
+    """Gives a pipeline the state that our mixins keep on another, whose parts it shares, and gives it back."""
+    if isinstance(new, AltDiffusionFromPipeMixin):
+        new.__dict__.update({name: vars(old)[name] for name in OUR_STATE if name in vars(old)})
+    return new
+
+
+class AltDiffusionFromPipeMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
+    """`from_pipe` for every AltDiffusion pipeline; put it before the diffusers class."""
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """Makes a pipeline of another's parts, without memory of its own.
+
+        diffusers casts all parts to float32 then, and with them those of the first pipeline. Here each keeps its dtype,
+        unless one is named, and the new pipeline goes on with the first one's long prompts, encoded prompts and
+        optimizations.
+
+        Args:
+            pipeline: any Stable Diffusion pipeline with our text encoder.
+            **kwargs: as in `diffusers.DiffusionPipeline.from_pipe`: other parts, `dtype`.
+
+        Example:
+            >>> from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype="bfloat16")
+            >>> AltDiffusionImg2ImgPipeline.from_pipe(pipe).unet.dtype
+            torch.bfloat16
+        """
+        named = kwargs.get("dtype") is not None or kwargs.get("torch_dtype") is not None
+        token = _making.set(not named)
+        try:
+            new = super().from_pipe(pipeline, **kwargs)
+        finally:
+            _making.reset(token)
+        return carry_over(pipeline, new)  # type: ignore[no-any-return]
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves or casts the pipeline, as in diffusers."""
+        return self if _making.get() else super().to(*args, **kwargs)

@@ -1,0 +1,44 @@
+"""Folders that load anywhere: without adapters in the weights, and without this machine's paths."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusers import DiffusionPipeline
+
+from altdiffusion_clip.adapters import adapters_set_aside
+from altdiffusion_clip.files import write_text
+
+logger = logging.getLogger(__name__)
+_PATH = "_name_or_path"
+
+
+class AltDiffusionSaverMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
+    """`save_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves the pipeline, as `diffusers.DiffusionPipeline.save_pretrained`.
+
+        LoRAs that are loaded are left out, with a warning: `save_lora_weights` saves them. (transformers would save a
+        text encoder's LoRA in the place of the text encoder.)
+        """
+        with adapters_set_aside(getattr(self, "unet", None), getattr(self, "text_encoder", None)) as names:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        if names:
+            logger.warning(
+                "saved without the LoRAs %s; save_lora_weights saves them, or fuse_lora() puts them into the weights",
+                ", ".join(names),
+            )
+        forget_paths(Path(save_directory))
+
+
+def forget_paths(folder: Path) -> None:
+    """Takes the places that parts were loaded from out of the configurations of a saved folder; hub ids stay."""
+    for path in [*folder.glob("*.json"), *folder.glob("*/config.json")]:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        place = config.get(_PATH) if isinstance(config, dict) else None
+        if isinstance(place, str) and (Path(place).is_absolute() or Path(place).exists()):
+            del config[_PATH]
+            write_text(path, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
