@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 
 from altdiffusion_clip.checkpoints.companions import write_companions
@@ -46,6 +47,8 @@ def single_file_arguments(pipeline_class: type, link: str, arguments: dict[str, 
         offload = arguments.pop("offload_embeddings", False)
         if "text_encoder" not in arguments:
             arguments["text_encoder"] = text_encoder_of(checkpoint, arguments, offload)
+        if checkpoint.unet_is_average and "unet" not in arguments:
+            arguments["unet"] = unet_of(checkpoint, arguments)
         yield {**arguments, "config": folder}
 
 
@@ -68,6 +71,20 @@ def text_encoder_of(
         dtype=dtype,
         offload_embeddings=offload_embeddings,
     ).eval()
+
+
+def unet_of(checkpoint: Checkpoint, arguments: dict[str, Any]) -> UNet2DConditionModel:
+    """The UNet of a single file that has its moving average alone, which diffusers would not find.
+
+    Args:
+        checkpoint: the single file.
+        arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
+    """
+    tensors = checkpoint.tensors["unet"]
+    dtype = arguments.get("dtype") or arguments.get("torch_dtype") or torch.float32
+    unet = UNet2DConditionModel.from_config(checkpoint.configs["unet"])
+    unet.load_state_dict(tensors.together(tensors))
+    return unet.to(dtype).eval()  # type: ignore[no-any-return]
 
 
 def _local(link: str, arguments: dict[str, Any]) -> Path:

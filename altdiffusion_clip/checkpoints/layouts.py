@@ -48,7 +48,9 @@ class Checkpoint:
         tensors: of each part that it has, out of "unet", "vae", "text_encoder" and "altclip", under the names of
             diffusers' folders and published AltCLIPs. A FlagAI file and an AltCLIP have their text tower in both
             of the last two.
-        ema: the moving average of the UNet's tensors, under the same names, if it is there.
+        ema: the moving average of the UNet's tensors, under the same names, if it is there beside the UNet. Of a file
+            that has the average alone, that is its UNet.
+        unet_is_average: whether it is.
         configs: the configuration of each part.
         config_folder: where the configurations lie, in diffusers' layout; None if they are in the file itself.
         embedded: the configuration files that the single file itself holds, by their path in a folder.
@@ -61,6 +63,7 @@ class Checkpoint:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     config_folder: Path | None = None
     embedded: dict[str, str] = field(default_factory=dict)
+    unet_is_average: bool = False
 
     @property
     def is_single_file(self) -> bool:
@@ -168,11 +171,14 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
         tensors["altclip"] = everything.select(_altclip_name)
     parts, ema = drawing_parts(everything, configs)
     tensors |= parts
+    only_average = bool(ema) and not tensors["unet"]
+    if only_average:
+        tensors["unet"], ema = ema, CheckpointTensors()
     for part, what in (("unet", "UNet"), ("vae", "autoencoder")):
         if not tensors[part]:
             raise CheckpointError(f"{path} has AltDiffusion's text encoder but no {what}")
     layout = Layout.FLAGAI if flagai else Layout.WEBUI
-    return Checkpoint(path, layout, tensors, ema or None, configs, folder, embedded)
+    return Checkpoint(path, layout, tensors, ema or None, configs, folder, embedded, only_average)
 
 
 def _configurations(

@@ -86,6 +86,9 @@ def fetch(name: str | os.PathLike[str], **hub: Any) -> Path:
 def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     """The folder of a place that `resolve_scorer` gave; a hub id is fetched first, safetensors if it has them.
 
+    Nothing of the folders beside it is fetched. Of a hub id without a subfolder it is the one named `scorer`, if there
+    is one.
+
     Args:
         place: a folder or a hub id.
         subfolder: in it.
@@ -100,12 +103,31 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
         raise FileNotFoundError(f"{place} is not a folder")
     from huggingface_hub import snapshot_download
 
+    if subfolder is None and _is_in_hub(place, f"{SCORER}/config.json", **hub):
+        subfolder = SCORER  # a pipeline that brings its scorer
     prefix = f"{subfolder}/" if subfolder else ""
+    # The hub's patterns take slashes too: without the second kind, the folders below would all be fetched.
+    others = [] if subfolder else ["*/*"]
     small = [f"{prefix}{pattern}" for pattern in ("*.json", "*.txt", "*.model")]
-    folder = Path(snapshot_download(place, allow_patterns=[*small, f"{prefix}*.safetensors"], **hub)) / prefix
-    if not any(folder.glob("*.safetensors")):
-        snapshot_download(place, allow_patterns=[*small, f"{prefix}*.bin"], **hub)
+    for weights in ("*.safetensors", "*.bin"):
+        patterns = [*small, f"{prefix}{weights}"]
+        root = snapshot_download(place, allow_patterns=patterns, ignore_patterns=others, **hub)
+        folder = Path(root) / prefix
+        if any(folder.glob(weights)):
+            break
     return folder
+
+
+def _is_in_hub(place: str, file: str, **hub: Any) -> bool:
+    """Whether a repository has a file, which is fetched if it has."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(place, file, **hub)
+    except EntryNotFoundError:  # of the hub, or of the cache alone
+        return False
+    return True
 
 
 def component_folder(name: str | os.PathLike[str], subfolder: str | None = None, **kwargs: Any) -> Path:

@@ -58,9 +58,10 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
             ValueError: it holds nothing that fits, or the name is taken.
         """
         hub = {key: value for key, value in kwargs.items() if key not in ("hotswap", "low_cpu_mem_usage")}
-        state_dict, alphas, metadata = self.lora_state_dict(
-            pretrained_model_name_or_path_or_dict, **{**hub, "return_lora_metadata": True}
-        )
+        source = pretrained_model_name_or_path_or_dict
+        if isinstance(source, dict):
+            source = dict(source)  # diffusers takes out what it has converted
+        state_dict, alphas, metadata = self.lora_state_dict(source, **{**hub, "return_lora_metadata": True})
         fitting, left_out = self._fitting(state_dict)
         if not fitting:
             raise ValueError(

@@ -136,6 +136,7 @@ def _in_half(module: nn.Module, dtype: torch.dtype) -> Callable[[], None]:
         hooks.append(part.register_forward_pre_hook(_cast_in, with_kwargs=True))
         hooks.append(part.register_forward_hook(_cast_out))
 
+    @torch.no_grad()
     def undo() -> None:
         for hook in hooks:
             hook.remove()
@@ -144,7 +145,7 @@ def _in_half(module: nn.Module, dtype: torch.dtype) -> Callable[[], None]:
         for name, tensor in base_tensors(module).items():
             before = kept.get(name)
             if before is not None and torch.equal(before.to(rounded[name].dtype), rounded[name]):
-                tensor.data = before.to(tensor.device)
+                tensor.copy_(before)
 
     return undo
 

@@ -14,6 +14,10 @@ from altdiffusion_clip.prompt_weights import parse_weights
 from altdiffusion_clip.prompts import WINDOW, Windows, split_into_windows
 
 
+_LEAST_WINDOW = 3
+"""Tokens of a window with a word in it: the special ones at its ends, and one."""
+
+
 class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
     """`encode_prompt` with weights and long prompts; put it before the diffusers class.
 
@@ -90,7 +94,9 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             prompts = []
         if given is not None and given.shape[1] % WINDOW:
             window = given.shape[1]  # of any length, as diffusers' own class draws them
-        least = 1 if given is None else given.shape[1] // window
+            if negatives and window < _LEAST_WINDOW:
+                raise ValueError(f"no negative prompt has {window} tokens; give negative_prompt_embeds too")
+        least = 1 if given is None else max(1, given.shape[1] // window)
         windows = [self._windows(text, window) for text in [*prompts, *negatives]]
         length = max([least, *(len(w.input_ids) for w in windows)])
         with self._lora_scaled(lora_scale):

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,41 @@ def test_a_hub_id_is_read_from_the_hubs_cache(published: Path, tmp_path: Path) -
     assert shared.similarity("猫", published / "init.png") == pytest.approx(
         alone.similarity("猫", published / "init.png"), abs=1e-6
     )
+
+
+def test_a_hub_pipeline_gives_its_scorer_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub of one repository, as huggingface_hub sees it: what is asked for is what is fetched."""
+    import huggingface_hub
+
+    files = ["model_index.json", "unet/big.safetensors", "scorer/config.json", "scorer/model.safetensors", "other.bin"]
+    fetched: list[str] = []
+
+    def download(repo_id: str, filename: str, **hub: object) -> str:
+        if filename not in files:
+            raise huggingface_hub.errors.EntryNotFoundError("no such file")
+        return fetch([filename])
+
+    def snapshot(repo_id: str, allow_patterns: list[str], ignore_patterns: list[str], **hub: object) -> str:
+        from huggingface_hub.utils import filter_repo_objects
+
+        return fetch(filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+
+    def fetch(names: Iterable[str]) -> str:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"{}")
+            fetched.append(name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert fetch_folder("somebody/pipeline") == tmp_path / "scorer"
+    assert set(fetched) == {"scorer/config.json", "scorer/model.safetensors"}
+
+    files.remove("scorer/config.json")
+    fetched.clear()
+    fetch_folder("somebody/altclip")
+    assert set(fetched) == {"model_index.json", "other.bin"}, "nothing of the folders below"
 
 
 def test_a_place_that_is_none() -> None:

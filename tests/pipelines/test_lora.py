@@ -110,6 +110,94 @@ def test_a_hot_swap_is_refused(m: str, trained, published: Path) -> None:
         )
 
 
+@pytest.fixture(scope="module")
+def foreign() -> dict[str, dict[str, torch.Tensor]]:
+    """LoRAs as people have them: of kohya's and of old versions of diffusers, on our UNet and on CLIP."""
+    pipe = load(Path(__file__).parents[1] / "fixtures" / "published", "m9")
+    generator = torch.Generator().manual_seed(0)
+    kohya, old = {}, {}
+    for name, layer in pipe.unet.named_modules():
+        if name.endswith(("attn1.to_q", "attn1.to_v")):
+            down = torch.randn(4, layer.in_features, generator=generator)
+            up = torch.randn(layer.out_features, 4, generator=generator)
+            key = "lora_unet_" + name.replace(".", "_")
+            kohya |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(4.0)}
+            attention, _, projection = name.rpartition(".")
+            key = f"{attention}.processor.{projection}_lora"
+            old |= {f"{key}.down.weight": down, f"{key}.up.weight": up}
+    key = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    text = {
+        f"{key}.lora_down.weight": torch.randn(4, 768),
+        f"{key}.lora_up.weight": torch.randn(768, 4),
+        f"{key}.alpha": torch.tensor(4.0),
+    }
+    return {"kohya": kohya, "text": text, "old": old, "old, named": {f"unet.{k}": v for k, v in old.items()}}
+
+
+@pytest.mark.parametrize("kind", ["kohya", "old", "old, named"])
+def test_the_formats_that_people_have(kind: str, foreign, published: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = load(published, "m9")
+    pipe.load_lora_weights(foreign["kohya"])
+    expected = draw(pipe)
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights(foreign[kind])
+    np.testing.assert_allclose(draw(pipe), expected, atol=1e-5)
+    assert "left out" not in caplog.text
+
+
+def test_what_is_for_clip_is_left_out_and_named(foreign, published: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = load(published, "m9")
+    pipe.load_lora_weights(foreign["kohya"])
+    expected = draw(pipe)
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights({**foreign["kohya"], **foreign["text"]})
+    np.testing.assert_allclose(draw(pipe), expected, atol=1e-5)
+    assert "2 of the LoRA's" in caplog.text
+    assert "text_encoder.text_model.encoder.layers.0" in caplog.text
+
+
+def test_a_lora_that_does_not_fit_changes_nothing(foreign, published: Path) -> None:
+    pipe = load(published, "m9")
+    base = draw(pipe)
+    with pytest.raises(ValueError, match="nothing in this LoRA fits"):
+        pipe.load_lora_weights(foreign["text"])
+    last = list(foreign["kohya"])[-3]
+    misshapen = {**foreign["kohya"], last: torch.randn(4, 7)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        pipe.load_lora_weights(misshapen)
+    assert pipe.get_list_adapters() == {}
+    np.testing.assert_array_equal(draw(pipe), base)
+    pipe.load_lora_weights(foreign["kohya"], adapter_name="good")
+    styled = draw(pipe)
+    with pytest.raises(RuntimeError):
+        pipe.load_lora_weights(misshapen, adapter_name="bad")
+    assert pipe.get_list_adapters() == {"unet": ["good"]}
+    np.testing.assert_allclose(draw(pipe), styled, atol=1e-6)
+
+
+def test_both_parts_have_one_name(m: str, trained, foreign, published: Path) -> None:
+    pipe = load(published, m)
+    if m == "m9":
+        pipe.load_lora_weights(foreign["kohya"])
+        pipe.load_lora_weights(trained[0])
+        assert pipe.get_list_adapters() == {"unet": ["default_0", "default_1"], "text_encoder": ["default_1"]}
+    else:
+        pipe.load_lora_weights(trained[0])
+        assert pipe.get_list_adapters() == {"unet": ["default_0"], "text_encoder": ["default_0"]}
+
+
+def test_a_lora_after_optimize_works(trained, m: str, published: Path) -> None:
+    pipe = load(published, m)
+    base = draw(pipe)
+    pipe.optimize(half=True)
+    pipe.load_lora_weights(trained[0])
+    assert np.abs(draw(pipe) - base).max() > 0.02
+    pipe._optimizations.undo()
+    np.testing.assert_allclose(draw(pipe), trained[1], atol=1e-2)
+    pipe.unload_lora_weights()
+    np.testing.assert_allclose(draw(pipe), base, atol=1e-5)
+
+
 def chessboard(seed: int) -> np.ndarray:
     """What emoji-m9 does not know: four by four black and white squares on a coloured background, (64, 64, 3)."""
     colours = [(255, 212, 59), (77, 171, 247), (255, 135, 135), (105, 219, 124)]

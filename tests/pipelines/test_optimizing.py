@@ -60,7 +60,7 @@ def test_a_half_is_taken_if_it_measures_faster(pipe, monkeypatch: pytest.MonkeyP
     from altdiffusion_clip.pipelines.alt_diffusion import optimizing
 
     slower = {torch.float32: 1.0, torch.bfloat16: 0.9}
-    monkeypatch.setattr(optimizing, "_seconds", lambda unet: slower[unet.dtype])
+    monkeypatch.setattr(optimizing, "_seconds", lambda unet, device: slower[unet.dtype])
     before = draw(pipe)
     pipe.optimize().undo()
     pipe.optimize()
