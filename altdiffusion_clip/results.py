@@ -13,7 +13,7 @@ from altdiffusion_clip.drawing import Settings, save_with_settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.gallery import best_first, write_contact_sheet, write_index
-from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts.weights import parse_weights
 
 if TYPE_CHECKING:
     from altdiffusion_clip.scoring import AltCLIPScorer

@@ -43,7 +43,7 @@ from altdiffusion_clip.heads import altclip_of, check_towers, execution_device, 
 from altdiffusion_clip.images import BrokenImage, ImageSource, load_images, name_of
 from altdiffusion_clip.long_pictures import middle_of_long
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scores import RankedImage, Ranking, Scores, ranked, without_score
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
@@ -423,7 +423,7 @@ class AltCLIPScorer(PreTrainedModel):
         scale = self.logit_scale.detach().float().exp().item()
         return ranked(self.score(prompt, sources, batch_size), names, scale)
 
-    @torch.inference_mode(False)
+    @torch.inference_mode(mode=False)
     def _follow(self) -> None:
         """Puts the head where the text encoder computes, if the pipeline that shares it has changed that.
 

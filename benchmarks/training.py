@@ -26,7 +26,7 @@ from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, colours, concepts
 from altdiffusion_clip.emoji.data import write_parallel
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.data.parallel import ParallelCorpus

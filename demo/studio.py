@@ -18,8 +18,8 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
-from altdiffusion_clip.prompt_weights import parse_weights
-from altdiffusion_clip.prompts import split_into_windows
+from altdiffusion_clip.prompts.weights import parse_weights
+from altdiffusion_clip.prompts.windows import split_into_windows
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 PREVIEWS = 5

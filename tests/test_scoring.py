@@ -223,3 +223,72 @@ class TestScores:
 def test_gradients_reach_the_shared_body(scorer: AltCLIPScorer) -> None:
     features = scorer.get_text_features(torch.tensor([[0, 9, 2]]))
     assert features.requires_grad
+
+
+def test_a_model_of_nans_ranks_nothing(published: Path) -> None:
+    scorer = AltCLIPScorer.from_pretrained(published / "alt-clip-m9-tiny")
+    with torch.no_grad():
+        scorer.text_projection.weight[0, 0] = float("nan")
+    ranking = scorer.rank("猫", [published / "init.png", published / "nowhere.png"])
+    assert len(ranking) == 0
+    assert [image.reason for image in ranking.broken] == ["the score is not a number", "no such file"]
+
+
+def test_pictures_come_from_any_iterable(published: Path) -> None:
+    scorer = AltCLIPScorer.from_pretrained(published / "alt-clip-m9-tiny")
+    paths = [published / "init.png"] * 2
+    expected = [image.cosine for image in scorer.rank("猫", paths)]
+    for images in ((path for path in paths), iter(paths), dict.fromkeys(range(2), paths[0]).values()):
+        assert [image.cosine for image in scorer.rank("猫", images)] == expected
+    assert len(scorer.rank("猫", paths[0])) == len(scorer.rank("猫", str(paths[0]))) == 1
+
+
+def test_scoring_leaves_weights_that_can_be_trained(published: Path) -> None:
+    scorer = AltCLIPScorer.from_pretrained(published / "alt-clip-m9-tiny")
+    with torch.inference_mode():
+        scorer.rank("猫", published / "init.png")
+    embeds = scorer.encode_texts(["猫"])
+    assert not embeds.is_inference()
+    scorer.get_text_features(torch.tensor([[0, 5, 2]])).sum().backward()
+
+
+def test_the_head_that_follows_in_inference_mode_can_be_trained(published: Path) -> None:
+    from altdiffusion_clip import AltDiffusionPipeline
+
+    pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
+    scorer = AltCLIPScorer.from_pipeline(pipe, published / "alt-clip-m9-tiny")
+    pipe.to(torch.bfloat16)
+    with torch.inference_mode():
+        scorer.rank("猫", published / "init.png")
+    assert not any(parameter.is_inference() for parameter in scorer.parameters())
+
+
+@pytest.mark.parametrize("m", ["m2", "m9", "m18"])
+@torch.no_grad()
+def test_forward_gives_all_that_transformers_does(m: str, published: Path) -> None:
+    from transformers import AltCLIPModel
+
+    folder = published / f"alt-clip-{m}-tiny"
+    scorer, plain = AltCLIPScorer.from_pretrained(folder), AltCLIPModel.from_pretrained(folder).eval()
+    side = scorer.config.vision_config.image_size
+    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": torch.tensor([[0, 5, 6, 2], [0, 7, 2, 1]]), "pixel_values": pixels}
+    inputs["attention_mask"] = (inputs["input_ids"] != 1).long()
+    ours, theirs = (model(**inputs, return_loss=True, output_hidden_states=True) for model in (scorer, plain))
+    for name in ("loss", "logits_per_image", "logits_per_text", "text_embeds", "image_embeds"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), atol=1e-5, rtol=0)
+    for tower in ("text_model_output", "vision_model_output"):
+        mine, other = getattr(ours, tower), getattr(theirs, tower)
+        torch.testing.assert_close(mine.pooler_output, other.pooler_output, atol=1e-5, rtol=0)
+        kept = inputs["attention_mask"].bool() if tower == "text_model_output" else ...
+        torch.testing.assert_close(mine.last_hidden_state[kept], other.last_hidden_state[kept], atol=1e-5, rtol=0)
+        assert len(mine.hidden_states) == len(other.hidden_states)
+    as_tuple = scorer(**inputs, return_dict=False)
+    torch.testing.assert_close(as_tuple[0], ours.logits_per_image)
+
+
+def test_the_attention_that_is_asked_for_reaches_both_towers(published: Path) -> None:
+    scorer = AltCLIPScorer.from_pretrained(published / "alt-clip-m9-tiny", attn_implementation="eager")
+    assert scorer.vision_model.config._attn_implementation == "eager"
+    assert scorer.text_model.config._attn_implementation == "eager"
+    assert scorer.text_model.roberta.config._attn_implementation == "eager"

@@ -23,7 +23,7 @@ from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.rows import Columns, Located, Row, rows_or_error
 from altdiffusion_clip.bulk.shards import Position, Scored, ShardFolder
 from altdiffusion_clip.files import write_text
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scores import NOT_A_NUMBER
 from altdiffusion_clip.scoring import AltCLIPScorer
 

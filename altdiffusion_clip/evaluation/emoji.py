@@ -29,7 +29,7 @@ from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge, background_of
 from altdiffusion_clip.evaluation.retrieval import Retrieval, retrieval
 from altdiffusion_clip.images import load_image
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 

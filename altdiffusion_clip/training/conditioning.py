@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
 

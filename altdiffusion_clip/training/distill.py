@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.configs import DistillConfig

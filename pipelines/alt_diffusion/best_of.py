@@ -15,7 +15,7 @@ from torch import Tensor
 
 from altdiffusion_clip.drawing import pictures_of
 from altdiffusion_clip.pipelines.alt_diffusion.halving import may_win, plan_drafts
-from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER
 from altdiffusion_clip.scoring import AltCLIPScorer
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
 from altdiffusion_clip.checkpoints.model_ids import HUB_ARGUMENTS, resolve
 from altdiffusion_clip.errors import CheckpointError
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
 _OF_EVERY_PART = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")

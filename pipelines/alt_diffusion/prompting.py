@@ -10,10 +10,12 @@ from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_la
 from torch import Tensor
 
 from altdiffusion_clip.pipelines.alt_diffusion.prompt_cache import PROMPTS, PromptCache
-from altdiffusion_clip.prompt_weights import parse_weights
-from altdiffusion_clip.prompts import WINDOW, Windows, split_into_windows
+from altdiffusion_clip.prompts.syntax import warn_of_syntax
+from altdiffusion_clip.prompts.weights import parse_weights
+from altdiffusion_clip.prompts.windows import WINDOW, Windows, split_into_windows
 
 
+EMPHASES = ("word", "vectors")
 _LEAST_WINDOW = 3
 """Tokens of a window with a word in it: the special ones at its ends, and one."""
 
@@ -21,12 +23,13 @@ _LEAST_WINDOW = 3
 class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
     """`encode_prompt` with weights and long prompts; put it before the diffusers class.
 
-    Weights are written as in the AUTOMATIC1111 WebUI (see `altdiffusion_clip.prompt_weights`). A weight scales what a
+    Weights are written as in the AUTOMATIC1111 WebUI (see `altdiffusion_clip.prompts.weights`). A weight scales what a
     word does: the difference between the prompt's conditioning and that of the same prompt with padding in the
-    word's place. (The WebUI scales the vectors at the word's place. XLM-R's vectors all speak of the whole prompt:
-    scaling single ones moved the colours of emoji-m9's backgrounds the wrong way.)
+    word's place. XLM-R's vectors all speak of the whole prompt, so this finds a word's part in each of them. The
+    WebUIs' own way, which scales the vectors at the word's place, is there too: see `set_emphasis`.
     """
 
+    _emphasis = "word"
     _prompt_windows = 1
     _prompts_kept: PromptCache | None = None
 
@@ -40,6 +43,21 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             ValueError: it is less than zero.
         """
         self._prompts_kept = PromptCache(most)
+
+    def set_emphasis(self, how: str = "word") -> None:
+        """Chooses what a weight scales.
+
+        Args:
+            how: "word", what the word does to the whole conditioning; or "vectors", those at the word's place, after
+                which the mean of all is as before, as the AUTOMATIC1111 WebUI does it. `benchmarks/emphasis.py`
+                measures both.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if how not in EMPHASES:
+            raise ValueError(f"no emphasis {how!r}; choose one of {', '.join(EMPHASES)}")
+        self._emphasis = how
 
     def enable_long_prompts(self, windows: int = 4) -> None:
         """Encodes prompts of more than 77 tokens in several windows, which the UNet sees one after the other.
@@ -117,6 +135,7 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         )
 
     def _windows(self, prompt: str, window: int = WINDOW) -> Windows:
+        warn_of_syntax(prompt)
         prompt = self.maybe_convert_prompt(prompt, self.tokenizer)  # tokens of several vectors, of textual inversion
         if window == WINDOW:
             window, most = min(self.tokenizer.model_max_length, WINDOW), self._prompt_windows
@@ -136,7 +155,8 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             self._prompts_kept = PromptCache()
         kind = torch.device(device).type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        how = (length, str(device), clip_skip, self.text_encoder.config.use_attention_mask, autocast)
+        masked = self.text_encoder.config.use_attention_mask
+        how = (length, str(device), clip_skip, masked, autocast, self._emphasis)
         keys: list[Hashable] = [(*windows.key(), *how) for windows in prompts]
         known = self._prompts_kept.get(self.text_encoder, keys)
         missing = {key: windows for key, windows in zip(keys, prompts, strict=True) if key not in known}
@@ -153,22 +173,28 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         """Encodes prompts in one batch: of each, float (length · window, project_dim)."""
         pad = self.tokenizer.pad_token_id
         rows: list[Tensor] = []
+        scales: list[Tensor] = []  # of each window
         plan: list[list[tuple[float, int]]] = []  # for each window the row of it, and of it without a word
         empty = split_into_windows(self.tokenizer, parse_weights("")).input_ids[0]
         for windows in prompts:
             for ids, weights in zip(windows.input_ids, windows.weights, strict=True):
                 plan.append([(1.0, len(rows))])
                 rows.append(ids)
-                for weight in sorted(set(weights.tolist()) - {1.0}):
+                scales.append(weights)
+                for weight in sorted(set(weights.tolist()) - {1.0}) if self._emphasis == "word" else ():
                     plan[-1].append((weight, len(rows)))
                     rows.append(torch.where(weights == weight, pad, ids))
             for _ in range(length - len(windows.input_ids)):
                 plan.append([(1.0, len(rows))])
                 rows.append(empty[: windows.input_ids.shape[1]])
+                scales.append(torch.ones(windows.input_ids.shape[1]))
         encoded = self._encode(torch.stack(rows).to(device), clip_skip)
         conditionings = []
-        for (_, whole), *without in plan:
+        for ((_, whole), *without), scale in zip(plan, scales, strict=True):
             conditioning = encoded[whole]
+            if self._emphasis == "vectors" and (scale != 1).any():
+                scaled = conditioning * scale[:, None].to(conditioning)
+                conditioning = scaled * (conditioning.float().mean() / scaled.float().mean()).to(conditioning)
             for weight, row in without:
                 conditioning = conditioning + (weight - 1) * (encoded[whole] - encoded[row])
             conditionings.append(conditioning)

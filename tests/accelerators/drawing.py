@@ -124,6 +124,27 @@ def test_drawing_optimized_and_no_longer(on_cpu: AltDiffusionPipeline) -> None:
     np.testing.assert_allclose(draw(pipe), draw(on_cpu), atol=NEAR)
 
 
+def test_optimized_with_models_kept_on_the_cpu(on_cpu: AltDiffusionPipeline) -> None:
+    pipe = emoji()
+    pipe.enable_model_cpu_offload(device=DEVICE)
+    done = pipe.optimize(half=False, compile=False)
+    assert any("channels last" in change for change in done.changes)
+    np.testing.assert_allclose(draw(pipe), draw(on_cpu), atol=NEAR)
+    done.undo()
+    np.testing.assert_allclose(draw(pipe), draw(on_cpu), atol=NEAR)
+
+
+@pytest.mark.parametrize("kept", ["models", "layers"])
+def test_prompts_are_encoded_once_where_weights_come_and_go(kept: str) -> None:
+    pipe, read = emoji(), []
+    getattr(pipe, f"enable_{'model' if kept == 'models' else 'sequential'}_cpu_offload")(device=DEVICE)
+    embeddings = pipe.text_encoder.roberta.embeddings
+    embeddings.register_forward_pre_hook(lambda module, args: read.append(1))
+    for _ in range(3):
+        pipe("猫", num_inference_steps=1, output_type="np")
+    assert len(read) == 2, "the prompt and the negative prompt"
+
+
 @pytest.mark.parametrize("kept", ["word embeddings", "models", "layers"])
 def test_drawing_with_weights_kept_on_the_cpu(kept: str, on_cpu: AltDiffusionPipeline) -> None:
     pipe = emoji(offload_embeddings=kept == "word embeddings")

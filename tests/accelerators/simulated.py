@@ -115,7 +115,7 @@ def use() -> None:
     _library = torch.library.Library("_", "IMPL", "PrivateUse1")
     _library.fallback(compute, "PrivateUse1")
     # Tensors of inference mode pass by layers of the dispatcher that a wrapper is seen through.
-    torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]
+    torch.inference_mode = _no_inference_mode  # type: ignore[misc,assignment]
     # `parameter.data = other`, as Module.to does it otherwise, would not reach what is held.
     torch.__future__.set_swap_module_params_on_conversion(True)
     _device_constructors()  # keeps the true torch.tensor, which `with torch.device(...)` looks for
@@ -134,3 +134,8 @@ def _tensor(data: Any, *args: Any, **kwargs: Any) -> Tensor:
     if device is None or torch.device(device).type != NAME:
         return _true_tensor(data, *args, device=device, **kwargs)
     return _true_tensor(data, *args, **kwargs).to(device)
+
+
+def _no_inference_mode(mode: Any = True) -> Any:
+    """In the place of torch.inference_mode, as a decorator without arguments too."""
+    return torch.no_grad()(mode) if callable(mode) else (torch.no_grad if mode else torch.enable_grad)()

@@ -95,3 +95,50 @@ def test_batches_change_nothing_where_a_picture_is_given(kind: type, pipe: AltDi
 def test_wrong_calls(wrong: dict[str, int], pipe: AltDiffusionPipeline) -> None:
     with pytest.raises(ValueError, match="give"):
         pipe.best_of(PROMPT, **wrong)
+
+
+@pytest.mark.parametrize("strategy", ["full", "halving"])
+def test_an_interrupted_drawing_keeps_what_was_finished(strategy: str, pipe: AltDiffusionPipeline) -> None:
+    drawn = []
+
+    def stop(pipe, step, time, tensors):
+        if step == 0:
+            drawn.append(step)
+        pipe._interrupt = len(drawn) > 1  # in the second picture
+        return tensors
+
+    steps = {**QUICK, "num_inference_steps": 8}
+    best = pipe.best_of(PROMPT, n=8, strategy=strategy, callback_on_step_end=stop, **steps)
+    assert len(drawn) == 2
+    assert best.seeds == ([0] if strategy == "full" else []), "of drafts nothing is finished"
+
+
+def test_what_the_safety_checker_says_is_told(pipe: AltDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        type(pipe), "run_safety_checker", lambda self, image, device, dtype: (image, [True] * len(image))
+    )
+    assert pipe.best_of(PROMPT, n=2, keep=2, **QUICK).nsfw_content_detected == [True, True]
+    monkeypatch.undo()
+    assert pipe.best_of(PROMPT, n=1, **QUICK).nsfw_content_detected is None
+
+
+@pytest.mark.parametrize("name", ["output_type", "generator", "num_images_per_prompt", "return_dict"])
+def test_what_it_gives_itself_is_refused_in_a_line(name: str, pipe: AltDiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match=f"^best_of gives {name} itself; leave it away$"):
+        pipe.best_of(PROMPT, n=1, **{name: "np"})
+
+
+def test_scores_that_are_no_numbers_are_left_out(pipe: AltDiffusionPipeline, caplog) -> None:
+    scorer = AltCLIPScorer.from_pretrained("emoji-m9")
+    real = scorer.encode_images
+
+    def spoil(images):
+        embeds, broken = real(images)
+        embeds[0] = float("nan")
+        return embeds, broken
+
+    scorer.encode_images = spoil
+    with caplog.at_level(logging.WARNING):
+        best = pipe.best_of(PROMPT, n=4, keep=4, batch_size=2, scorer=scorer, **QUICK)
+    assert sorted(best.seeds) == [1, 3]
+    assert "seed 0 is left out: the score is not a number" in caplog.text

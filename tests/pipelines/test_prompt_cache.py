@@ -102,3 +102,26 @@ def test_the_least_recently_used_goes_first() -> None:
 def test_bad_sizes(pipe) -> None:
     with pytest.raises(ValueError, match="give 0 or more"):
         pipe.set_prompt_cache(-1)
+
+
+def test_autocast_is_another_way_of_encoding(pipe, batches) -> None:
+    plain = encode(pipe)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encode(pipe)
+    assert len(batches) == 4
+    assert not torch.equal(plain.float(), rounded.float())
+    assert torch.equal(encode(pipe), plain)
+
+
+def test_weights_that_are_offloaded_one_by_one_are_known_again(pipe, batches) -> None:
+    from accelerate import cpu_offload
+
+    first = encode(pipe)
+    cpu_offload(pipe.text_encoder, execution_device="cpu")
+    assert next(pipe.text_encoder.parameters()).is_meta
+    assert torch.equal(encode(pipe), first)
+    assert torch.equal(encode(pipe), first)
+    assert batches == [1, 1, 1, 1], "read once more after the change, and then kept"
+    with torch.no_grad():
+        pipe.text_encoder.roberta.encoder.layer[0].output.dense._hf_hook.weights_map["weight"].mul_(2)
+    assert not torch.equal(encode(pipe), first)

@@ -8,7 +8,7 @@ import torch
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.training.add_language import add_language
 from altdiffusion_clip.training.configs import AddLanguageConfig
 from altdiffusion_clip.training.loop import read_metrics

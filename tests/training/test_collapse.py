@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.held_out import HeldOutPicture, held_out_pictures
 from altdiffusion_clip.images import load_image
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.contrastive import embed_pictures, train_contrastive

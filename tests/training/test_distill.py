@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.prompts import tokenize
+from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.configs import DistillConfig
 from altdiffusion_clip.training.distill import distill, teacher_embeds

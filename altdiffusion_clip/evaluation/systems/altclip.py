@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from altdiffusion_clip.evaluation.systems.base import Towers
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError, load_image
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.prompts.normalising import normalise
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
@@ -274,5 +275,5 @@ def _captions(record: dict[str, object]) -> dict[str, list[str]]:
     for code, value in captions.items():
         for sentence in value if isinstance(value, list) else [value]:
             if isinstance(sentence, str) and sentence.strip():
-                said[str(code)].append(sentence.strip())
+                said[str(code)].append(normalise(sentence).strip())
     return dict(said)

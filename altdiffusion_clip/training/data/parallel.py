@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.prompts import WINDOW
+from altdiffusion_clip.prompts.normalising import normalise
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
 from altdiffusion_clip.training.data.records import LeftOut, Record, files_of, read_records
 
@@ -151,7 +152,7 @@ def _by_language(record: Record) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {}
     for code, value in record.items():
         sentences = value if isinstance(value, list) else [value]
-        said[str(code)] = [s.strip() for s in sentences if isinstance(s, str) and s.strip()]
+        said[str(code)] = [normalise(s).strip() for s in sentences if isinstance(s, str) and s.strip()]
     return said
 
 

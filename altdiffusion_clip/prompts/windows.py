@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from altdiffusion_clip.prompt_weights import WeightedText
+from altdiffusion_clip.prompts.normalising import normalise
+from altdiffusion_clip.prompts.weights import WeightedText
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int | None = None, pad_to_max: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Tokenises prompts and warns of each that is cut, with the words that were lost.
+    """Tokenises prompts, made plain by `normalise`, and warns of each that is cut, with the words that were lost.
 
     Args:
         tokenizer: XLM-R's, or any other.
@@ -40,7 +41,7 @@ def tokenize(
         Ids and attention mask, int64 (prompts, length).
     """
     max_length = max_length or min(tokenizer.model_max_length, WINDOW)
-    prompts = list(prompts)
+    prompts = [normalise(prompt) for prompt in prompts]
     warn_of_cuts(tokenizer, prompts, max_length)
     encoded = tokenizer(
         prompts,
@@ -101,7 +102,7 @@ def split_into_windows(
 
     Example:
         >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-        >>> from altdiffusion_clip.prompt_weights import parse_weights
+        >>> from altdiffusion_clip.prompts.weights import parse_weights
         >>> from transformers import AutoTokenizer
         >>> tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
         >>> split_into_windows(tokenizer, parse_weights("a (red:1.5) apple")).input_ids.shape

@@ -2,20 +2,26 @@
 
 The notation is that of the AUTOMATIC1111 WebUI: `(word)` multiplies the weight of what is inside by 1.1, `[word]`
 divides it by 1.1, `(word:1.3)` multiplies it by 1.3, brackets nest, and a backslash makes a bracket an ordinary
-character. Full-width brackets, colons and digits, as Chinese and Japanese keyboards write them, mean the same.
+character. Full-width brackets and colons and the digits of any script, as other keyboards write them, mean the same.
+A number is a weight only if it is between 0 and `MOST` and follows a word: `(12:30)` and `(16:9)` are text.
 """
 
 import re
 import unicodedata
 from dataclasses import dataclass
 
+from altdiffusion_clip.prompts.normalising import normalise
+
 STEP = 1.1
 """What a pair of brackets without a number multiplies or divides by."""
+
+MOST = 3.0
+"""The largest number that is read as a weight."""
 
 _OPEN = {"(": "round", "（": "round", "[": "square", "［": "square"}
 _CLOSE = {")": "round", "）": "round", "]": "square", "］": "square"}
 _ESCAPE = "\\"
-_NUMBER = re.compile(r"[:：]\s*([+\-＋－]?[0-9０-９.．]+)\s*[)）]")
+_NUMBER = re.compile(r"[:：]\s*([+\-＋－]?[\d.．٫]+)\s*[)）]")
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,12 @@ class WeightedText:
     Attributes:
         text: what is left to read.
         weights: one for each character of the text.
+        not_weights: what looks like a weight and is read as text, as `(16:9)`.
     """
 
     text: str
     weights: tuple[float, ...]
+    not_weights: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -37,7 +45,7 @@ class WeightedText:
 
 
 def parse_weights(prompt: str) -> WeightedText:
-    """Reads the weights in a prompt.
+    """Reads the weights in a prompt, which is made plain first (see `normalise`).
 
     A bracket that is never closed reaches to the end; one that closes nothing is an ordinary character.
 
@@ -50,9 +58,11 @@ def parse_weights(prompt: str) -> WeightedText:
         >>> parse_weights("（蓝色：1.5）背景").text
         '蓝色背景'
     """
+    prompt = normalise(prompt)
     characters: list[str] = []
     weights: list[float] = []
-    opened: list[tuple[str, int]] = []
+    opened: list[tuple[str, int, str]] = []
+    not_weights: list[str] = []
 
     def multiply(start: int, factor: float) -> None:
         for i in range(start, len(weights)):
@@ -68,26 +78,34 @@ def parse_weights(prompt: str) -> WeightedText:
             weights.append(1.0)
             position += 2
         elif character in _OPEN:
-            opened.append((_OPEN[character], len(characters)))
+            opened.append((_OPEN[character], len(characters), character))
             position += 1
-        elif number is not None and factor is not None:
-            multiply(opened.pop()[1], factor)
+        elif number is not None:
+            _, start, bracket = opened.pop()
+            if factor is not None and 0 <= factor <= MOST and any(c.isalpha() for c in characters[start:]):
+                multiply(start, factor)
+            else:
+                characters.insert(start, bracket)
+                weights.insert(start, 1.0)
+                characters += number[0]
+                weights += [1.0] * len(number[0])
+                not_weights.append("".join(characters[start:]))
             position = number.end()
         elif character in _CLOSE and opened and opened[-1][0] == _CLOSE[character]:
-            kind, start = opened.pop()
+            kind, start, _ = opened.pop()
             multiply(start, STEP if kind == "round" else 1 / STEP)
             position += 1
         else:
             characters.append(character)
             weights.append(1.0)
             position += 1
-    for kind, start in opened:
+    for kind, start, _ in opened:
         multiply(start, STEP if kind == "round" else 1 / STEP)
-    return WeightedText("".join(characters), tuple(weights))
+    return WeightedText("".join(characters), tuple(weights), tuple(not_weights))
 
 
 def _value(digits: str) -> float | None:
     try:
-        return float(unicodedata.normalize("NFKC", digits))
+        return float(unicodedata.normalize("NFKC", digits).replace("٫", "."))  # the Arabic decimal separator
     except ValueError:  # 1.2.3
         return None

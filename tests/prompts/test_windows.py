@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import XLMRobertaTokenizer
 
-from altdiffusion_clip.prompt_weights import parse_weights
-from altdiffusion_clip.prompts import WINDOW, split_into_windows, tokenize
+from altdiffusion_clip.prompts.weights import parse_weights
+from altdiffusion_clip.prompts.windows import WINDOW, split_into_windows, tokenize
 
 
 @pytest.fixture(scope="module")

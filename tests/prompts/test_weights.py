@@ -1,6 +1,6 @@
 import pytest
 
-from altdiffusion_clip.prompt_weights import parse_weights
+from altdiffusion_clip.prompts.weights import parse_weights
 
 
 def spans(prompt: str) -> list[tuple[str, float]]:
@@ -27,7 +27,6 @@ def spans(prompt: str) -> list[tuple[str, float]]:
         ("a (red:1.5) cat", [("a ", 1), ("red", 1.5), (" cat", 1)]),
         ("(a (red:2) cat:0.5)", [("a ", 0.5), ("red", 1), (" cat", 0.5)]),
         ("(no:0)", [("no", 0)]),
-        ("(no:-1)", [("no", -1)]),
         ("(half:.5)", [("half", 0.5)]),
         ("(ratio 16:9:1.2)", [("ratio 16:9", 1.2)]),
         # other scripts, with their own brackets, colons and digits
@@ -35,6 +34,10 @@ def spans(prompt: str) -> list[tuple[str, float]]:
         ("(蓝色：１．５）背景", [("蓝色", 1.5), ("背景", 1)]),
         ("［青い］背景の猫", [("青い", 0.9091), ("背景の猫", 1)]),
         ("قطة (زرقاء:1.3)", [("قطة ", 1), ("زرقاء", 1.3)]),
+        ("قطة (زرقاء:١٫٣)", [("قطة ", 1), ("زرقاء", 1.3)]),
+        ("(लाल:१.५) सेब", [("लाल", 1.5), (" सेब", 1)]),
+        ("(แดง:๑.๒)", [("แดง", 1.2)]),
+        ("(most:3)", [("most", 3)]),
         # what is no weight
         (r"a \(red\) cat", [("a (red) cat", 1)]),
         (r"a \[red\] \\ cat", [("a [red] \\ cat", 1)]),
@@ -42,7 +45,13 @@ def spans(prompt: str) -> list[tuple[str, float]]:
         ("a cat) :)", [("a cat) :)", 1)]),
         ("at 10:30)", [("at 10:30)", 1)]),
         ("[a:0.5]", [("a:0.5", 0.9091)]),
-        ("(a:1.2.3)", [("a:1.2.3", 1.1)]),
+        ("(a:1.2.3)", [("(a:1.2.3)", 1)]),
+        ("(no:-1)", [("(no:-1)", 1)]),
+        ("(cat:999999)", [("(cat:999999)", 1)]),
+        ("a cat (16:9)", [("a cat (16:9)", 1)]),
+        ("(1:2)", [("(1:2)", 1)]),
+        ("蓝色背景上的猫（12：30）", [("蓝色背景上的猫（12：30）", 1)]),
+        ("(a (red:2) cat:30)", [("(a ", 1), ("red", 2), (" cat:30)", 1)]),
         ("(a:red)", [("a:red", 1.1)]),
         # brackets that do not pair
         ("a (red cat", [("a ", 1), ("red cat", 1.1)]),
@@ -59,3 +68,7 @@ def test_plain_prompts_are_plain() -> None:
     assert parse_weights("a cat").is_plain
     assert parse_weights(r"\(a\)").is_plain
     assert not parse_weights("(a)").is_plain
+
+
+def test_what_is_no_weight_is_told() -> None:
+    assert parse_weights("(12:30) (red:1.5) (cat:7)").not_weights == ("(12:30)", "(cat:7)")

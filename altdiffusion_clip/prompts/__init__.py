@@ -1,0 +1,1 @@
+"""What people type: made plain, read for weights, parted into windows."""

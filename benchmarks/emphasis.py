@@ -1,0 +1,50 @@
+"""What a weight on a word does, our way and the WebUIs': does more weight show more of it, and none none of it?
+
+    python benchmarks/emphasis.py [--prompts 40] [--device cpu]
+
+The default model draws things on a coloured background, with the colour at weight 0 and at 1.5. A way is right where
+at 0 the background is another colour than the one that is said, and at 1.5 it is that one and the thing is still
+recognised by a classifier that saw renders only.
+"""
+
+import argparse
+
+import torch
+from report import report
+from tqdm import tqdm
+
+from altdiffusion_clip import AltDiffusionPipeline
+from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS
+from altdiffusion_clip.emoji.judge import Judge, background_of
+from altdiffusion_clip.evaluation.emoji import pairs
+from altdiffusion_clip.pipelines.alt_diffusion.prompting import EMPHASES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9").to(options.device)
+    pipe.set_progress_bar_config(disable=True)
+    judge = Judge.load()
+    right = {(how, weight): 0 for how in EMPHASES for weight in (0.0, 1.5)}
+    for number, (concept, colour) in enumerate(tqdm(pairs(unseen=False)[: options.prompts], desc="prompts")):
+        for how, weight in right:
+            pipe.set_emphasis(how)
+            image = pipe(
+                f"a {concept.names['en']} on a ({colour.name}:{weight}) background",
+                num_inference_steps=STEPS,
+                guidance_scale=EMOJI_GUIDANCE_SCALE,
+                generator=torch.Generator().manual_seed(number),
+            ).images[0]
+            shows = background_of(image) == colour
+            kept = judge.concepts_of([image])[0] == concept
+            right[how, weight] += kept and (shows if weight else not shows)
+    for weight in (0.0, 1.5):
+        ours, theirs = (100 * right[how, weight] / options.prompts for how in ("word", "vectors"))
+        report(f"emphasis at weight {weight}", ours, theirs, "% right", ours / max(theirs, 100 / options.prompts), 1.0)
+
+
+if __name__ == "__main__":
+    main()
