@@ -73,7 +73,7 @@ def adapters_set_aside(*modules: nn.Module | None) -> Iterator[list[str]]:
         if module is not None and getattr(module, "_hf_peft_config_loaded", False):
             # With it, transformers and diffusers would write the adapters alone.
             flags.append((module, "_hf_peft_config_loaded", True))
-            module._hf_peft_config_loaded = False
+            setattr(module, "_hf_peft_config_loaded", False)  # noqa: B010 - mypy takes it for a tensor
     try:
         yield sorted(names)
     finally:

@@ -28,7 +28,8 @@ class AltCLIPProcessor(transformers.AltCLIPProcessor):
         """Loads a processor.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has one in `scorer`.
+            pretrained_model_name_or_path: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has
+                one in `scorer`.
             *args: as in transformers.
             **kwargs: as in transformers.
 

@@ -107,8 +107,8 @@ class AltCLIPScorer(PreTrainedModel):
         """Loads a scorer and its processor.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a diffusers folder
-                that has such a folder named `scorer`, or a single file of FlagAI's.
+            pretrained_model_name_or_path: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a
+                diffusers folder that has such a folder named `scorer`, or a single file of FlagAI's.
             *args: as in transformers.
             **kwargs: as in transformers (`dtype`, `revision`, `device_map`, `quantization_config`, ...); the default
                 dtype is float32. With `offload_embeddings=True` the word embeddings, almost half of the text

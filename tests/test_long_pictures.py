@@ -22,7 +22,9 @@ def test_it_equals_the_processor(side: int, size: tuple[int, int]) -> None:
     generator = np.random.default_rng(side * size[0])
     image = Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     whole = processor(side)(image, return_tensors="np").pixel_values
-    np.testing.assert_array_equal(processor(side)(middle_of_long(image, processor(side)), return_tensors="np").pixel_values, whole)
+    np.testing.assert_array_equal(
+        processor(side)(middle_of_long(image, processor(side)), return_tensors="np").pixel_values, whole
+    )
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128), (127, 64)])

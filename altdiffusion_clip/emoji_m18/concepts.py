@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES, language_of
 
+
 @dataclass(frozen=True)
 class Concept:
     """Something that emoji-m18 can draw.

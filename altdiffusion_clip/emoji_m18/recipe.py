@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
 from altdiffusion_clip.emoji_m18.architectures import (
     before_last,
@@ -268,7 +268,13 @@ def align_stage(work: Path, changes: Changes) -> None:
         decay_from=0.5,
         ema_decay=0.9995,
         validate_every=5000,
-        sample_prompts=["蓝色背景上的猫", "яблоко на белом фоне", "夜空のロケット", "ثعلب في الثلج", "ein Kaktus in der Wüste"],
+        sample_prompts=[
+            "蓝色背景上的猫",
+            "яблоко на белом фоне",
+            "夜空のロケット",
+            "ثعلب في الثلج",
+            "ein Kaktus in der Wüste",
+        ],
         sample_guidance=GUIDANCE,
     )
     align(replace(config, **changes), drawn(run / "data", tokenizer, LANGUAGES, scenes))

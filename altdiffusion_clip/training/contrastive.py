@@ -61,17 +61,16 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     freeze_vision(scorer)
     side = scorer.config.vision_config.image_size
     data = config.output / "data"
-    if pictures is None:
-        pictures = CaptionedPictures.prepare(
-            config.data,
-            side,
-            tokenizer,
-            data / "pictures",
-            languages=config.languages,
-            temperature=config.temperature,
-            weights=config.weights,
-            accelerator=accelerator,
-        )
+    pictures = pictures or CaptionedPictures.prepare(
+        config.data,
+        side,
+        tokenizer,
+        data / "pictures",
+        languages=config.languages,
+        temperature=config.temperature,
+        weights=config.weights,
+        accelerator=accelerator,
+    )
     if config.dry_run:
         size = 0 if config.augment else 4 * len(pictures) * scorer.config.projection_dim
         return estimate(config, scorer, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
@@ -224,9 +223,7 @@ def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
     return list(scorer.processor.image_processor.image_mean), list(scorer.processor.image_processor.image_std)
 
 
-def embed_pictures(
-    scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None
-) -> np.ndarray:
+def embed_pictures(scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None) -> np.ndarray:
     """The frozen tower's features of each picture, computed once and memory-mapped: float32 (pictures, dim)."""
     mean, std = normalisation(scorer)
 

@@ -16,7 +16,6 @@ from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictu
 from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
 
-
 EMPTY = -1
 """In the place of a text: the caption "", of which guidance steers away."""
 
@@ -164,9 +163,7 @@ def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def embed_latents(
-    vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None
-) -> np.ndarray:
+def embed_latents(vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None) -> np.ndarray:
     """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width)."""
     side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)
 

@@ -1,8 +1,8 @@
 """Stage 1, teacher learning: the student's pooled reading of any language becomes the teacher's of English.
 
 AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813). A student in the
-shape of AltDiffusion-m18 has a second projection, which conditions a UNet on the layer before the last. It learns in the
-same way what the teacher has there, as Stable Diffusion 2 conditions on that layer of its CLIP.
+shape of AltDiffusion-m18 has a second projection, which conditions a UNet on the layer before the last. It learns what
+the teacher has there in the same way, since Stable Diffusion 2 conditions on that layer of its CLIP.
 """
 
 import logging

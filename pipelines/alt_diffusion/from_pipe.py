@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from diffusers import DiffusionPipeline
 
 OUR_STATE = ("_emphasis", "_prompt_windows", "_prompts_kept", "_optimizations", "_scorer_of_text_encoder")
-"""What our mixins keep on a pipeline: the way of emphasis, long prompts, encoded prompts, what was optimized, the own scorer."""
+"""What our mixins keep on a pipeline beside its parts."""
 
 _making: ContextVar[bool] = ContextVar("making a pipeline of another's parts", default=False)
 

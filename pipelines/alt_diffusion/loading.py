@@ -26,7 +26,11 @@ def check_variant(folder: Path, variant: str | None) -> None:
         ValueError: it has none.
     """
     weights = [path for path in folder.glob("*/*") if path.suffix in (".safetensors", ".bin")]
-    if not variant or not weights or any(f".{variant}." in path.name or f".{variant}-" in path.name for path in weights):
+    if (
+        not variant
+        or not weights
+        or any(f".{variant}." in path.name or f".{variant}-" in path.name for path in weights)
+    ):
         return
     names = sorted(str(path.relative_to(folder)) for path in weights)
     raise ValueError(
@@ -43,8 +47,8 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
         """Loads a pipeline.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout, or a hub id such as
-                "BAAI/AltDiffusion-m9".
+            pretrained_model_name_or_path: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout,
+                or a hub id such as "BAAI/AltDiffusion-m9".
             **kwargs: as in `diffusers.DiffusionPipeline.from_pretrained` (`dtype`, `variant`, `revision`,
                 `local_files_only`, ...). With `offload_embeddings=True` the word embeddings, almost half of the
                 text encoder, stay in their file, memory-mapped; pictures are the same.

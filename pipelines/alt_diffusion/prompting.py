@@ -14,7 +14,6 @@ from altdiffusion_clip.prompts.syntax import warn_of_syntax
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import WINDOW, Windows, split_into_windows
 
-
 EMPHASES = ("word", "vectors")
 _LEAST_WINDOW = 3
 """Tokens of a window with a word in it: the special ones at its ends, and one."""

@@ -1,4 +1,4 @@
-"""Pipelines of another one's parts: both go on drawing, in the dtypes that there were, with the state that there was."""
+"""Pipelines of the parts of another: both go on drawing, with the dtypes and the state that there were."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ def test_both_draw_after_optimize(kind: Any, published: Path) -> None:
     pipe = load(published)
     done = pipe.optimize(half=True)
     other = kind.from_pipe(pipe)
-    assert dtypes(other) == dtypes(pipe) == {"unet": torch.bfloat16, "vae": torch.bfloat16, "text_encoder": torch.float32}
+    assert (
+        dtypes(other) == dtypes(pipe) == {"unet": torch.bfloat16, "vae": torch.bfloat16, "text_encoder": torch.float32}
+    )
     draws(pipe)
     draws(other)
     with pytest.raises(ValueError, match="optimized"):

@@ -25,9 +25,7 @@ def test_embeddings_of_any_length_with_guidance(length: int, pipe: AltDiffusionP
     plain = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
     pictures = [
-        each(
-            prompt_embeds=embeds, negative_prompt="雾", generator=torch.Generator().manual_seed(0), **SMALL
-        ).images
+        each(prompt_embeds=embeds, negative_prompt="雾", generator=torch.Generator().manual_seed(0), **SMALL).images
         for each in (pipe, plain)
     ]
     assert abs(pictures[0] - pictures[1]).max() < 1e-5, "diffusers' own class draws the same"

@@ -14,11 +14,17 @@ from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import split_into_windows, tokenize
 from tests.conftest import PUBLISHED
 
-TEXTS = {"ar": "قطة على خلفية زرقاء", "zh": "蓝色背景上的猫", "ko": "파란색 배경의 고양이", "ja": "青い背景のペンギン", "en": "cat"}
+TEXTS = {
+    "ar": "قطة على خلفية زرقاء",
+    "zh": "蓝色背景上的猫",
+    "ko": "파란색 배경의 고양이",
+    "ja": "青い背景のペンギン",
+    "en": "cat",
+}
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # noqa: ANN201
+def tokenizer():
     return AutoTokenizer.from_pretrained(PUBLISHED / "alt-clip-m18-tiny")
 
 

@@ -39,7 +39,10 @@ class Captioned(Protocol):
 
     folder: Path
     side: int
-    languages: Sequence[str]
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Codes."""
 
     @property
     def tokens(self) -> Any:
