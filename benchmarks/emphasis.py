@@ -1,4 +1,4 @@
-"""What a weight on a word does, our way and the WebUIs': does more weight show more of it, and none none of it?
+"""What a weight on a word does, our way and the WebUIs': with none the word is gone, with more it stays.
 
     python benchmarks/emphasis.py [--prompts 40] [--device cpu]
 

@@ -14,7 +14,7 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import write_text
 
 CONFIG_FILE = "config.yaml"
-NOT_PART_OF_A_RUN = frozenset({"dry_run", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds"})
+NOT_PART_OF_A_RUN = frozenset({"dry_run", "workers", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds"})
 """Fields that may change when a run goes on; every other field decides what it computes."""
 
 
@@ -49,6 +49,7 @@ class RunConfig:
     gradient_checkpointing: bool = option(False, "compute activations twice instead of keeping them")
     cpu: bool = option(False, "use the CPU though there is a GPU")
     seed: int = option(0, "of weights, batches and everything drawn in a step")
+    workers: int = option(0, "processes that read batches ahead; 0 reads them between the steps")
     checkpoint_seconds: float = option(60.0, "time between two checkpoints")
     stop_after_seconds: float = option(0.0, "save and end after so long, to go on another time; 0 goes on to the end")
     validate_every: int = option(0, "steps between two validations; 0 validates at the end alone")

@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
@@ -138,12 +139,14 @@ def optimise(
     bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
     with Metrics(folder, step, accelerator.is_main_process) as metrics, bar:
         model.train()
+        batches = _batches(source, config, step, accelerator)
         while step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step)
+            parts = next(batches)
             # Layers may draw from the global generator (dropout): make that depend on the step too.
             torch.manual_seed(config.seed * 1_000_003 + step)
-            loss = backward(accelerator, model, _share(source, config, step, accelerator))
+            loss = backward(accelerator, model, parts)
             norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
             step += 1
             is_finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
@@ -202,18 +205,34 @@ def _optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
-def _share(source: Source, config: RunConfig, step: int, accelerator: Accelerator) -> list[Tensors]:
-    """This process's part of a step's batch, cut into the parts that are computed one after the other."""
-    drawn = source.draw(step_generator(config.seed, step))
-    size = len(next(iter(drawn.values())))
-    count = accelerator.num_processes * config.gradient_accumulation_steps
-    parts = []
-    for number in range(config.gradient_accumulation_steps):
-        first = accelerator.process_index * config.gradient_accumulation_steps + number
-        rows = slice(first * size // count, (first + 1) * size // count)
-        loaded = source.load({key: value[rows] for key, value in drawn.items()})
-        parts.append({key: value.to(accelerator.device) for key, value in loaded.items()})
-    return parts
+class _Shares(Dataset[list[Tensors]]):
+    """This process's part of each step's batch, cut into the parts that are computed one after the other."""
+
+    def __init__(self, source: Source, config: RunConfig, accelerator: Accelerator) -> None:
+        self._source, self._seed, self._parts = source, config.seed, config.gradient_accumulation_steps
+        self._processes, self._process = accelerator.num_processes, accelerator.process_index
+
+    def __getitem__(self, step: int) -> list[Tensors]:
+        drawn = self._source.draw(step_generator(self._seed, step))
+        size, count = len(next(iter(drawn.values()))), self._processes * self._parts
+        shares = []
+        for number in range(self._parts):
+            first = self._process * self._parts + number
+            rows = slice(first * size // count, (first + 1) * size // count)
+            shares.append(self._source.load({key: value[rows] for key, value in drawn.items()}))
+        return shares
+
+
+def _batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Iterator[list[Tensors]]:
+    """The batches from a step on, on the device. Workers, if there are some, read ahead what this process would."""
+    ahead: dict[str, Any] = {}
+    if config.workers:
+        # Forked: a source holds memory-mapped arrays and whatever a recipe has made up.
+        ahead = {"num_workers": config.workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
+    shares = _Shares(source, config, accelerator)
+    pinned = accelerator.device.type == "cuda"
+    for parts in DataLoader(shares, None, sampler=range(first, config.steps), pin_memory=pinned, **ahead):
+        yield [{k: v.to(accelerator.device, non_blocking=pinned) for k, v in part.items()} for part in parts]
 
 
 def _save_or_warn(save: Callable[[], None], path: Path, accelerator: Accelerator) -> None:

@@ -34,8 +34,9 @@ class AltDiffusionFromPipeMixin(DiffusionPipeline if TYPE_CHECKING else object):
             **kwargs: as in `diffusers.DiffusionPipeline.from_pipe`: other parts, `dtype`.
 
         Example:
+            >>> import torch
             >>> from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
-            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype="bfloat16")
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype=torch.bfloat16)
             >>> AltDiffusionImg2ImgPipeline.from_pipe(pipe).unet.dtype
             torch.bfloat16
         """

@@ -173,6 +173,7 @@ def test_another_text_encoder_brings_its_scorer(config: AlignConfig, published: 
 def test_captions_are_dropped_for_guidance(config: AlignConfig) -> None:
     from altdiffusion_clip.training.accelerators import new_accelerator
     from altdiffusion_clip.training.align import new_source, prepare_pictures
+    from altdiffusion_clip.training.diffusion import EMPTY
 
     parts, accelerator = load_parts(config.model), new_accelerator(config)
     pictures = prepare_pictures(config.data, config, parts, accelerator)
@@ -180,7 +181,7 @@ def test_captions_are_dropped_for_guidance(config: AlignConfig) -> None:
     many = replace(config, batch_size=2000)
     source = new_source(many, parts, pictures, conditioning, accelerator)
     drawn = source.draw(torch.Generator().manual_seed(0))
-    dropped = drawn["texts"] == len(pictures.tokens)
+    dropped = drawn["texts"] == EMPTY
     assert 0.07 < dropped.float().mean() < 0.13
     one = {key: value[dropped][:1] for key, value in drawn.items()}
     assert source.load(one)["input_ids"].tolist() == [parts.tokenizer("").input_ids]

@@ -37,7 +37,7 @@ def test_a_student_learns_its_teacher(config: DistillConfig) -> None:
     assert isinstance(folder, Path)
     student = RobertaSeriesModelWithTransformation.from_pretrained(folder).eval()
     teacher, reader = load_teacher_text(config.teacher)
-    target = teacher_embeds(teacher, reader, ["cat", "dog", "cow"])
+    target = teacher_embeds(teacher, reader, ["cat", "dog", "cow"])[:, 0]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         for said in (["cat", "dog", "cow"], ["猫", "狗", "奶牛"], ["кошка", "собака", "корова"]):
@@ -56,8 +56,13 @@ def test_the_teachers_embedding_is_its_eos_state(tmp_path: Path) -> None:
     ids = tokenizer(["a cat", "a much longer sentence about a dog"], padding=True, return_tensors="pt")
     with torch.no_grad():
         features = clip.get_text_features(**ids).pooler_output
-        ours = clip.text_projection(teacher_embeds(teacher, tokenizer, ["a cat", "a much longer sentence about a dog"]))
-    torch.testing.assert_close(ours, features, atol=1e-5, rtol=0)
+        read = teacher_embeds(teacher, tokenizer, ["a cat", "a much longer sentence about a dog"], layers=2)
+        # What Stable Diffusion 2 conditions on: the tower without its last layer.
+        shorter = CLIPModel.from_pretrained(folder).eval().text_model
+        shorter.encoder.layers = shorter.encoder.layers[:-1]
+        before_last = shorter(**ids).pooler_output
+    torch.testing.assert_close(clip.text_projection(read[:, 0]), features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(read[:, 1], before_last, atol=1e-5, rtol=0)
 
 
 def test_the_teacher_reads_each_english_sentence_once(config: DistillConfig) -> None:
@@ -98,15 +103,27 @@ class TestStudents:
             student.roberta.embeddings.word_embeddings.weight, body.embeddings.word_embeddings.weight
         )
 
-    def test_m18_keeps_its_second_projection(self, config: DistillConfig, published: Path, tmp_path: Path) -> None:
+    def test_m18_learns_both_projections(self, config: DistillConfig, published: Path, tmp_path: Path) -> None:
         place = published / "alt-diffusion-m18-tiny"
         wide = write_teacher(tmp_path / "wide", width=64)
         folder = distill(replace(config, steps=2, teacher=str(wide), student=str(place)))
         before, after = (
             RobertaSeriesModelWithTransformation.from_pretrained(path) for path in (place / "text_encoder", str(folder))
         )
-        assert torch.equal(before.transformation_pre.weight, after.transformation_pre.weight)
-        assert not torch.equal(before.transformation.weight, after.transformation.weight)
+        for name in ("transformation", "transformation_pre"):
+            assert not torch.equal(getattr(before, name).weight, getattr(after, name).weight)
+
+    def test_a_plain_xlm_r_becomes_an_m18(self, config: DistillConfig) -> None:
+        folder = distill(replace(config, pre_transformation=True, steps=600))
+        student = RobertaSeriesModelWithTransformation.from_pretrained(folder).eval()
+        assert student.config.has_pre_transformation
+        teacher, reader = load_teacher_text(config.teacher)
+        said = ["cat", "dog", "cow"]
+        target = teacher_embeds(teacher, reader, said, layers=2)[:, 1]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with torch.no_grad():
+            conditioning = student(*tokenize(tokenizer, said)).projection_state[:, 0]
+        assert (conditioning - target).square().mean() < 0.5 * target.var(0).mean()
 
     def test_it_learns_without_dropout(self, tmp_path: Path) -> None:
         student, _ = load_student(str(write_student(tmp_path / "student")), project_dim=32)

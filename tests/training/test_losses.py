@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from altdiffusion_clip.training.losses import diffusion_loss, info_nce
+from altdiffusion_clip.training.temperature import clamp_temperature
 
 
 def test_it_is_clips_loss_when_all_differ() -> None:
@@ -26,12 +27,16 @@ def test_a_caption_that_stands_twice_is_not_its_own_negative() -> None:
     assert info_nce(text, text, scale, positives).item() == pytest.approx(math.log(2) / 2, abs=1e-4)
 
 
-def test_the_temperature_is_clamped() -> None:
+def test_a_temperature_at_its_bound_learns_on() -> None:
+    """Clamped in the loss it would have no gradient there, and never come back."""
     torch.manual_seed(0)
+    module = torch.nn.Module()
+    module.logit_scale = torch.nn.Parameter(torch.tensor(9.0))
+    clamp_temperature(module)
+    assert module.logit_scale.item() == pytest.approx(math.log(100.0))
     text, image = torch.randn(6, 8), torch.randn(6, 8)
-    torch.testing.assert_close(
-        info_nce(text, image, torch.tensor(50.0)), info_nce(text, image, torch.tensor(math.log(100.0)))
-    )
+    info_nce(text, image, module.logit_scale).backward()
+    assert module.logit_scale.grad > 0.1, "these pairs do not fit: the scale is to fall"
 
 
 def test_lengths_do_not_matter() -> None:

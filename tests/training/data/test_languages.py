@@ -45,3 +45,16 @@ def test_similar_lengths_leave_little_padding() -> None:
     chosen = similar_lengths(lengths, 64, generator)
     assert len(set(chosen.tolist())) == 64
     assert lengths[chosen].max() - lengths[chosen].min() < 15
+
+
+def test_every_row_is_as_likely_as_any_other() -> None:
+    """The shortest and the longest too, and with them each language."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.cat([torch.full((8,), 3), torch.randint(5, 30, (112,), generator=generator), torch.full((8,), 70)])
+    drawn = torch.zeros(len(lengths))
+    for _ in range(4000):
+        order = torch.randperm(len(lengths), generator=generator)
+        drawn[order[similar_lengths(lengths[order], 16, generator)]] += 1
+    shares = drawn / drawn.mean()
+    assert shares.min() > 0.75
+    assert shares.max() < 1.25
