@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PROMPT ?= 蓝色背景上的猫
 N ?= 8
 OUTPUT ?= altdiffusion-output
-# For make emoji-m9: seconds after which it saves itself and ends (0: it goes on to the end), and the arithmetic.
+# For make emoji-m9 and emoji-m18: seconds after which it saves itself and ends (0: it goes on to the end), and the
+# arithmetic.
 STOP_AFTER ?= 0
 PRECISION ?= no
 READY := $(VENV)/.ready
 
-.PHONY: help setup generate browser test test-slow lint format evaluate emoji-m9 clean
+.PHONY: help setup generate browser test test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +50,13 @@ evaluate: $(READY) ## measure emoji-m9: retrieval and drawing (minutes)
 
 emoji-m9: $(READY) ## train emoji-m9 again, all stages (hours on a CPU; stop and repeat at will)
 	$(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) --mixed-precision $(PRECISION)
+
+emoji-m18: $(READY) ## train emoji-m18, all stages, behind everything else (many hours on a CPU; stop and repeat at will)
+	OMP_WAIT_POLICY=PASSIVE nice -n 19 $(BIN)/python -m altdiffusion_clip.emoji_m18.recipe --seconds $(STOP_AFTER) \
+		--mixed-precision bf16
+
+gpu: ## what waits for a GPU, on a machine that has one: emoji-m18, its tests, all benchmarks, in pieces of ten minutes
+	$(PYTHON) scripts/gpu.py
 
 clean: ## remove what was built
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,8 +8,9 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from altdiffusion_clip.emoji_m18.concepts import Concept, Ground
+from altdiffusion_clip.emoji_m18.concepts import Concept, Ground, concepts
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES, language_of
 from altdiffusion_clip.emoji_m18.scenes import Scene
 
@@ -60,8 +61,6 @@ def is_word_held_out(concept: Concept, language: str) -> bool:
 
 def held_out_words(language: str) -> dict[int, str]:
     """The words of a language that are kept from every sentence, by the index of their concept."""
-    from altdiffusion_clip.emoji_m18.concepts import concepts
-
     return {
         concept.index: language_of(language).things[concept.code].names[-1][0]
         for concept in concepts()
@@ -156,7 +155,7 @@ _CAPITALS = frozenset(LANGUAGES) - {"zh", "ja", "th", "ko", "hi", "ar"}
 def as_typed(sentence: str, language: str, generator: random.Random) -> str:
     """A sentence as some people type it: with capitals, a full stop, traditional characters or vowel signs.
 
-    Two sentences in three stay as they are. The full stop needs the package OpenCC for Chinese alone.
+    Two sentences in three stay as they are. Chinese needs the package OpenCC.
     """
     if generator.random() < 2 / 3:
         return sentence
@@ -179,7 +178,7 @@ def as_typed(sentence: str, language: str, generator: random.Random) -> str:
 
 
 @functools.cache
-def _converter() -> "object":
+def _converter() -> Any:
     from opencc import OpenCC  # of the `train` extra
 
     return OpenCC("s2t")
@@ -187,4 +186,4 @@ def _converter() -> "object":
 
 def traditional(sentence: str) -> str:
     """A Chinese sentence in traditional characters. Needs the package OpenCC."""
-    return _converter().convert(sentence)  # type: ignore[attr-defined, no-any-return]
+    return str(_converter().convert(sentence))

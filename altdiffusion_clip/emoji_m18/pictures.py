@@ -1,7 +1,7 @@
 """Scenes as the training programs take captioned pictures: drawn and said when they are needed, never stored."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.emoji_m18.captions import Claim, as_typed, claim_of, say
-from altdiffusion_clip.emoji_m18.concepts import grounds
+from altdiffusion_clip.emoji_m18.concepts import concepts, grounds
 from altdiffusion_clip.emoji_m18.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.scenes import COUNTED, Scene, arrangements, draw_scene
 from altdiffusion_clip.training.data.parallel import WINDOW
@@ -71,7 +71,7 @@ class ScenePictures:
 
     @property
     def tokens(self) -> "ScenePictures":
-        """Rows of token ids: `tokens[text]`, float free of any table, since there is no end of texts."""
+        """Rows of token ids: `tokens[text]` is made up when it is asked for, since there is no end of texts."""
         return self
 
     def __getitem__(self, text: int) -> np.ndarray:
@@ -154,9 +154,9 @@ def with_hard_negatives(scenes: Sequence[Scene], seed: int) -> list[Scene]:
     return beside
 
 
-def _varied(scene: Scene, generator: random.Random, change: "object") -> Scene:
+def _varied(scene: Scene, generator: random.Random, change: Callable[[Scene, random.Random], Scene]) -> Scene:
     for _ in range(100):
-        other: Scene = change(scene, generator)  # type: ignore[operator]
+        other = change(scene, generator)
         number = len(arrangements(other.kind, other.ground.rgb is None))
         other = replace(other, arrangement=generator.randrange(number))
         if not other.is_held_out:
@@ -181,8 +181,6 @@ def _other_layout(scene: Scene, generator: random.Random) -> Scene:
 
 
 def _other_thing(scene: Scene, generator: random.Random) -> Scene:
-    from altdiffusion_clip.emoji_m18.concepts import concepts
-
     other = draw_scene(scene.kind, generator, concepts())
     if len(scene.things) == 2:
         kept = scene.things[0] if scene.things[0] != other.things[1] else other.things[0]

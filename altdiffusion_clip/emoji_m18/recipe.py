@@ -5,7 +5,8 @@ Diffusion 2 is; a student that learns eighteen languages by stages 1 and 2, with
 the English model's UNet aligned to the student.
 
 Run it with ``make emoji-m18``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
-stopped at any moment and given again; stages that are done are skipped.
+stopped at any moment and given again; stages that are done are skipped. Parts that are finished lie in the package, in
+half precision, and a machine that has no runs yet begins with them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -21,8 +23,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.emoji_m18.architectures import (
     before_last,
     image_processor,
@@ -40,23 +44,48 @@ from altdiffusion_clip.emoji_m18.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
 from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder, atomic_path
+from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.clip import train_clip
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
-from altdiffusion_clip.training.contrastive import contrastive
+from altdiffusion_clip.training.contrastive import TEXT_ENCODER, contrastive
 from altdiffusion_clip.training.distill import distill
-from altdiffusion_clip.training.loop import Stopped
+from altdiffusion_clip.training.loop import CHECKPOINT_FILE, Stopped
 from altdiffusion_clip.training.models import MODEL
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
 GUIDANCE = 2.0
 Changes = dict[str, Any]
-"""Settings in place of a stage's own: to stop in time, or to try it for a few steps."""
+"""Settings in place of a stage's own: for another machine, to stop in time, or to try it for a few steps."""
+
+PROFILES: dict[str, dict[str, Changes]] = {
+    "cpu": {},
+    "gpu": {
+        "vae": {"batch_size": 64},
+        "teacher": {"batch_size": 512, "workers": 12},
+        "distill": {"batch_size": 512},
+        "contrastive": {"batch_size": 512},
+        "english": {"batch_size": 512, "steps": 2000, "learning_rate": 1e-3, "workers": 12},
+        "align": {
+            "batch_size": 1024,
+            "steps": 12_000,
+            "learning_rate": 1.2e-3,
+            "ema_decay": 0.999,
+            "validate_every": 1000,
+            "workers": 12,
+        },
+    },
+}
+"""What suits a machine; the CPU's are in the stages. Two cores take some 30 pictures a second through the UNet."""
 
 WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
 PARALLEL_FILE = "parallel.jsonl"
+PACKAGED = Path(__file__).parent / "emoji-m18"
+"""Where the model lies, as far as it is finished."""
+
 ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
 """Shares of the kinds of scenes, where all are shown."""
 
@@ -147,7 +176,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
     common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
     config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
     train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
-    config = RunConfig(**common, batch_size=8, steps=4000, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
+    config = RunConfig(**common, batch_size=8, steps=2500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
     vae = train_vae(vae, pictures, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
     logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 1000))))
     with atomic_folder(run / MODEL) as folder:
@@ -252,15 +281,19 @@ def english_stage(work: Path, changes: Changes) -> None:
 def align_stage(work: Path, changes: Changes) -> None:
     """The English model's UNet, on the frozen student's conditioning in all eighteen languages."""
     run = work / "align"
-    scenes = draw_scenes(60_000, seed=10, shares=SINGLE, things=concepts()[:FIRST_THINGS])
+    if changes.get("workers"):  # beside a GPU: everything at once
+        scenes = draw_scenes(150_000, seed=10, shares=ALL_KINDS)
+    else:
+        scenes = draw_scenes(60_000, seed=10, shares=SINGLE, things=concepts()[:FIRST_THINGS])
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    goes_on = (PACKAGED / "unet").exists()
     config = AlignConfig(
         output=run,
-        model=str(work / "english" / MODEL),
+        model=str(PACKAGED if goes_on else work / "english" / MODEL),
         text_encoder=str(work / "contrastive" / MODEL),
         languages=list(LANGUAGES),
         weights={"en": 2.0},
-        keys_and_values_steps=min(500, changes.get("steps", 500)),
+        keys_and_values_steps=0 if goes_on else min(500, changes.get("steps", 500)),
         steps=120_000,
         batch_size=16,
         learning_rate=5e-4,
@@ -280,6 +313,50 @@ def align_stage(work: Path, changes: Changes) -> None:
     align(replace(config, **changes), drawn(run / "data", tokenizer, LANGUAGES, scenes))
 
 
+# -------------------------------------------------------------------- what is kept
+
+
+def write_average(work: Path) -> None:
+    """Writes the average of the UNet that is being aligned, in half precision, from its checkpoint."""
+    checkpoint = work / "align" / CHECKPOINT_FILE
+    if not checkpoint.is_file():
+        return
+    average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"] or {}
+    tensors = {name.removeprefix("unet."): tensor.half() for name, tensor in average.items()}
+    if tensors:
+        with atomic_path(work / "align" / "unet.safetensors") as path:
+            save_file(tensors, path, metadata={"format": "pt"})
+
+
+def keep(work: Path, folder: Path = PACKAGED) -> None:
+    """Puts the finished parts into the package, in half precision: autoencoder, teacher, student and scorer."""
+    if (work / "vae" / MODEL).exists() and not (folder / "vae").exists():
+        AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(folder / "vae")
+    teacher = work / "teacher" / MODEL
+    if teacher.exists() and not (folder / "teacher").exists():
+        CLIPModel.from_pretrained(teacher).half().save_pretrained(folder / "teacher")
+        CLIPTokenizer.from_pretrained(teacher).save_pretrained(folder / "teacher")
+        image_processor().save_pretrained(folder / "teacher")
+    student = work / "contrastive" / MODEL
+    if student.exists() and not (folder / SCORER).exists():
+        AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(folder / SCORER)
+        encoder = RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float16)
+        encoder.save_pretrained(folder / TEXT_ENCODER)
+        AutoTokenizer.from_pretrained(student).save_pretrained(folder / "tokenizer")
+
+
+def restore(work: Path, folder: Path = PACKAGED) -> None:
+    """Puts the packaged parts where the stages look for them, if their runs are not there."""
+    for stage, part in (("vae", "vae"), ("teacher", "teacher"), ("contrastive", SCORER)):
+        place = work / stage / MODEL
+        if place.exists() or not (folder / part).exists():
+            continue
+        with atomic_folder(place) as temporary:
+            shutil.copytree(folder / part, temporary, dirs_exist_ok=True)
+            if part == SCORER:
+                shutil.copytree(folder / TEXT_ENCODER, temporary / TEXT_ENCODER)
+
+
 STAGES: dict[str, Callable[[Path, Changes], None]] = {
     "vae": vae_stage,
     "teacher": teacher_stage,
@@ -291,12 +368,20 @@ STAGES: dict[str, Callable[[Path, Changes], None]] = {
 """In order; each writes into a folder of its name."""
 
 
+def is_done(work: Path, stage: str) -> bool:
+    """Whether a stage is finished, or another that begins where it ends, or whether what it leads to is packaged."""
+    following = {"distill": "contrastive", "english": "align"}.get(stage, stage)
+    has_unet = stage == "english" and (PACKAGED / "unet").exists()
+    return has_unet or any((work / each / MODEL).exists() for each in (stage, following))
+
+
 def main() -> None:
     """Runs the stages named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=WORK, help="folder for the runs of the stages")
     parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--seconds", type=float, default=0.0, help="save and stop after so long")
+    parser.add_argument("--profile", choices=list(PROFILES), default="cpu", help="batches and steps for a machine")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")
     parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
     arguments = parser.parse_args()
@@ -305,13 +390,17 @@ def main() -> None:
     changes: Changes = {"mixed_precision": arguments.mixed_precision}
     if arguments.steps:
         changes["steps"] = arguments.steps
+    restore(arguments.work)
     try:
         for stage in arguments.stage:
-            if not (arguments.work / stage / MODEL).exists():
+            if not is_done(arguments.work, stage):
                 left = max(1.0, ends - time.monotonic()) if arguments.seconds else 0.0
-                STAGES[stage](arguments.work, {**changes, "stop_after_seconds": left})
+                suited = PROFILES[arguments.profile].get(stage, {})
+                STAGES[stage](arguments.work, {**suited, **changes, "stop_after_seconds": left})
     except Stopped as stopped:
         raise SystemExit(str(stopped)) from None
+    finally:
+        write_average(arguments.work)
 
 
 if __name__ == "__main__":
