@@ -12,7 +12,7 @@ STOP_AFTER ?= 0
 PRECISION ?= no
 READY := $(VENV)/.ready
 
-.PHONY: help setup generate browser test test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
+.PHONY: help setup generate browser test test-all test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,11 @@ generate: $(READY) ## draw N pictures of PROMPT with emoji-m9 and rank them
 browser: ## install Chromium for the tests of the demo's page, where this user may
 	@./scripts/install-browser
 
-test: $(READY) browser ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+test: $(READY) browser ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(READY) browser ## run the tests with their full counts: 20 kills, 50 clients, all matrices
+	ALTDIFFUSION_TESTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

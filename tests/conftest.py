@@ -1,5 +1,6 @@
 """Small real models that many tests use."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,17 @@ from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesMod
 
 # Where a script has started the tests in the background, Ctrl-C is ignored, and would be by the commands they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+FULL = os.environ.get("ALTDIFFUSION_TESTS") == "full"
+"""Whether all tests are run, with their full counts, as `make test-all` does."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not FULL:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"
 

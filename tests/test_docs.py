@@ -41,6 +41,7 @@ def prepare(place: Path) -> None:
         shutil.copy(path, place / name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -79,6 +80,7 @@ def run(command: str) -> None:
         raise AssertionError(f"nothing here runs {command!r}")
 
 
+@pytest.mark.full
 def test_the_demos_page() -> None:
     page = ROOT / "docs" / "demo.md"
     found = [command for _, language, text in blocks(page) if language == "console" for command in commands(text)]

@@ -94,6 +94,7 @@ def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pyte
     assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
 
 
+@pytest.mark.full
 def test_drawing(tmp_path: Path, cluster, capsys: pytest.CaptureFixture[str]) -> None:
     from altdiffusion_clip.cli import main
 

@@ -217,6 +217,7 @@ class TestMistakes:
             subprocess.run(["umount", tmp_path], check=True)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("kind", ["safetensors", "ckpt"])
 def test_a_conversion_holds_one_tensor_at_a_time(kind: str, tmp_path: Path) -> None:

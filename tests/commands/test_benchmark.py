@@ -22,6 +22,7 @@ def test_every_script_is_found_and_says_what_it_measures(capsys: pytest.CaptureF
         assert name in listed
 
 
+@pytest.mark.full
 def test_one_is_run(capsys: pytest.CaptureFixture[str]) -> None:
     # The machine is busy with other tests, so whether the claims hold is not asked here.
     main(["benchmark", "startup", "--json", "--arguments=--rounds 1"])

@@ -39,6 +39,7 @@ def test_the_judge_knows_renders() -> None:
     assert Judge.load().accuracy(held_out_pictures()) >= 99
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_drawn_pictures_are_recognised(language: str) -> None:
     """A small sample of the full measure, so with a margin."""
@@ -58,6 +59,7 @@ def test_both_things_of_an_unseen_scene_are_recognised(language: str) -> None:
     assert result.both >= 30, result
 
 
+@pytest.mark.full
 def test_the_scorer_chooses_what_the_unet_left_to_chance() -> None:
     pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
     pipe.set_progress_bar_config(disable=True)

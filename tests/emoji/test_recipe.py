@@ -35,6 +35,7 @@ def shown() -> list[tuple[Concept, ...]]:
     return [(picture.concept,) for picture in SHOWN]
 
 
+@pytest.mark.full
 def test_from_nothing_to_a_folder_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, output = tmp_path / "work", tmp_path / "emoji-m9"
     judge = tmp_path / "judge.safetensors"

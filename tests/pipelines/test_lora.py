@@ -214,6 +214,7 @@ def likeness(picture: np.ndarray) -> float:
     return abs(float(np.corrcoef(ours.ravel(), squares.ravel())[0, 1]))
 
 
+@pytest.mark.full
 def test_a_lora_trained_on_a_new_concept_draws_it(tmp_path: Path) -> None:
     from PIL import Image
 

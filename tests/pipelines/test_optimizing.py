@@ -135,6 +135,7 @@ def test_floating_timesteps_are_not_rounded(pipe) -> None:
     assert psnr(draw(pipe), before) > LEAST_DB
 
 
+@pytest.mark.full
 def test_a_compiled_unet_draws_the_same(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     before = draw(pipe)
     compiled: list[torch.nn.Module] = []

@@ -36,6 +36,7 @@ def nearest(scorer: AltCLIPScorer, said: list[str], english: list[str]) -> list[
     return (scorer.encode_texts(said) @ scorer.encode_texts(english).T).argmax(1).tolist()
 
 
+@pytest.mark.full
 def test_german_is_learned_and_the_rest_kept(config: AddLanguageConfig) -> None:
     folder = add_language(replace(config, steps=120, validation=config.data, validate_every=30))
     before, after = (AltCLIPScorer.from_pretrained(str(name)).eval() for name in (EMOJI, folder))

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import FULL
 from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
-KILLS = 20
+KILLS = 20 if FULL else 3
 
 
 def _run(stage: str, settings: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ class TestGoingOn:
     torch.save(trained.state_dict(), sys.argv[1] + ".done")
     """
 
+    @pytest.mark.full
     def test_a_killed_run_goes_on_to_the_same_weights(self, tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
