@@ -17,6 +17,7 @@ from transformers import AltCLIPConfig, AltCLIPModel, XLMRobertaTokenizer
 
 import altdiffusion_clip
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+from altdiffusion_clip.checkpoints.convert import convert
 from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import CheckpointError
@@ -124,6 +125,21 @@ class TestPipelines:
         for actual, extract_ema in ((last, False), (average, True)):
             expected = draw(reference_pipeline(file, configs, m, extract_ema))
             np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+    def test_the_moving_average_alone_is_the_unet(self, suffix: str, m: str, configs, files, tmp_path: Path) -> None:
+        tensors = replicas.ldm_tensors(m, configs, ema=True)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.diffusion_model.")}
+        file = replicas.write(tensors, tmp_path / f"average{suffix}")
+        actual = draw(AltDiffusionPipeline.from_single_file(str(file), config=str(configs)))
+        expected = draw(reference_pipeline(files["webui.ema"], configs, m, extract_ema=True))
+        np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
+        half = AltDiffusionPipeline.from_single_file(str(file), config=str(configs), dtype=torch.float16)
+        assert half.unet.dtype == torch.float16
+        convert(file, tmp_path / "folder", config=configs)
+        np.testing.assert_allclose(
+            draw(AltDiffusionPipeline.from_pretrained(tmp_path / "folder")), expected, atol=TOLERANCE
+        )
 
     def test_dtypes(self, configs: Path, files: dict[str, Path]) -> None:
         for arguments, expected in (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -76,6 +77,29 @@ class TestCalls:
         )
         assert rows[0]["settings"]["strength"] == 0.7
         assert Judge.load().concepts_of([load_image(gallery[0]["image"])])[0].names["en"] == "red apple"
+
+    @pytest.mark.parametrize("kind", ["transparent", "16 bits", "malformed EXIF"])
+    def test_change_reads_pictures_as_everything_else_does(self, kind: str, client: Client, tmp_path: Path) -> None:
+        path = tmp_path / "picture.png"
+        red = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+        red.paste((250, 30, 30, 255), (16, 16, 48, 48))
+        if kind == "16 bits":
+            Image.fromarray(np.full((64, 64), 8000, np.uint16)).save(path)
+        elif kind == "transparent":
+            red.save(path)
+        else:
+            red.convert("RGB").save(path, exif=b"\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01")
+        expected = np.asarray(load_image(path), int)[:8, :8].mean()
+        *_, gallery, _, _ = client.predict(
+            picture=handle_file(str(path)),
+            painted={},
+            prompt="a cat",
+            strength=0.05,
+            count=1,
+            steps=20,
+            api_name="/change",
+        )
+        assert abs(np.asarray(load_image(gallery[0]["image"]), int)[:8, :8].mean() - expected) < 40
 
     def test_change_where_it_was_painted(self, client: Client) -> None:
         paint = Image.new("RGBA", (32, 32))

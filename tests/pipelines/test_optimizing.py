@@ -1,11 +1,13 @@
 """`optimize`: the same pictures to 35 dB, and to the bit once it is undone."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 
 from altdiffusion_clip import (
@@ -157,3 +159,31 @@ def test_twice_is_once_too_often(pipe) -> None:
     pipe.optimize(half=True)
     with pytest.raises(ValueError, match="undo that first"):
         pipe.optimize(half=True)
+
+
+def test_an_ip_adapter_stays(published: Path) -> None:
+    """Its attention processors too, which an earlier `optimize` threw away."""
+    pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny", safety_checker=None)
+
+    class Other(AttnProcessor2_0):
+        """Not diffusers' own."""
+
+    pipe.unet.set_attn_processor(Other())
+    done = pipe.optimize(half=True)
+    assert {type(processor) for processor in pipe.unet.attn_processors.values()} == {Other}
+    done.undo()
+    assert {type(processor) for processor in pipe.unet.attn_processors.values()} == {Other}
+
+
+def test_undo_keeps_weights_that_were_changed_meanwhile(published: Path) -> None:
+    pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny", safety_checker=None)
+    before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+    done = pipe.optimize(half=True)
+    with torch.no_grad():
+        pipe.unet.conv_in.weight.mul_(2)
+    done.undo()
+    for name, tensor in pipe.unet.state_dict().items():
+        if name == "conv_in.weight":
+            torch.testing.assert_close(tensor, 2 * before[name], rtol=1e-2, atol=1e-2)
+        else:
+            assert torch.equal(tensor, before[name]), name
