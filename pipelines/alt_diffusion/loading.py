@@ -1,5 +1,6 @@
 """Loading that all AltDiffusion pipelines share."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
+logger = logging.getLogger("diffusers.pipelines.pipeline_utils")  # which says the same of the other parts
 _OF_EVERY_PART = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")
 _GOVERN_ALL_PARTS = frozenset({"text_encoder", "unet", "device_map", "quantization_config"})
 """Arguments with which loading is left to diffusers."""
@@ -77,7 +79,9 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
 
         def load(kind: Any, part: str, **more: Any) -> Any:
             part_dtype = dtypes.get(part) or dtypes.get("default") or torch.float32
-            return kind.from_pretrained(place, subfolder=part, dtype=part_dtype, **shared, **more)
+            loaded = kind.from_pretrained(place, subfolder=part, dtype=part_dtype, **shared, **more)
+            logger.info("Loaded %s as %s from `%s` subfolder of %s.", part, type(loaded).__name__, part, place)
+            return loaded
 
         # While a part is read, its file and its weights are both in memory, so the largest goes first, and the text
         # encoder last. (diffusers goes in no fixed order.)
