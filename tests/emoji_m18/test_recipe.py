@@ -55,7 +55,8 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
     elsewhere = tmp_path / "elsewhere"
     recipe.restore(elsewhere, packaged)
     assert all(recipe.is_done(elsewhere, stage) for stage in ("vae", "teacher", "distill", "contrastive"))
-    run(monkeypatch, elsewhere)
+    monkeypatch.setitem(recipe.PROFILES, "gpu", {"align": {"batch_size": 8, "workers": 2}})
+    run(monkeypatch, elsewhere, "--profile", "gpu")
     other = AltDiffusionPipeline.from_pretrained(elsewhere / "align" / "model")
     for name, tensor in other.text_encoder.state_dict().items():
         torch.testing.assert_close(tensor, pipe.text_encoder.state_dict()[name].half().float(), msg=name)

@@ -59,6 +59,30 @@ def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:
         assert torch.equal(results[0][key], results[1][key])
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_workers_read_what_this_process_would(parts: int, tmp_path: Path) -> None:
+    results = [
+        optimise(
+            Regression(),
+            Numbers(),
+            config(tmp_path / str(workers), workers=workers, gradient_accumulation_steps=parts),
+            "test",
+        ).state_dict()
+        for workers in (0, 2)
+    ]
+    for key in results[0]:
+        assert torch.equal(results[0][key], results[1][key])
+
+
+def test_what_goes_wrong_in_a_worker_is_said(tmp_path: Path) -> None:
+    class Broken(Numbers):
+        def load(self, drawn: Tensors) -> Tensors:
+            raise ValueError("this shard is damaged")
+
+    with pytest.raises(ValueError, match="this shard is damaged"):
+        optimise(Regression(), Broken(), config(tmp_path, workers=2), "test")
+
+
 def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
     def without_dropout() -> Regression:
         module = Regression()
