@@ -162,9 +162,11 @@ def as_typed(sentence: str, language: str, generator: random.Random) -> str:
     if language in _CAPITALS:
         how = generator.choice(("first", "first", "all", "none", "as it is"))
         if how == "first":
-            sentence = sentence[:1].upper() + sentence[1:]
-        elif how != "as it is":
-            sentence = sentence.upper() if how == "all" else sentence.lower()
+            sentence = _upper(sentence[:1], language) + sentence[1:]
+        elif how == "all":
+            sentence = _upper(sentence, language)
+        elif how == "none":
+            sentence = sentence.translate(_TURKISH_LOWER).lower() if language == "tr" else sentence.lower()
     elif language == "zh" and generator.random() < 0.6:
         sentence = traditional(sentence)
     elif language == "ar" and generator.random() < 0.6:
@@ -175,6 +177,13 @@ def as_typed(sentence: str, language: str, generator: random.Random) -> str:
             for character in sentence
         )
     return sentence + _FULL_STOPS.get(language, ".") if generator.random() < 0.4 else sentence
+
+
+_TURKISH_UPPER, _TURKISH_LOWER = str.maketrans("iı", "İI"), str.maketrans("İI", "iı")
+
+
+def _upper(text: str, language: str) -> str:
+    return text.translate(_TURKISH_UPPER).upper() if language == "tr" else text.upper()
 
 
 @functools.cache
