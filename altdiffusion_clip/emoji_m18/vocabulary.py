@@ -92,12 +92,12 @@ def read(prompt: str) -> Reading:
                 things[index] = concepts()[index]
             elif kind == "ground":
                 found_grounds[index] = grounds()[index]
-    unknown = []
+    unknown: list[str] = []
     for word in _WORD.findall(text):
-        index = _inflected(word)
-        if index is not None and index >= 0:
-            things[index] = concepts()[index]
-        elif index is None and not _is_filler(word):
+        known = _inflected(word)
+        if known is not None and known >= 0:
+            things[known] = concepts()[known]
+        elif known is None and not _is_filler(word):
             unknown.append(word)
     return Reading(tuple(things.values()), tuple(found_grounds.values()), tuple(unknown))
 
