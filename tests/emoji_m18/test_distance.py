@@ -21,8 +21,8 @@ def vae():
 def test_a_true_render_is_its_own_nearest(kind: str, vae) -> None:
     for scene in draw_scenes(3, seed=6, shares={kind: 1.0}):
         found = distance_to_renders(scene.render(), scene, vae)
-        assert found.nearest == scene
         assert found.psnr > 90
+        np.testing.assert_array_equal(found.nearest.render(), scene.render())  # a sunset is its own mirror image
 
 
 def test_noise_of_a_known_size_is_measured(vae) -> None:
