@@ -82,7 +82,7 @@ def parse_weights(prompt: str) -> WeightedText:
             position += 1
         elif number is not None:
             _, start, bracket = opened.pop()
-            if factor is not None and 0 <= factor <= MOST and any(c.isalpha() for c in characters[start:]):
+            if factor is not None and 0 <= factor <= MOST and any(map(_is_worded, characters[start:])):
                 multiply(start, factor)
             else:
                 characters.insert(start, bracket)
@@ -102,6 +102,11 @@ def parse_weights(prompt: str) -> WeightedText:
     for kind, start, _ in opened:
         multiply(start, STEP if kind == "round" else 1 / STEP)
     return WeightedText("".join(characters), tuple(weights), tuple(not_weights))
+
+
+def _is_worded(character: str) -> bool:
+    """Whether it is a letter, or a sign that stands for a thing, as an emoji is."""
+    return character.isalpha() or unicodedata.category(character) == "So"
 
 
 def _value(digits: str) -> float | None:
