@@ -178,7 +178,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
     common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
     config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
     train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
-    config = RunConfig(**common, batch_size=8, steps=2800, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
+    config = RunConfig(**common, batch_size=8, steps=1300, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
     vae = train_vae(vae, mostly_small, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
     logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 1000))))
     with atomic_folder(run / MODEL) as folder:

@@ -26,8 +26,13 @@ class Placement:
 
 
 @functools.cache
-def _sprite(code: str, size: int) -> Image.Image:
-    """A thing at a size: RGBA, its longer side `size` pixels."""
+def sprite(code: str, size: int) -> Image.Image:
+    """A thing at a size: RGBA, its longer side `size` pixels, read once.
+
+    Example:
+        >>> sprite("1f431", 44).mode
+        'RGBA'
+    """
     path = resources.files(__package__).joinpath("sprites", f"{code}.webp")
     with path.open("rb") as file:
         whole = Image.open(file).convert("RGBA")
@@ -54,10 +59,10 @@ def render(ground: Ground, *things: tuple[Concept, Placement], mirrored: bool = 
     """
     picture = _painted(ground, mirrored).copy()
     for concept, placement in things:
-        sprite = _sprite(concept.code, placement.size)
-        left = (RESOLUTION - sprite.width) // 2 + placement.dx
-        top = (RESOLUTION - sprite.height) // 2 + placement.dy
-        picture.paste(sprite, (left, top), sprite)
+        thing = sprite(concept.code, placement.size)
+        left = (RESOLUTION - thing.width) // 2 + placement.dx
+        top = (RESOLUTION - thing.height) // 2 + placement.dy
+        picture.paste(thing, (left, top), thing)
     return picture
 
 
