@@ -42,6 +42,12 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "emoji/emoji-m9/scorer/model.safetensors",
         "emoji/judge/model.safetensors",
         "emoji/held_out/00-cat-blue-0.png",
+        "emoji_m18/things.json",
+        "emoji_m18/languages/zh.json",
+        "emoji_m18/languages/LICENSE",
+        "emoji_m18/sprites/1f431.webp",
+        "emoji_m18/sprites/LICENSE",
+        "emoji_m18/emoji-m18/vae/diffusion_pytorch_model.safetensors",
         "py.typed",
     ):
         assert f"altdiffusion_clip/{needed}" in names, needed

@@ -44,6 +44,7 @@ from altdiffusion_clip.emoji_m18.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
 from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder, atomic_path
+from altdiffusion_clip.pipelines.alt_diffusion.saving import forget_paths
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.align import align
@@ -178,7 +179,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
     common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
     config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
     train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
-    config = RunConfig(**common, batch_size=8, steps=1300, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
+    config = RunConfig(**common, batch_size=8, steps=1000, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
     vae = train_vae(vae, mostly_small, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
     logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 1000))))
     with atomic_folder(run / MODEL) as folder:
@@ -330,24 +331,28 @@ def write_average(work: Path) -> None:
             save_file(tensors, path, metadata={"format": "pt"})
 
 
-def keep(work: Path, folder: Path = PACKAGED) -> None:
+def keep(work: Path, folder: Path) -> None:
     """Puts the finished parts into the package, in half precision: autoencoder, teacher, student and scorer."""
     if (work / "vae" / MODEL).exists() and not (folder / "vae").exists():
-        AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(folder / "vae")
+        with atomic_folder(folder / "vae") as place:
+            AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(place)
     teacher = work / "teacher" / MODEL
     if teacher.exists() and not (folder / "teacher").exists():
-        CLIPModel.from_pretrained(teacher).half().save_pretrained(folder / "teacher")
-        CLIPTokenizer.from_pretrained(teacher).save_pretrained(folder / "teacher")
-        image_processor().save_pretrained(folder / "teacher")
+        with atomic_folder(folder / "teacher") as place:
+            CLIPModel.from_pretrained(teacher).half().save_pretrained(place)
+            CLIPTokenizer.from_pretrained(teacher).save_pretrained(place)
+            image_processor().save_pretrained(place)
     student = work / "contrastive" / MODEL
     if student.exists() and not (folder / SCORER).exists():
-        AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(folder / SCORER)
         encoder = RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float16)
         encoder.save_pretrained(folder / TEXT_ENCODER)
         AutoTokenizer.from_pretrained(student).save_pretrained(folder / "tokenizer")
+        with atomic_folder(folder / SCORER) as place:  # the last, since it says that all three are there
+            AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(place)
+    forget_paths(folder)
 
 
-def restore(work: Path, folder: Path = PACKAGED) -> None:
+def restore(work: Path, folder: Path) -> None:
     """Puts the packaged parts where the stages look for them, if their runs are not there."""
     for stage, part in (("vae", "vae"), ("teacher", "teacher"), ("contrastive", SCORER)):
         place = work / stage / MODEL
@@ -392,7 +397,7 @@ def main() -> None:
     changes: Changes = {"mixed_precision": arguments.mixed_precision}
     if arguments.steps:
         changes["steps"] = arguments.steps
-    restore(arguments.work)
+    restore(arguments.work, PACKAGED)
     try:
         for stage in arguments.stage:
             if not is_done(arguments.work, stage):

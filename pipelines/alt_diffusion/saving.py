@@ -38,7 +38,17 @@ def forget_paths(folder: Path) -> None:
     """Takes the places that parts were loaded from out of the configurations of a saved folder; hub ids stay."""
     for path in [*folder.glob("*.json"), *folder.glob("*/config.json")]:
         config = json.loads(path.read_text(encoding="utf-8"))
-        place = config.get(_PATH) if isinstance(config, dict) else None
-        if isinstance(place, str) and (Path(place).is_absolute() or Path(place).exists()):
-            del config[_PATH]
+        if _forget(config):
             write_text(path, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _forget(config: Any) -> bool:
+    """Takes the places out of a configuration and those inside it; whether there were any."""
+    if not isinstance(config, dict):
+        return False
+    found = [_forget(part) for part in config.values()]
+    place = config.get(_PATH)
+    if isinstance(place, str) and (Path(place).is_absolute() or Path(place).exists()):
+        del config[_PATH]
+        return True
+    return any(found)

@@ -16,8 +16,9 @@ from altdiffusion_clip.training import align
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A world of few scenes, and a narrow UNet."""
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A world of few scenes, a narrow UNet, and no finished parts in the package."""
+    monkeypatch.setattr(recipe, "PACKAGED", tmp_path / "emoji-m18")
     draw, meanings = recipe.draw_scenes, list(recipe.meanings(20))[:200]
     monkeypatch.setattr(
         recipe, "draw_scenes", lambda count, seed, shares, **more: draw(min(count, 64), seed, shares, **more)
@@ -35,8 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, work: Path, *more: str) -> None:
 
 
 def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, packaged = tmp_path / "work", tmp_path / "emoji-m18"
-    monkeypatch.setattr(recipe, "PACKAGED", packaged)
+    work, packaged = tmp_path / "work", recipe.PACKAGED
     run(monkeypatch, work)
     for stage in recipe.STAGES:
         assert recipe.is_done(work, stage), stage
@@ -52,6 +52,8 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
     recipe.keep(work, packaged)
     scorer = AltCLIPScorer.from_pretrained(packaged / "scorer")
     assert scorer.encode_texts(["猫", "a cat"]).shape == (2, 192)
+    for config in packaged.glob("*/config.json"):
+        assert str(tmp_path) not in config.read_text(encoding="utf-8"), "a machine's path"
     elsewhere = tmp_path / "elsewhere"
     recipe.restore(elsewhere, packaged)
     assert all(recipe.is_done(elsewhere, stage) for stage in ("vae", "teacher", "distill", "contrastive"))
