@@ -1,10 +1,10 @@
 """The shapes of emoji-m9's parts, before training."""
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, XLMRobertaTokenizer
 
 from altdiffusion_clip.emoji.renders import RESOLUTION
-from altdiffusion_clip.emoji.tokenizers import MAX_LENGTH
+from altdiffusion_clip.emoji_m18.tokenizers import MAX_LENGTH
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig
 
 
@@ -76,19 +76,4 @@ def new_unet() -> UNet2DConditionModel:
         cross_attention_dim=192,
         attention_head_dim=4,
         norm_num_groups=16,
-    )
-
-
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, ending in pure noise so that plain backgrounds come out right."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,
     )

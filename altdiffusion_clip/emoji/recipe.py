@@ -22,7 +22,6 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from altdiffusion_clip.checkpoints.model_ids import SCORER, emoji_m9_folder
 from altdiffusion_clip.emoji.architectures import (
     image_processor,
-    new_scheduler,
     new_student_config,
     new_teacher,
     new_unet,
@@ -34,7 +33,8 @@ from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.emoji.judge_training import train_judge
 from altdiffusion_clip.emoji.renders import RESOLUTION
-from altdiffusion_clip.emoji.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
+from altdiffusion_clip.emoji_m18.architectures import new_scheduler
+from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
@@ -58,7 +58,7 @@ Changes = dict[str, Any]
 
 def english_pictures(work: Path, run: Path) -> tuple[CLIPTokenizer, CaptionedPictures]:
     """The English teacher's tokenizer, and all pictures with the captions that it has read."""
-    tokenizer = train_clip_tokenizer(sentences(("en",)))
+    tokenizer = train_clip_tokenizer(sentences(("en",)), vocab_size=1024)
     data = [work / "data"]
     return tokenizer, CaptionedPictures.prepare(data, RESOLUTION, tokenizer, run / "data", languages=["en"])
 
@@ -146,7 +146,7 @@ def distill_stage(work: Path, changes: Changes) -> None:
         # XLM-R's tokenizer knows a hundred languages, more than its student is taught; this one knows German besides.
         said = [*sentences(LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
         with atomic_folder(student) as folder:
-            tokenizer = train_xlmr_tokenizer(said, folder)
+            tokenizer = train_xlmr_tokenizer(said, folder, vocab_size=4000)
             new_student_config(tokenizer).save_pretrained(folder)
     config = DistillConfig(
         output=work / "distill",

@@ -189,7 +189,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
 def teacher_stage(work: Path, changes: Changes) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
     run = work / "teacher"
-    tokenizer = train_clip_tokenizer(english_sentences())
+    tokenizer = train_clip_tokenizer(english_sentences(), vocab_size=1536)
     torch.manual_seed(0)
     config = RunConfig(
         output=run, batch_size=128, steps=5000, learning_rate=8e-4, warmup_steps=300, weight_decay=0.05, log_every=50
@@ -207,7 +207,7 @@ def distill_stage(work: Path, changes: Changes) -> None:
     student = work / "distill" / "untrained"
     if not student.exists():
         with atomic_folder(student) as folder:
-            tokenizer = train_xlmr_tokenizer(student_sentences(), folder)
+            tokenizer = train_xlmr_tokenizer(student_sentences(), folder, vocab_size=8000)
             new_student_config(tokenizer).save_pretrained(folder)
     config = DistillConfig(
         output=work / "distill",

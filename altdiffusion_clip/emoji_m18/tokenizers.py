@@ -1,4 +1,4 @@
-"""The two tokenizers of emoji-m18, trained on its captions: CLIP's BPE for the teacher, XLM-R's SentencePiece."""
+"""The tokenizers of emoji-m9 and emoji-m18, of their captions: CLIP's BPE for the teacher, XLM-R's SentencePiece."""
 
 import io
 import json
@@ -12,7 +12,7 @@ MAX_LENGTH = 77
 """Tokens in one window, as in CLIP and in every Stable Diffusion."""
 
 
-def train_clip_tokenizer(sentences: Iterable[str], vocab_size: int = 1536) -> CLIPTokenizer:
+def train_clip_tokenizer(sentences: Iterable[str], vocab_size: int) -> CLIPTokenizer:
     """Trains CLIP's byte-level BPE. Like CLIP's own, it reads any script, and knows only what it was taught."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -44,7 +44,7 @@ def cldr_names(languages: Sequence[str]) -> list[str]:
     ]
 
 
-def train_xlmr_tokenizer(sentences: Iterable[str], folder: Path, vocab_size: int = 8000) -> XLMRobertaTokenizer:
+def train_xlmr_tokenizer(sentences: Iterable[str], folder: Path, vocab_size: int) -> XLMRobertaTokenizer:
     """Trains a SentencePiece unigram model and writes it to ``folder`` in the layout that XLM-R publishes."""
     import sentencepiece
 
