@@ -1,16 +1,19 @@
 """Everything that waits for a GPU, in pieces that each fit into a lease of ten minutes, none of them done twice.
 
-    python scripts/gpu.py --out OUT [--seconds 560] [--pieces training tests benchmarks] [--device cuda]
+    python scripts/gpu.py --out OUT [--seconds 560] [--pieces models unet tests benchmarks] [--device cuda]
 
-Pieces are done in order for as long as there is time: emoji-m18's UNet (its checkpoint is in `--work`, so that another
-call goes on with it while the machine is there); the tests that want a GPU; every benchmark, alone. What is done stands
-in `ledger.json`, in the work folder and in OUT; bring it back and carry it along with the next call. OUT also gets the
-lines of the benchmarks, and the weights as `weights.tar.000`, `.001`, ... of 15 MiB each, to be joined with `cat`.
+Pieces are done in order for as long as there is time: emoji-m18's autoencoder, teacher, student and English UNet, side
+by side where none needs the other; the UNet's alignment, in what is left of the time; the tests that want a GPU; every
+benchmark, alone. What is done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along
+with the next call. OUT also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`,
+`unet.tar.000`, ... of 15 MiB each, to be joined with `cat`.
 
 The machine needs torch; what else is missing goes along as wheels in a folder (`--wheels`). No network is used.
+Run it in the foreground: OUT holds whatever is done, also when the call is cut off.
 """
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -22,7 +25,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 PART = 15 * 2**20
-MOST_PARTS = 4
+RESERVE = {"models": 0.0, "unet": 25.0}
+"""Seconds that are left for packing."""
 BENCHMARKS = {
     "scoring": ["--device", "cuda"],
     "optimize": ["--device", "cuda", "--size", "512", "--batch-sizes", "1", "4"],
@@ -66,9 +70,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/gpu"))
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install first")
     parser.add_argument("--seconds", type=float, default=560.0, help="end by then (default: 560)")
-    parser.add_argument("--pieces", nargs="+", default=["training", "tests", "benchmarks"])
+    parser.add_argument("--pieces", nargs="+", default=["models", "unet", "tests", "benchmarks"])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, help="of the training, to try this script")
+    parser.add_argument("--train-seconds", type=float, help="of every stage, to try this script")
     options = parser.parse_args()
     ends = time.monotonic() + options.seconds
     if options.wheels:
@@ -78,8 +82,12 @@ def main() -> None:
     def left() -> float:
         return ends - time.monotonic()
 
-    if "training" in options.pieces and "training" not in ledger.done:
-        train(options, ledger, left() - 40)  # what is saved and packed takes its time too
+    link_packages()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if "models" in options.pieces and "models" not in ledger.done:
+        train_models(options, ledger, left() - RESERVE["models"])
+    if "unet" in options.pieces and "unet" not in ledger.done and left() > RESERVE["unet"] + 30:
+        train_unet(options, ledger, left() - RESERVE["unet"])
     if "tests" in options.pieces and "tests" not in ledger.done and left() > LEAST_SECONDS["tests"]:
         tests = [f"tests/accelerators/{name}.py" for name in ("drawing", "scoring", "training")]
         code, tail = run([sys.executable, "-m", "pytest", "--noconftest", "-q", *tests], left())
@@ -100,35 +108,109 @@ def main() -> None:
     print(json.dumps({"done": sorted(ledger.done), "seconds_left": round(left())}))
 
 
-def train(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
-    """Goes on with emoji-m18's stages, and packs what is there."""
-    command = [sys.executable, "-m", "altdiffusion_clip.emoji_m18.recipe", "--work", str(options.work / "emoji-m18")]
-    command += ["--profile", "gpu", "--mixed-precision", "bf16", "--seconds", str(max(1.0, seconds))]
-    if options.steps:
-        command += ["--steps", str(options.steps)]
-    code, tail = run(command, seconds + 30)
-    print(tail[-2000:])
+def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
+    """Everything that comes before the alignment; what need not wait for each other, side by side."""
+    ends = time.monotonic() + seconds
+    clock = ["--train-seconds", str(options.train_seconds)] if options.train_seconds else []
+    codes = {}
+    for together in (
+        (["vae", "latents"], ["teacher"], ["sentences"]),
+        (["distill", "contrastive"], ["english"]),
+    ):
+        stages = [Stage(options, names, clock) for names in together]
+        for stage in stages:
+            codes["+".join(stage.names)] = stage.wait(ends - time.monotonic())
+        if any(code != 0 for code in codes.values()):
+            break
+    keep = Stage(options, ["vae"], ["--keep", str(options.work / "emoji-m18-kept")])
+    codes["keep"] = keep.wait(60)
+    runs = options.work / "emoji-m18"
+    figures = [*runs.glob("*/metrics.jsonl"), runs / "english" / "samples"]
+    parts = pack(options, "models", [options.work / "emoji-m18-kept", *figures])
+    if all(code == 0 for code in codes.values()):
+        ledger.add("models", parts=parts)
+    print(json.dumps({"models": codes, "parts": parts}), flush=True)
+
+
+def train_unet(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
+    """The alignment, by the clock."""
+    started = time.monotonic()
+    # Latents, reading and the first steps take their time too.
+    clock = str(options.train_seconds or max(10.0, seconds - 75))
+    stage = Stage(options, ["latents", "align"], ["--train-seconds", clock])
+    folder, packed = options.work / "emoji-m18" / "align", 0.0
+    checkpoint = folder / "checkpoint.pt"
+
+    def bring_out() -> int:
+        Stage(options, ["vae"], []).wait(60)  # which is done already, and writes the average
+        return pack(options, "unet", [folder / name for name in ("unet.safetensors", "metrics.jsonl", "samples")])
+
+    # Whoever cuts this off, and when, finds the last minutes' weights in OUT.
+    while stage.is_running() and time.monotonic() - started < seconds:
+        time.sleep(5)
+        if checkpoint.is_file() and checkpoint.stat().st_mtime > packed:
+            packed = checkpoint.stat().st_mtime
+            bring_out()
+    code = stage.wait(10)
+    parts = bring_out()
+    if code == 0:
+        ledger.add("unet", parts=parts, seconds=round(time.monotonic() - started))
+    print(json.dumps({"unet": code, "parts": parts}), flush=True)
+
+
+class Stage:
+    """Stages of emoji-m18's recipe in a process of their own; what they print is in a log of their name.
+
+    Args:
+        options: of this script.
+        names: of the stages.
+        more: arguments of the recipe.
+    """
+
+    def __init__(self, options: argparse.Namespace, names: list[str], more: list[str]) -> None:
+        self.names = names
+        self._path = options.work / "logs" / f"{names[0]}.log"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "altdiffusion_clip.emoji_m18.recipe", "--stage", *names]
+        command += ["--work", str(options.work / "emoji-m18"), "--profile", "gpu", "--mixed-precision", "bf16", *more]
+        with self._path.open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(command, cwd=HERE, env=environment(), stdout=log, stderr=log)
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, None if it had to be ended; what it printed last is shown."""
+        code: int | None = None
+        try:
+            code = self._process.wait(max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+        last = self._path.read_text(encoding="utf-8").replace("\r", "\n").strip().splitlines()[-12:]
+        print(f"--- {' '.join(self.names)}: {code}\n" + "\n".join(line[-400:] for line in last), flush=True)
+        return code
+
+
+def pack(options: argparse.Namespace, name: str, paths: list[Path]) -> int:
+    """Puts files and folders into OUT in parts; how many."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name in ("unet.safetensors", "samples"):
-            for path in sorted((options.work / "emoji-m18" / "align").glob(f"{name}*")):
-                tar.add(path, arcname=path.name)
+        for path in (*paths, options.work / "logs"):
+            if path.exists():
+                tar.add(path, arcname=str(path.relative_to(options.work)))
     data = packed.getvalue()
-    for number, start in enumerate(range(0, len(data), PART)):
-        if number < MOST_PARTS:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"weights.tar.{number:03d}").write_bytes(data[start : start + PART])
-    if code == 0:
-        ledger.add("training", parts=-(-len(data) // PART), tail=tail[-500:])
+    starts = range(0, len(data), PART)
+    for number, start in enumerate(starts):
+        (options.out / f"{name}.tar.{number:03d}").write_bytes(data[start : start + PART])
+    return len(starts)
 
 
 def run(command: list[str], seconds: float) -> tuple[int | None, str]:
     """Runs a command for so long at most: its exit code, None if it was cut off, and the end of what it printed."""
-    paths = [str(HERE / "build/gpu/site"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command, cwd=HERE, env=environment, timeout=max(1.0, seconds), text=True,
+            command, cwd=HERE, env=environment(), timeout=max(1.0, seconds), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -136,18 +218,29 @@ def run(command: list[str], seconds: float) -> tuple[int | None, str]:
     return done.returncode, done.stdout[-6000:]
 
 
+def environment() -> dict[str, str]:
+    """Of every process: the wheels, no network, few threads, since many processes share the machine."""
+    paths = [str(HERE / "build/gpu/site"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+    }
+
+
 def install(wheels: Path, site: Path) -> None:
-    """Installs wheels, and this project as it is imported, without a network."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade"]
+    """Installs wheels, without a network."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade"]
     subprocess.run([*pip, "--target", str(site), *map(str, sorted(wheels.glob("*.whl")))], check=True)
-    package = site / "altdiffusion_clip"
-    if not package.exists():
-        # As setup.py would: pipelines/, benchmarks/ and demo/ lie inside the package.
-        package.mkdir(parents=True)
-        for path in (HERE / "altdiffusion_clip").iterdir():
-            (package / path.name).symlink_to(path)
+
+
+def link_packages() -> None:
+    """Lays pipelines/, benchmarks/ and demo/ inside the package, as installing would, where nothing is installed."""
+    if importlib.util.find_spec("altdiffusion_clip") is None:
         for name in ("pipelines", "benchmarks", "demo"):
-            (package / name).symlink_to(HERE / name)
+            if not (HERE / "altdiffusion_clip" / name).exists():
+                (HERE / "altdiffusion_clip" / name).symlink_to(HERE / name)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from altdiffusion_clip.emoji.concepts import Concept
 from altdiffusion_clip.emoji.judge import Judge, blurred, halves
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors, optimise
 
 
@@ -57,7 +58,7 @@ class _Renders:
     def load(self, drawn: Tensors) -> Tensors:
         generator = torch.Generator().manual_seed(int(drawn["seed"][0]))
         shown, side = drawn["pictures"], drawn["side"]
-        pixels = self._pictures.signed(shown)
+        pixels = signed(self._pictures.pixels_of(shown))
         left, right = halves(pixels)
         half = torch.where(side[:, None, None, None] == 0, left, right)
         pixels = torch.where(self._is_scene[shown][:, None, None, None], half, pixels)

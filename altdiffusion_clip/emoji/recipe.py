@@ -45,6 +45,7 @@ from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.loop import Stopped
 from altdiffusion_clip.training.models import MODEL
@@ -74,7 +75,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
     train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
     config = RunConfig(**common, batch_size=8, steps=2500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995)
     vae = train_vae(vae, pictures, replace(config, **changes), folder=run / "whole")
-    logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 100))))
+    logger.info("VAE: %.1f dB", psnr(vae, signed(pictures.pixels_of(torch.arange(0, len(pictures), 100)))))
     with atomic_folder(run / MODEL) as folder:
         vae.save_pretrained(folder)
 

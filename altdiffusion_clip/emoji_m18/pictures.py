@@ -54,16 +54,8 @@ class ScenePictures:
 
     # ---------------------------------------------------------------- pictures
 
-    def signed(self, pictures: Tensor) -> Tensor:
-        """Some pictures as an autoencoder takes them: float (pictures, 3, side, side) in [-1, 1]."""
-        return self._pixels(pictures).float().div_(127.5).sub_(1)
-
-    def normalised(self, pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        """Some pictures as a vision tower takes them: float (pictures, 3, side, side)."""
-        m, s = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
-        return (self._pixels(pictures).float().div_(255) - m) / s
-
-    def _pixels(self, pictures: Tensor) -> Tensor:
+    def pixels_of(self, pictures: Tensor) -> Tensor:
+        """Some pictures: uint8 (pictures, 3, side, side)."""
         drawn = np.stack([np.asarray(self.scenes[number].render()) for number in pictures.tolist()])
         return torch.from_numpy(drawn).permute(0, 3, 1, 2)
 

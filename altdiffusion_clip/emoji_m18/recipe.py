@@ -1,8 +1,8 @@
 """How emoji-m18 is made: every stage from the sprites to the finished folder, by this project's own programs.
 
-It goes AltDiffusion-m18's own way: an English CLIP; an English diffusion model on its layer before the last, as Stable
-Diffusion 2 is; a student that learns eighteen languages by stages 1 and 2, with a second projection for that layer; and
-the English model's UNet aligned to the student.
+It goes AltDiffusion-m18's own way: an English CLIP; a student that learns eighteen languages by stages 1 and 2, with a
+second projection for its layer before the last; and a UNet on what that says. AltDiffusion aligned the UNet of an
+English Stable Diffusion; there is none of this size, so this one learns all languages at once.
 
 Run it with ``make emoji-m18``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
 stopped at any moment and given again; stages that are done are skipped. Parts that are finished lie in the package, in
@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.emoji_m18.architectures import (
-    before_last,
     image_processor,
     new_scheduler,
     new_student_config,
@@ -41,20 +40,25 @@ from altdiffusion_clip.emoji_m18.concepts import concepts, grounds, is_held_out
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
 from altdiffusion_clip.emoji_m18.pictures import ScenePictures, with_hard_negatives
 from altdiffusion_clip.emoji_m18.renders import RESOLUTION
-from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
+from altdiffusion_clip.emoji_m18.scenes import draw_scenes
 from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder, atomic_path
+from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.saving import forget_paths
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.clip import train_clip
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
 from altdiffusion_clip.training.contrastive import TEXT_ENCODER, contrastive
+from altdiffusion_clip.training.data.parallel import ParallelCorpus
+from altdiffusion_clip.training.data.pixels import signed
+from altdiffusion_clip.training.diffusion import embed_latents
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.loop import CHECKPOINT_FILE, Stopped
-from altdiffusion_clip.training.models import MODEL
+from altdiffusion_clip.training.models import MODEL, load_tokenizer
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
@@ -62,25 +66,22 @@ GUIDANCE = 2.0
 Changes = dict[str, Any]
 """Settings in place of a stage's own: for another machine, to stop in time, or to try it for a few steps."""
 
+BY_THE_CLOCK: Changes = {"steps": 1_000_000, "checkpoint_seconds": 120.0}
 PROFILES: dict[str, dict[str, Changes]] = {
     "cpu": {},
     "gpu": {
-        "vae": {"batch_size": 64},
-        "teacher": {"batch_size": 512, "workers": 12},
-        "distill": {"batch_size": 512},
-        "contrastive": {"batch_size": 512},
-        "english": {"batch_size": 512, "steps": 2000, "learning_rate": 1e-3, "workers": 12},
+        "vae": {**BY_THE_CLOCK, "seconds": 80.0, "batch_size": 64, "workers": 3},
+        "latents": {"workers": 7},
+        "teacher": {**BY_THE_CLOCK, "seconds": 95.0, "batch_size": 512, "learning_rate": 1e-3, "workers": 9},
+        "distill": {**BY_THE_CLOCK, "seconds": 85.0, "batch_size": 1024, "learning_rate": 8e-4, "workers": 5},
+        "contrastive": {**BY_THE_CLOCK, "seconds": 25.0, "batch_size": 1024, "learning_rate": 2e-4, "workers": 5},
         "align": {
-            "batch_size": 1024,
-            "steps": 12_000,
-            "learning_rate": 1.2e-3,
-            "ema_decay": 0.999,
-            "validate_every": 1000,
-            "workers": 12,
+            **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 512, "learning_rate": 8e-4, "ema_decay": 0.999,
+            "validate_every": 4000, "workers": 12,
         },
     },
-}
-"""What suits a machine; the CPU's are in the stages. Two cores take some 30 pictures a second through the UNet."""
+}  # fmt: skip
+"""What suits a machine; the CPU's are in the stages. A GPU's stages go by the clock, for it is lent by the clock."""
 
 WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
 PARALLEL_FILE = "parallel.jsonl"
@@ -90,9 +91,8 @@ PACKAGED = Path(__file__).parent / "emoji-m18"
 ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
 """Shares of the kinds of scenes, where all are shown."""
 
-SINGLE = {"one": 8.0, "small": 0.5, "big": 0.5}
-FIRST_THINGS = 100
-"""The UNet learns so many things first, one at a time."""
+DRAWN = {"cpu": 40_000, "gpu": 300_000}
+"""Scenes that the UNet is trained with: as many as a machine encodes in a few minutes."""
 
 
 # -------------------------------------------------------------------- what is read
@@ -159,17 +159,19 @@ def captioned(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: in
     return ScenePictures(shown, folder, tokenizer, languages, {"en": 2.0}, group=4)
 
 
-def drawn(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: Sequence[Scene]) -> ScenePictures:
-    """Pictures for a UNet."""
+def drawn(work: Path, profile: str, tokenizer: Any = None, languages: Sequence[str] = ("en",)) -> ScenePictures:
+    """Pictures for a UNet. Their latents are computed once."""
+    folder = work / "data" / "drawn"
     folder.mkdir(parents=True, exist_ok=True)
+    scenes = draw_scenes(DRAWN[profile], seed=10, shares=ALL_KINDS)
     return ScenePictures(scenes, folder, tokenizer, languages, {"en": 2.0})
 
 
 # -------------------------------------------------------------------- stages
 
 
-def vae_stage(work: Path, changes: Changes) -> None:
-    """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
+def vae_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Whole pictures; on a CPU small crops first, because many small steps beat few large ones."""
     run = work / "vae"
     pictures = ScenePictures(draw_scenes(100_000, 1, {"one": 4, "small": 1, "big": 2, "beside": 2, "above": 1}))
     # What is small is hardest, and there it shows first that latents are few.
@@ -177,16 +179,25 @@ def vae_stage(work: Path, changes: Changes) -> None:
     torch.manual_seed(0)
     vae = new_vae()
     common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
-    config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
-    train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
+    if not changes.get("seconds"):
+        config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
+        train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
     config = RunConfig(**common, batch_size=8, steps=1000, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
     vae = train_vae(vae, mostly_small, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
-    logger.info("VAE: %.1f dB", psnr(vae, pictures.signed(torch.arange(0, len(pictures), 1000))))
+    logger.info("VAE: %.1f dB", psnr(vae, signed(pictures.pixels_of(torch.arange(0, len(pictures), 1000)))))
     with atomic_folder(run / MODEL) as folder:
         vae.save_pretrained(folder)
 
 
-def teacher_stage(work: Path, changes: Changes) -> None:
+def latents_stage(work: Path, profile: str, changes: Changes) -> None:
+    """What the UNet's pictures are for the autoencoder."""
+    config = RunConfig(workers=changes.get("workers", 0))
+    vae = AutoencoderKL.from_pretrained(work / "vae" / MODEL).eval()
+    accelerator = new_accelerator(config)
+    embed_latents(vae.to(accelerator.device), drawn(work, profile), accelerator, config.workers)
+
+
+def teacher_stage(work: Path, profile: str, changes: Changes) -> None:
     """An English-only CLIP: its tokenizer and its captions are English."""
     run = work / "teacher"
     tokenizer = train_clip_tokenizer(english_sentences(), vocab_size=1536)
@@ -202,18 +213,25 @@ def teacher_stage(work: Path, changes: Changes) -> None:
         image_processor().save_pretrained(folder)
 
 
-def distill_stage(work: Path, changes: Changes) -> None:
-    """Stage 1: the student in eighteen languages learns the teacher's English, in both of its readings."""
+def sentences_stage(work: Path, profile: str, changes: Changes) -> None:
+    """The student's tokenizer, and parallel sentences as it reads them."""
     student = work / "distill" / "untrained"
     if not student.exists():
         with atomic_folder(student) as folder:
             tokenizer = train_xlmr_tokenizer(student_sentences(), folder, vocab_size=8000)
             new_student_config(tokenizer).save_pretrained(folder)
+    tokenizer = load_tokenizer(str(student))
+    corpus = work / "distill" / "data" / "parallel"
+    ParallelCorpus.prepare([write_parallel(work / "data" / PARALLEL_FILE)], tokenizer, corpus, LANGUAGES)
+
+
+def distill_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Stage 1: the student in eighteen languages learns the teacher's English, in both of its readings."""
     config = DistillConfig(
         output=work / "distill",
         teacher=str(work / "teacher" / MODEL),
-        student=str(student),
-        data=[write_parallel(work / "data" / PARALLEL_FILE)],
+        student=str(work / "distill" / "untrained"),
+        data=[work / "data" / PARALLEL_FILE],
         languages=list(LANGUAGES),
         steps=9000,
         batch_size=256,
@@ -223,7 +241,7 @@ def distill_stage(work: Path, changes: Changes) -> None:
     distill(replace(config, **changes))
 
 
-def contrastive_stage(work: Path, changes: Changes) -> None:
+def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
     """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
     run = work / "contrastive"
     config = ContrastiveConfig(
@@ -240,13 +258,14 @@ def contrastive_stage(work: Path, changes: Changes) -> None:
     contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
 
 
-def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
-    """Writes a Stable Diffusion of a finished autoencoder and a CLIP's text tower, whose UNet has not been trained."""
+def write_untrained(folder: Path, work: Path) -> None:
+    """Writes a pipeline of finished parts, whose UNet has not been trained."""
     torch.manual_seed(0)
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(vae),
-        text_encoder=before_last(CLIPTextModel.from_pretrained(teacher, dtype=torch.float32)),
-        tokenizer=CLIPTokenizer.from_pretrained(teacher),
+    student = work / "contrastive" / MODEL
+    pipeline = AltDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=torch.float32),
+        text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float32),
+        tokenizer=AutoTokenizer.from_pretrained(student),
         unet=new_unet(),
         scheduler=new_scheduler(),
         safety_checker=None,
@@ -257,46 +276,22 @@ def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
         pipeline.save_pretrained(temporary)
 
 
-def english_stage(work: Path, changes: Changes) -> None:
-    """An English diffusion model on the teacher's text tower: what Stable Diffusion 2 was to AltDiffusion-m18."""
-    run = work / "english"
-    if not (run / "untrained").exists():
-        write_untrained(run / "untrained", work / "vae" / MODEL, work / "teacher" / MODEL)
-    scenes = draw_scenes(40_000, seed=9, shares=SINGLE, things=concepts()[:FIRST_THINGS])
-    tokenizer = CLIPTokenizer.from_pretrained(work / "teacher" / MODEL)
-    config = AlignConfig(
-        output=run,
-        model=str(run / "untrained"),
-        languages=["en"],
-        steps=5000,
-        batch_size=16,
-        learning_rate=6e-4,
-        warmup_steps=300,
-        decay_from=0.9,
-        ema_decay=0.999,
-        validate_every=2500,
-        sample_prompts=["a cat on a blue background", "an apple", "a rocket in the night sky", "a fox in the snow"],
-        sample_guidance=GUIDANCE,
-    )
-    align(replace(config, **changes), drawn(run / "data", tokenizer, ["en"], scenes))
-
-
-def align_stage(work: Path, changes: Changes) -> None:
-    """The English model's UNet, on the frozen student's conditioning in all eighteen languages."""
+def align_stage(work: Path, profile: str, changes: Changes) -> None:
+    """The UNet, on the frozen student's conditioning in all eighteen languages; it goes on with the packaged one."""
     run = work / "align"
-    if changes.get("workers"):  # beside a GPU: everything at once
-        scenes = draw_scenes(150_000, seed=10, shares=ALL_KINDS)
+    if (PACKAGED / "unet").exists():
+        model = PACKAGED
     else:
-        scenes = draw_scenes(60_000, seed=10, shares=SINGLE, things=concepts()[:FIRST_THINGS])
+        model = run / "untrained"
+        if not model.exists():
+            write_untrained(model, work)
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
-    goes_on = (PACKAGED / "unet").exists()
     config = AlignConfig(
         output=run,
-        model=str(PACKAGED if goes_on else work / "english" / MODEL),
+        model=str(model),
         text_encoder=str(work / "contrastive" / MODEL),
         languages=list(LANGUAGES),
         weights={"en": 2.0},
-        keys_and_values_steps=0 if goes_on else min(500, changes.get("steps", 500)),
         steps=120_000,
         batch_size=16,
         learning_rate=5e-4,
@@ -313,7 +308,7 @@ def align_stage(work: Path, changes: Changes) -> None:
         ],
         sample_guidance=GUIDANCE,
     )
-    align(replace(config, **changes), drawn(run / "data", tokenizer, LANGUAGES, scenes))
+    align(replace(config, **changes), drawn(work, profile, tokenizer, LANGUAGES))
 
 
 # -------------------------------------------------------------------- what is kept
@@ -364,22 +359,26 @@ def restore(work: Path, folder: Path) -> None:
                 shutil.copytree(folder / TEXT_ENCODER, temporary / TEXT_ENCODER)
 
 
-STAGES: dict[str, Callable[[Path, Changes], None]] = {
+STAGES: dict[str, Callable[[Path, str, Changes], None]] = {
     "vae": vae_stage,
+    "latents": latents_stage,
     "teacher": teacher_stage,
+    "sentences": sentences_stage,
     "distill": distill_stage,
     "contrastive": contrastive_stage,
-    "english": english_stage,
     "align": align_stage,
 }
-"""In order; each writes into a folder of its name."""
+"""In order, with the profile and the changes to each."""
 
 
 def is_done(work: Path, stage: str) -> bool:
     """Whether a stage is finished, or another that begins where it ends, or whether what it leads to is packaged."""
-    following = {"distill": "contrastive", "english": "align"}.get(stage, stage)
-    has_unet = stage == "english" and (PACKAGED / "unet").exists()
-    return has_unet or any((work / each / MODEL).exists() for each in (stage, following))
+    leads_to = {
+        "latents": ("align",),
+        "sentences": ("distill", "contrastive"),
+        "distill": ("distill", "contrastive"),
+    }
+    return any((work / each / MODEL).exists() for each in leads_to.get(stage, (stage,)))
 
 
 def main() -> None:
@@ -391,23 +390,30 @@ def main() -> None:
     parser.add_argument("--profile", choices=list(PROFILES), default="cpu", help="batches and steps for a machine")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")
     parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
+    parser.add_argument("--train-seconds", type=float, help="of every stage, in place of its own")
+    parser.add_argument("--keep", type=Path, help="folder to put the finished parts into, in half precision")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ends = time.monotonic() + arguments.seconds
     changes: Changes = {"mixed_precision": arguments.mixed_precision}
     if arguments.steps:
         changes["steps"] = arguments.steps
+    if arguments.train_seconds:
+        changes["seconds"] = arguments.train_seconds
     restore(arguments.work, PACKAGED)
     try:
         for stage in arguments.stage:
             if not is_done(arguments.work, stage):
                 left = max(1.0, ends - time.monotonic()) if arguments.seconds else 0.0
                 suited = PROFILES[arguments.profile].get(stage, {})
-                STAGES[stage](arguments.work, {**suited, **changes, "stop_after_seconds": left})
+                changes["stop_after_seconds"] = left
+                STAGES[stage](arguments.work, arguments.profile, {**suited, **changes})
     except Stopped as stopped:
         raise SystemExit(str(stopped)) from None
     finally:
         write_average(arguments.work)
+        if arguments.keep:
+            keep(arguments.work, arguments.keep)
 
 
 if __name__ == "__main__":

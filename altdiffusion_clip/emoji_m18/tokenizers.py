@@ -31,15 +31,19 @@ def train_clip_tokenizer(sentences: Iterable[str], vocab_size: int) -> CLIPToken
 
 
 def cldr_names(languages: Sequence[str]) -> list[str]:
-    """The CLDR names of all emoji, so that SentencePiece knows the letters of words that no caption has yet."""
+    """The CLDR names of all emoji, so that SentencePiece knows the letters of words that no caption has yet.
+
+    The package emoji has them in fewer languages than eighteen; of the others there are none.
+    """
     import emoji  # of the `train` extra
 
-    for language in languages:
+    there = [language for language in languages if language in emoji.LANGUAGES]
+    for language in there:
         emoji.config.load_language(language)
     return [
         data[language].strip(":").replace("_", " ")
         for data in emoji.EMOJI_DATA.values()
-        for language in languages
+        for language in there
         if data["status"] == emoji.STATUS["fully_qualified"] and language in data
     ]
 

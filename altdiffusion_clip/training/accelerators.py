@@ -1,5 +1,6 @@
 """accelerate, set up for a run: one process or many, on CPUs or GPUs, in any precision."""
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -18,6 +19,10 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     if str(precision) != config.mixed_precision:
         AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
+    if config.seconds and accelerator.num_processes > 1:
+        raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
+    # Batches have one size, so the search for the fastest convolution pays.
+    torch.backends.cudnn.benchmark = True
     parts = accelerator.num_processes * config.gradient_accumulation_steps
     if config.batch_size % parts:
         raise UserError(

@@ -14,6 +14,7 @@ import diffusers
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import make_image_grid
 from PIL import Image
 from torch import nn
@@ -121,10 +122,13 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning)
+    if accelerator.device.type == "cpu":
+        # Of so few rows, going backward through torch's fused attention takes twice as long there.
+        parts.unet.set_attn_processor(AttnProcessor())
 
     if config.keys_and_values_steps:
         freeze_all_but(parts.unet, reads_text)
-        first = dataclasses.replace(config, steps=config.keys_and_values_steps, ema_decay=0.0)
+        first = dataclasses.replace(config, steps=config.keys_and_values_steps, seconds=0.0, ema_decay=0.0)
         folder = config.output / "keys-and-values"
         denoiser = optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
         accelerator.free_memory()
@@ -231,7 +235,7 @@ def new_source(
     config: AlignConfig, parts: Parts, pictures: Captioned, conditioning: Conditioning, accelerator: Accelerator
 ) -> LatentsOfCaptions:
     """Batches of latents, computed once, with captions or their states."""
-    latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator)
+    latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator, config.workers)
     parts.vae.cpu()
     empty = parts.tokenizer("").input_ids
     states = None

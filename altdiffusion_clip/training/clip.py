@@ -11,6 +11,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import Captioned
+from altdiffusion_clip.training.data.pixels import normalised
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
@@ -22,9 +23,9 @@ class _Towers(nn.Module):
         super().__init__()
         self.clip = clip
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> dict[str, Tensor]:
         text = self.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
-        image = self.clip.get_image_features(pixel_values).pooler_output
+        image = self.clip.get_image_features(normalised(pixels, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)).pooler_output
         return {"text_embeds": text, "image_embeds": image, "logit_scale": self.clip.logit_scale}
 
 
@@ -38,8 +39,8 @@ class _Pairs:
 
     def load(self, drawn: Tensors) -> Tensors:
         ids, mask = self._pictures.tokenised(drawn["texts"], self._pad_token_id)
-        pixels = self._pictures.normalised(drawn["pictures"], OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-        return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, **drawn}
+        pixels = self._pictures.pixels_of(drawn["pictures"])
+        return {"input_ids": ids, "attention_mask": mask, "pixels": pixels, **drawn}
 
 
 def train_clip(

@@ -37,6 +37,7 @@ class RunConfig:
 
     output: Path = option(Path("run"), "folder for checkpoints, metrics and the finished model")
     steps: int = option(1000, "optimiser steps in all")
+    seconds: float = option(0.0, "train for so long, the learning rate following the clock; steps are then the most")
     batch_size: int = option(64, "examples in one step, over all processes and accumulated parts")
     learning_rate: float = option(1e-4, "peak, for AdamW")
     warmup_steps: int = option(100, "linear warm-up from zero")
@@ -67,14 +68,19 @@ class RunConfig:
         """The smallest value of a field that counts something."""
         return 1
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
+    def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
+        """The learning rate of a step.
+
+        Args:
+            step: from 0.
+            seconds: that the run has taken so far; they count where it ends by the clock.
+        """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = step / self.steps
-        if progress < self.decay_from:
+        progress = seconds / self.seconds if self.seconds else step / self.steps
+        if progress < min(self.decay_from, 1.0):
             return self.learning_rate
-        progress = (progress - self.decay_from) / (1 - self.decay_from)
+        progress = (progress - self.decay_from) / max(1 - self.decay_from, 1e-9)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def as_dict(self) -> dict[str, Any]:

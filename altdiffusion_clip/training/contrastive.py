@@ -29,6 +29,7 @@ from altdiffusion_clip.training.augmentation import augmented
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
 from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
+from altdiffusion_clip.training.data.pixels import normalised
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
@@ -77,7 +78,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     if (config.output / MODEL).exists():
         return config.output / MODEL
     scorer.to(accelerator.device)
-    features = None if config.augment else embed_pictures(scorer, pictures, accelerator)
+    features = None if config.augment else embed_pictures(scorer, pictures, accelerator, config.workers)
     validate = None
     if config.validation:
         held_out = CaptionedPictures.prepare(
@@ -210,7 +211,7 @@ class Pairs:
         if self._features is not None:
             batch["image_embeds"] = torch.from_numpy(self._features[drawn["pictures"].numpy()])
         else:
-            pixels = self._pictures.normalised(drawn["pictures"], self._mean, self._std)
+            pixels = normalised(self._pictures.pixels_of(drawn["pictures"]), self._mean, self._std)
             batch["pixel_values"] = torch.stack(
                 [augmented(p, int(seed)) for p, seed in zip(pixels, drawn["seed"], strict=True)]
             )
@@ -223,14 +224,18 @@ def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
     return list(scorer.processor.image_processor.image_mean), list(scorer.processor.image_processor.image_std)
 
 
-def embed_pictures(scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None) -> np.ndarray:
+def embed_pictures(
+    scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
+) -> np.ndarray:
     """The frozen tower's features of each picture, computed once and memory-mapped: float32 (pictures, dim)."""
     mean, std = normalisation(scorer)
 
+    def read(start: int, stop: int) -> Tensor:
+        return pictures.pixels_of(torch.arange(start, stop))
+
     @torch.no_grad()
-    def compute(start: int, stop: int) -> Tensor:
-        pixels = pictures.normalised(torch.arange(start, stop), mean, std)
-        return scorer.get_image_features(pixels.to(scorer.device, scorer.dtype)).float()
+    def compute(pixels: Tensor) -> Tensor:
+        return scorer.get_image_features(normalised(pixels.to(scorer.device), mean, std).to(scorer.dtype)).float()
 
     # In the folder of the pictures, which is made anew when they change.
     return fill_rows(
@@ -239,6 +244,8 @@ def embed_pictures(scorer: AltCLIPScorer, pictures: Captioned, accelerator: Acce
         (scorer.config.projection_dim,),
         "float32",
         compute,
+        read=read,
+        workers=workers,
         chunk=64,
         accelerator=accelerator,
         description="image features",

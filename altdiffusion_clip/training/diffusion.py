@@ -13,6 +13,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.data.arrays import Ragged, fill_rows, prepared
 from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
+from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
 
@@ -163,20 +164,34 @@ def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def embed_latents(vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None) -> np.ndarray:
+def embed_latents(
+    vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
+) -> np.ndarray:
     """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width)."""
     side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)
 
+    def read(start: int, stop: int) -> Tensor:
+        return pictures.pixels_of(torch.arange(start, stop))
+
     @torch.no_grad()
-    def compute(start: int, stop: int) -> Tensor:
-        pixels = pictures.signed(torch.arange(start, stop)).to(vae.device, vae.dtype)
-        return (vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor).half()
+    def compute(pixels: Tensor) -> Tensor:
+        latents = vae.encode(signed(pixels.to(vae.device)).to(vae.dtype)).latent_dist.mode()
+        return (latents * vae.config.scaling_factor).half()
 
     shape = (vae.config.latent_channels, side, side)
     # In the folder of the pictures, which is made anew when they change.
     path = pictures.folder / "latents.bin"
     return fill_rows(
-        path, len(pictures), shape, "float16", compute, chunk=32, accelerator=accelerator, description="latents"
+        path,
+        len(pictures),
+        shape,
+        "float16",
+        compute,
+        read=read,
+        workers=workers,
+        chunk=32 if vae.device.type == "cpu" else 256,
+        accelerator=accelerator,
+        description="latents",
     )
 
 

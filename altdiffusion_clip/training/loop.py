@@ -18,13 +18,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights
 from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.arrays import read_ahead
 from altdiffusion_clip.training.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -130,9 +131,13 @@ def optimise(
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
     before = counters["seconds"]
 
+    def seconds() -> float:
+        """That the run has taken, over all its sittings."""
+        return before + time.monotonic() - started
+
     def save(**more: Any) -> None:
         nonlocal saved
-        counters.update(step=step, seconds=before + time.monotonic() - started)
+        counters.update(step=step, seconds=seconds())
         save_state(checkpoint, accelerator, model, optimizer.optimizer, average, {**counters, **more})
         saved = time.monotonic()
 
@@ -142,7 +147,7 @@ def optimise(
         batches = _batches(source, config, step, accelerator)
         while step < config.steps:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(step)
+                group["lr"] = config.learning_rate_at(step, seconds())
             parts = next(batches)
             # Layers may draw from the global generator (dropout): make that depend on the step too.
             torch.manual_seed(config.seed * 1_000_003 + step)
@@ -167,13 +172,14 @@ def optimise(
             if bad == MOST_BAD_STEPS:
                 raise FloatingPointError(f"{name}: {bad} steps in a row are not finite; try a lower learning rate")
             bar.update()
-            if step % config.log_every == 0 or step == config.steps:
+            is_last = step == config.steps or (config.seconds and seconds() >= config.seconds)
+            if step % config.log_every == 0 or is_last:
                 bar.set_postfix(loss=f"{loss.item():.4f}", skipped=counters["skipped"], refresh=False)
                 metrics.add(step, loss=loss.item(), gradient_norm=norm.item(), learning_rate=group["lr"])
-            is_due = step == config.steps or (config.validate_every and step % config.validate_every == 0)
+            is_due = is_last or (config.validate_every and step % config.validate_every == 0)
             if validate is not None and is_due:
                 metrics.add(step, **_validated(accelerator, model, average, validate, step))
-            if step == config.steps:
+            if is_last:
                 break
             if time.monotonic() - saved > config.checkpoint_seconds:
                 _save_or_warn(save, checkpoint, accelerator)
@@ -225,13 +231,9 @@ class _Shares(Dataset[list[Tensors]]):
 
 def _batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Iterator[list[Tensors]]:
     """The batches from a step on, on the device. Workers, if there are some, read ahead what this process would."""
-    ahead: dict[str, Any] = {}
-    if config.workers:
-        # Forked: a source holds memory-mapped arrays and whatever a recipe has made up.
-        ahead = {"num_workers": config.workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
     shares = _Shares(source, config, accelerator)
     pinned = accelerator.device.type == "cuda"
-    for parts in DataLoader(shares, None, sampler=range(first, config.steps), pin_memory=pinned, **ahead):
+    for parts in read_ahead(shares, range(first, config.steps), config.workers, pinned):
         yield [{k: v.to(accelerator.device, non_blocking=pinned) for k, v in part.items()} for part in parts]
 
 

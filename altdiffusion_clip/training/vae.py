@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors, optimise
 
 KL_WEIGHT = 1e-6
@@ -23,8 +24,8 @@ class Pictures(Protocol):
 
     def __len__(self) -> int: ...
 
-    def signed(self, pictures: Tensor) -> Tensor:
-        """Some pictures, float (pictures, 3, side, side) in [-1, 1]."""
+    def pixels_of(self, pictures: Tensor) -> Tensor:
+        """Some pictures, uint8 (pictures, 3, side, side)."""
 
 
 def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
@@ -39,6 +40,7 @@ class _Reconstruction(nn.Module):
         self.vae, self.latent_noise = vae, latent_noise
 
     def forward(self, pixels: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        pixels = signed(pixels)
         posterior = self.vae.encode(pixels).latent_dist
         # In quadrature: noise of the posterior, and noise as a denoiser's errors would be.
         errors = self.latent_noise * level[:, None, None, None] * posterior.mean.detach().std()
@@ -68,7 +70,7 @@ class _Crops:
 
     def load(self, drawn: Tensors) -> Tensors:
         top, left = drawn["place"][0].tolist()
-        pixels = self._pictures.signed(drawn["pictures"])[:, :, top : top + self._crop, left : left + self._crop]
+        pixels = self._pictures.pixels_of(drawn["pictures"])[:, :, top : top + self._crop, left : left + self._crop]
         return {"pixels": pixels.contiguous(), "noise": drawn["noise"], "level": drawn["level"]}
 
 
@@ -105,7 +107,10 @@ def train_vae(
     some = torch.randint(len(pictures), (256,), generator=generator)
     with torch.no_grad():
         latents = torch.cat(
-            [trained.encode(pictures.signed(part).to(trained.device)).latent_dist.mode() for part in some.split(16)]
+            [
+                trained.encode(signed(pictures.pixels_of(part).to(trained.device))).latent_dist.mode()
+                for part in some.split(16)
+            ]
         )
     trained.register_to_config(scaling_factor=1 / latents.std().item())
     return trained

@@ -11,6 +11,7 @@ from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
 from altdiffusion_clip.emoji_m18.pictures import ScenePictures, with_hard_negatives
 from altdiffusion_clip.emoji_m18.scenes import KINDS, Scene, draw_scenes
+from altdiffusion_clip.training.data.pixels import normalised, signed
 from tests.conftest import PUBLISHED
 
 CAT, DOG, BLUE, RED = find_concept("cat"), find_concept("dog"), find_ground("blue"), find_ground("red")
@@ -82,12 +83,10 @@ def test_draws_depend_on_the_generator_alone(pictures: ScenePictures) -> None:
 
 
 def test_pixels(pictures: ScenePictures) -> None:
-    signed = pictures.signed(torch.tensor([0, 5]))
-    assert signed.shape == (2, 3, 128, 128)
-    assert signed.min() >= -1
-    assert signed.max() <= 1
-    normalised = pictures.normalised(torch.tensor([0]), [0.5] * 3, [0.5] * 3)
-    torch.testing.assert_close(normalised[0], signed[0], atol=1e-6, rtol=0)
+    pixels = pictures.pixels_of(torch.tensor([0, 5]))
+    assert pixels.shape == (2, 3, 128, 128)
+    assert pixels.dtype == torch.uint8
+    torch.testing.assert_close(normalised(pixels, [0.5] * 3, [0.5] * 3), signed(pixels), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

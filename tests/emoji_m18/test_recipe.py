@@ -26,7 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(recipe, "meanings", lambda: meanings)
     monkeypatch.setattr(recipe, "cldr_names", lambda languages: [])
     monkeypatch.setattr(align, "SAMPLE_STEPS", 1)
-    narrow = {**recipe.new_unet().config, "block_out_channels": (16, 32, 32), "layers_per_block": 1}
+    narrow = {**recipe.new_unet().config, "block_out_channels": (16, 32), "layers_per_block": 1}
     monkeypatch.setattr(recipe, "new_unet", lambda: UNet2DConditionModel.from_config(narrow))
 
 

@@ -16,6 +16,14 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] < 0.01
 
 
+def test_by_the_clock_the_learning_rate_follows_the_seconds() -> None:
+    config = RunConfig(steps=10**6, seconds=60.0, learning_rate=1.0, warmup_steps=10, decay_from=0.5)
+    assert config.learning_rate_at(4, seconds=59.0) == pytest.approx(0.5), "the warm-up is in steps"
+    assert config.learning_rate_at(500, seconds=29.0) == 1.0
+    assert config.learning_rate_at(500, seconds=45.0) == pytest.approx(0.5)
+    assert config.learning_rate_at(500, seconds=61.0) == pytest.approx(0.0)
+
+
 class TestYaml:
     def test_what_is_saved_is_read(self, tmp_path: Path) -> None:
         config = DistillConfig(output=tmp_path, teacher="a", data=[Path("b.tsv")], weights={"de": 4.0}, steps=7)

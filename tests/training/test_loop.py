@@ -83,6 +83,24 @@ def test_what_goes_wrong_in_a_worker_is_said(tmp_path: Path) -> None:
         optimise(Regression(), Broken(), config(tmp_path, workers=2), "test")
 
 
+def test_by_the_clock_it_ends_and_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    settings = {"steps": 10**6, "seconds": 3.0, "validate_every": 10**6}
+    with pytest.raises(Stopped):
+        optimise(Regression(), Numbers(), config(tmp_path, **settings, stop_after_seconds=2.0), "test")
+    before, validated = len(read_metrics(tmp_path)), []
+
+    def validate(module: Regression, step: int) -> dict[str, float]:
+        validated.append(step)
+        return {}
+
+    optimise(Regression(), Numbers(), config(tmp_path, **settings), "test", validate=validate)
+    steps = [line["step"] for line in read_metrics(tmp_path)]
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path) if "learning_rate" in line]
+    assert validated == [steps[-1]], "at the end, whenever that is"
+    assert rates[before] < 0.3 * max(rates), "two of the three seconds were over"
+    assert rates[-1] < 0.01 * max(rates)
+
+
 def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
     def without_dropout() -> Regression:
         module = Regression()

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.vae import psnr, reconstruction_loss, train_vae
 from tests.training.worlds import write_pictures
 
@@ -30,13 +31,13 @@ def new_vae() -> AutoencoderKL:
 
 
 def test_it_learns_and_scales_its_latents(pictures: CaptionedPictures, tmp_path: Path) -> None:
-    vae, some = new_vae(), pictures.signed(torch.arange(8))
+    vae, some = new_vae(), signed(pictures.pixels_of(torch.arange(8)))
     before = psnr(vae, some)
     config = RunConfig(output=tmp_path / "run", steps=150, batch_size=4, learning_rate=3e-3, warmup_steps=10)
     train_vae(vae, pictures, config, crop=16)
     assert psnr(vae, some) > before + 4
     with torch.no_grad():
-        latents = vae.encode(pictures.signed(torch.arange(len(pictures)))).latent_dist.mode()
+        latents = vae.encode(signed(pictures.pixels_of(torch.arange(len(pictures))))).latent_dist.mode()
     assert 0.7 < (latents * vae.config.scaling_factor).std() < 1.4
 
 

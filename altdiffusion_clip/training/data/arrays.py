@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from altdiffusion_clip.files import atomic_folder
@@ -23,8 +24,10 @@ def fill_rows(
     count: int,
     row_shape: Sequence[int],
     dtype: str,
-    compute: Callable[[int, int], Tensor],
+    compute: Callable[..., Tensor],
     *,
+    read: Callable[[int, int], Any] | None = None,
+    workers: int = 0,
     chunk: int = 256,
     accelerator: Accelerator | None = None,
     description: str = "computing",
@@ -39,7 +42,9 @@ def fill_rows(
         count: rows in all.
         row_shape: of one row.
         dtype: numpy's name for it.
-        compute: gives the rows from start to stop.
+        compute: gives the rows from start to stop; or, of what `read` gives, its rows.
+        read: what the rows from start to stop are computed from.
+        workers: processes that read ahead; 0 reads between computing.
         chunk: rows computed at a time.
         accelerator: of the run, if there are several processes.
         description: of the progress bar.
@@ -62,9 +67,13 @@ def fill_rows(
         mine = [i for i in range(rank, chunks, processes) if not done[i]]
         pending: list[int] = []
         flushed = time.monotonic()
-        for number in tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0):
-            start, stop = number * chunk, min(count, (number + 1) * chunk)
-            rows[start:stop] = compute(start, stop).cpu().numpy()
+        bounds = [(number * chunk, min(count, (number + 1) * chunk)) for number in range(chunks)]
+        batches = read_ahead(_Reading(read, bounds), mine, workers)
+        for number, batch in zip(
+            tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0), batches, strict=True
+        ):
+            start, stop = bounds[number]
+            rows[start:stop] = (compute(start, stop) if read is None else compute(batch)).cpu().numpy()
             pending.append(number)
             if time.monotonic() - flushed > FLUSH_SECONDS or number == mine[-1]:
                 if isinstance(rows, np.memmap):
@@ -80,6 +89,25 @@ def fill_rows(
     if not count:
         return np.empty(shape, dtype)  # type: ignore[return-value]
     return np.memmap(path, dtype, "r", shape=shape)
+
+
+def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> DataLoader[Any]:
+    """What a dataset holds at some places, in that order, read ahead by worker processes if there are some."""
+    ahead: dict[str, Any] = {}
+    if workers:
+        # Forked: a dataset holds memory-mapped arrays and whatever a recipe has made up.
+        ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
+    return DataLoader(dataset, None, sampler=order, pin_memory=pin_memory, **ahead)
+
+
+class _Reading(Dataset[Any]):
+    """What each chunk of `fill_rows` is computed from."""
+
+    def __init__(self, read: Callable[[int, int], Any] | None, bounds: list[tuple[int, int]]) -> None:
+        self._read, self._bounds = read, bounds
+
+    def __getitem__(self, number: int) -> Any:
+        return self._read(*self._bounds[number]) if self._read else number
 
 
 class Ragged:

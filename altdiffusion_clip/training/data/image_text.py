@@ -62,11 +62,8 @@ class Captioned(Protocol):
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
 
-    def signed(self, pictures: Tensor) -> Tensor:
-        """Some pictures as an autoencoder takes them: float (pictures, 3, side, side) in [-1, 1]."""
-
-    def normalised(self, pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        """Some pictures as a vision tower takes them: float (pictures, 3, side, side)."""
+    def pixels_of(self, pictures: Tensor) -> Tensor:
+        """Some pictures: uint8 (pictures, 3, side, side)."""
 
 
 class CaptionedPictures:
@@ -182,14 +179,9 @@ class CaptionedPictures:
         true_of = [frozenset(self.of_picture[picture].tolist()) for picture in pictures.tolist()]
         return torch.tensor([[text in captions for captions in true_of] for text in texts.tolist()])
 
-    def signed(self, pictures: Tensor) -> Tensor:
-        """Some pictures as an autoencoder takes them: float (pictures, 3, side, side) in [-1, 1]."""
-        return torch.from_numpy(self.pixels[pictures.numpy()]).float().div_(127.5).sub_(1)
-
-    def normalised(self, pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        """Some pictures as a vision tower takes them: float (pictures, 3, side, side)."""
-        m, s = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
-        return (torch.from_numpy(self.pixels[pictures.numpy()]).float().div_(255) - m) / s
+    def pixels_of(self, pictures: Tensor) -> Tensor:
+        """Some pictures: uint8 (pictures, 3, side, side)."""
+        return torch.from_numpy(self.pixels[pictures.numpy()])
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

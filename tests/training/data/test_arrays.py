@@ -26,6 +26,17 @@ class TestFillRows:
         assert calls == [0, 4, 8]
         assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_rows_of_what_is_read_ahead(self, workers: int, tmp_path: Path) -> None:
+        def read(start: int, stop: int) -> torch.Tensor:
+            return torch.arange(start, stop)
+
+        def compute(batch: torch.Tensor) -> torch.Tensor:
+            return 2.0 * batch[:, None]
+
+        rows = fill_rows(tmp_path / "a.bin", 10, (1,), "float32", compute, read=read, workers=workers, chunk=4)
+        np.testing.assert_array_equal(rows[:, 0], 2 * np.arange(10))
+
     def test_none(self, tmp_path: Path) -> None:
         assert fill_rows(tmp_path / "a.bin", 0, (3,), "float32", lambda a, b: torch.zeros(0, 3)).shape == (0, 3)
 
