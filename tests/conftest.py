@@ -17,6 +17,11 @@ FULL = os.environ.get("ALTDIFFUSION_TESTS") == "full"
 """Whether all tests are run, with their full counts, as `make test-all` does."""
 
 
+def in_full(*values: object) -> list[object]:
+    """Parameters of a test that `make test` leaves to `make test-all`."""
+    return [pytest.param(value, marks=pytest.mark.full) for value in values]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not FULL:
         left_out = [item for item in items if item.get_closest_marker("full")]

@@ -56,6 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         assert module.relative_to(ROOT).as_posix() in names, f"{module}: its package is not in pyproject.toml"
 
 
+@pytest.mark.full
 def test_it_draws_and_ranks_when_installed(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline
+from tests.conftest import in_full
 
 FRESH = """
 import sys, numpy as np, torch
@@ -32,7 +33,7 @@ def draw_in_a_fresh_process(imports: str, loader: str, folder, published, out) -
     return np.load(out)
 
 
-@pytest.mark.parametrize("m", ["m9", "m18"])
+@pytest.mark.parametrize("m", ["m18", *in_full("m9")])
 def test_a_saved_pipeline_loads_in_a_fresh_process(m: str, published, golden, tmp_path) -> None:
     from altdiffusion_clip import AltDiffusionPipeline
 
@@ -102,6 +103,7 @@ np.save(out, draw_for_a_task({loader}.from_pretrained(folder, **more)))
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("loader", "ours"),
     [
@@ -125,6 +127,7 @@ def test_diffusers_pipelines_for_other_tasks_load_it_in_a_fresh_process(loader, 
         np.testing.assert_allclose(picture, draw_for_a_task(ours.from_pretrained(folder)), atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loader", ["DiffusionPipeline", "StableDiffusionPipeline", "AutoPipelineForText2Image"])
 def test_diffusers_pipelines_load_it_in_a_fresh_process(loader: str, published, golden, tmp_path) -> None:
     imports = f"import altdiffusion_clip; from diffusers import {loader}"

@@ -10,8 +10,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -142,9 +142,9 @@ def optimise(
         saved = time.monotonic()
 
     bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
-    with Metrics(folder, step, accelerator.is_main_process) as metrics, bar:
+    ahead = closing(_batches(source, config, step, accelerator))
+    with Metrics(folder, step, accelerator.is_main_process) as metrics, bar, ahead as batches:
         model.train()
-        batches = _batches(source, config, step, accelerator)
         while step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step, seconds())
@@ -229,7 +229,7 @@ class _Shares(Dataset[list[Tensors]]):
         return shares
 
 
-def _batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Iterator[list[Tensors]]:
+def _batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Generator[list[Tensors]]:
     """The batches from a step on, on the device. Workers, if there are some, read ahead what this process would."""
     shares = _Shares(source, config, accelerator)
     pinned = accelerator.device.type == "cuda"

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 TESTS = [f"{HERE / name}.py" for name in ("drawing", "scoring", "training")]
 
 
+@pytest.mark.full
 def test_nothing_is_left_on_the_cpu() -> None:
     # A process of its own, for torch cannot forget a device; without the common fixtures, which import too early.
     command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", *TESTS]

@@ -45,6 +45,7 @@ def second(cluster) -> object:
     return node
 
 
+@pytest.mark.full
 def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [str(write_jsonl(tmp_path / f"{number}.jsonl", emoji_rows(70, seed=number))) for number in range(2)]
     (tmp_path / "2.jsonl").write_text('{"image": "nowhere.png", "text": "猫", "id": "bad"}\n', encoding="utf-8")

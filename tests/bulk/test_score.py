@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from tests.conftest import FULL
+from tests.processes import Command
 
 PICTURES = held_out_pictures()
 
@@ -393,27 +392,24 @@ def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer:
 
 def test_killed_at_random_and_resumed_is_the_undisturbed_run(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(300))
-    command = [sys.executable, "-m", "altdiffusion_clip.cli", "score", str(source), "--shard-size", "50"]
+    command = ["score", source, "--shard-size", "50"]
     command += ["--dtype", "float32", "--workers", "0", "--min-cosine", "0.5", "--output"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    assert Command([*command, tmp_path / "whole"], tmp_path).wait() == 0
     generator = random.Random(0)
     kills = 0
     for _ in range(40 if FULL else 3):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = Command([*command, tmp_path / "killed"], tmp_path)
         wanted = len(list((tmp_path / "killed").glob("part-*.parquet"))) + 1
-        while process.poll() is None and not (tmp_path / "killed" / f"part-{wanted - 1:06d}.parquet").is_file():
+        while process.returncode is None and not (tmp_path / "killed" / f"part-{wanted - 1:06d}.parquet").is_file():
             time.sleep(0.02)
         time.sleep(generator.uniform(0, 0.1))
-        if process.poll() is not None:
+        if process.returncode is not None:
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
     assert kills >= 3
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment, capture_output=True)
+    assert Command([*command, tmp_path / "killed"], tmp_path).wait() == 0
     assert read_shards(tmp_path / "killed") == read_shards(tmp_path / "whole")
     for path in (tmp_path / "whole").glob("part-*.jsonl"):
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()

@@ -20,11 +20,12 @@ from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import CheckpointError, UserError
 from tests.checkpoints import replicas
+from tests.conftest import in_full
 
 PARTS = ("unet", "vae", "text_encoder")
 
 
-@pytest.fixture(params=["m9", "m18"])
+@pytest.fixture(params=["m18", *in_full("m9")])
 def m(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -190,7 +191,7 @@ class TestMistakes:
             convert(published / "alt-diffusion-m9-tiny", tmp_path / "folder")
         assert not any(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("name", ["folder", "single.safetensors"])
+    @pytest.mark.parametrize("name", ["folder", *in_full("single.safetensors")])
     def test_a_disk_that_fills_on_the_way_leaves_nothing(self, name: str, published: Path, tmp_path: Path) -> None:
         """The system lets no file grow beyond 300 kB, as a full disk does, in the midst of a write."""
         code = (

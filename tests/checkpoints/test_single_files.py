@@ -22,12 +22,13 @@ from altdiffusion_clip.checkpoints.layouts import Layout, open_checkpoint
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import CheckpointError
 from tests.checkpoints import replicas
+from tests.conftest import in_full
 
 TOLERANCE = 1e-5
 KINDS = ("webui", "flagai")
 
 
-@pytest.fixture(scope="module", params=["m9", "m18"])
+@pytest.fixture(scope="module", params=["m18", *in_full("m9")])
 def m(request: pytest.FixtureRequest) -> str:
     return request.param
 

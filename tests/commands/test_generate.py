@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from PIL import Image
 
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.drawing import SETTINGS_KEY, Settings, save_with_settings
+from tests.processes import Command
 
 FAST = ["--steps", "2", "--num-images", "2"]
 
@@ -119,11 +118,11 @@ def test_any_diffusers_folder(published: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_a_prompt_that_is_cut_is_said_once(tmp_path: Path) -> None:
     prompt = " ".join(["猫"] * 100 + ["END"])
-    command = [sys.executable, "-m", "altdiffusion_clip.cli", "generate", prompt, *FAST, "--output", str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0
-    assert finished.stderr.count("only 77 are used") == 1
-    assert "END" in finished.stderr
+    command = Command(["generate", prompt, *FAST, "--output", tmp_path / "drawn"], tmp_path)
+    assert command.wait() == 0
+    errors = command.stderr.read_text(encoding="utf-8")
+    assert errors.count("only 77 are used") == 1
+    assert "END" in errors
 
 
 def test_html_in_a_prompt_is_text(tmp_path: Path) -> None:
@@ -141,28 +140,25 @@ def test_an_empty_prompt_is_named_and_the_rest_goes_on(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "altdiffusion_clip.cli", "generate", "猫", "--steps", "5"]
-    process = subprocess.Popen(
-        [*command, "--num-images", "500", "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    drawn = tmp_path / "drawn"
+    process = Command(["generate", "猫", "--steps", "5", "--num-images", "500", "--output", drawn], tmp_path)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("[0-9]*-seed*.png"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while len(list(drawn.glob("[0-9]*-seed*.png"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert b"Traceback" not in errors
-    files = sorted(path.name for path in tmp_path.glob("[0-9]*-seed*.png"))
-    rows = rows_of(tmp_path)
+    assert process.wait() == code, process.stderr.read_text(encoding="utf-8")
+    assert "Traceback" not in process.stderr.read_text(encoding="utf-8")
+    files = sorted(path.name for path in drawn.glob("[0-9]*-seed*.png"))
+    rows = rows_of(drawn)
     assert len(files) >= 2
     assert {row["file"] for row in rows} <= set(files)
     assert len(rows) >= len(files) - 1
     for name in files:
-        pixels(tmp_path / name)
+        pixels(drawn / name)
     if stop == signal.SIGKILL:
         return  # no time to make the sheet or to tidy up
-    pixels(tmp_path / "contact-sheet.png")
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    pixels(drawn / "contact-sheet.png")
+    assert not [path for path in drawn.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

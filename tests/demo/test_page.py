@@ -18,6 +18,7 @@ from altdiffusion_clip.drawing import SETTINGS_KEY
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
+from tests.conftest import in_full
 from tests.demo.conftest import Demo, demo, serving
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -73,7 +74,7 @@ class Visit:
         assert width <= self.width
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.fixture(params=[DESKTOP, *in_full(PHONE)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, server: Demo, browser: Any) -> Iterator[Any]:
     visit = Visit(browser, server.address, request.param, color_scheme="dark" if request.param == PHONE else "light")
     yield visit.page
@@ -119,6 +120,7 @@ def concept(path: Path) -> str:
     return Judge.load().concepts_of([load_image(path)])[0].names["en"]
 
 
+@pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any, tmp_path: Path) -> None:
     draw(page, "蓝色背景上的猫")
     assert page.inner_text("#draw-gallery .caption-label >> nth=0").startswith("1 · cosine 0.")
@@ -234,6 +236,7 @@ def test_paints_over_a_picture_and_inpaints_it(page: Any, tmp_path: Path) -> Non
     assert list(first.crop((0, 0, 28, 64)).getdata()) != list(second.crop((0, 0, 28, 64)).getdata())
 
 
+@pytest.mark.full
 def test_one_idea_in_nine_languages(page: Any) -> None:
     open_tab(page, "Compare")
     page.click("#compare-start")
@@ -258,6 +261,7 @@ def test_works_by_keyboard(desktop: Any) -> None:
     desktop.wait_for_selector("#change-prompt textarea", state="visible")
 
 
+@pytest.mark.full
 def test_those_who_wait_see_their_place(server: Demo, browser: Any) -> None:
     visits = [Visit(browser, server.address) for _ in range(3)]
     counts = (8, 1, 1)  # the first is long enough for the others to wait

@@ -27,7 +27,6 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
-from tests.conftest import FULL
 from tests.demo.conftest import data_url, demo, serving
 
 CAT, DOG = (held_out_pictures()[place].path for place in (2, 4))
@@ -294,6 +293,7 @@ class TestOtherModels:
         *_, rows = client.predict(prompt="a cat", count=1, steps=1, accepted=True, api_name="/draw")
         assert len(rows) == 1
 
+    @pytest.mark.full
     def test_a_full_queue_says_so(self, strict: str) -> None:
         clients = [connect(strict) for _ in range(6)]
         settings = {"prompt": "a cat", "count": 2, "steps": 20, "accepted": True, "api_name": "/draw"}
@@ -328,9 +328,10 @@ def test_a_name_and_a_password(pipe: AltDiffusionPipeline) -> None:
         assert "/rank" not in client.view_api(return_format="dict")["named_endpoints"]
 
 
+@pytest.mark.full
 def test_many_clients_at_once() -> None:
     """Each client gets its own drawings, none is lost, and memory stays as it is after the first third."""
-    many, turns = (50, 6) if FULL else (12, 3)
+    many, turns = 50, 6
     third, total = many * turns // 3, many * turns
     with demo("--calls-per-minute", "10000") as server:
         clients = [connect(server.address) for _ in range(many)]
@@ -365,6 +366,7 @@ def test_many_clients_at_once() -> None:
     assert memory[total] < 1.1 * memory[third]
 
 
+@pytest.mark.full
 def test_the_picture_in_hand_is_finished_when_the_server_is_stopped(tmp_path: Path) -> None:
     with demo() as server:
         client = connect(server.address, download_files=str(tmp_path))

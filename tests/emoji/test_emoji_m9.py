@@ -10,6 +10,7 @@ from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, evaluate_scenes
+from tests.conftest import in_full
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_drawn_pictures_are_recognised(language: str) -> None:
     assert result.one_of_n >= 75, result
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", in_full("en", "zh"))
 def test_both_things_of_an_unseen_scene_are_recognised(language: str) -> None:
     """A small sample, so with a margin."""
     pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")

@@ -25,7 +25,11 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     monkeypatch.setattr(recipe, "meanings", lambda: meanings)
     monkeypatch.setattr(recipe, "cldr_names", lambda languages: [])
+    for name in ("english_sentences", "student_sentences"):
+        made = getattr(recipe, name)
+        monkeypatch.setattr(recipe, name, lambda made=made: made(3000))
     monkeypatch.setattr(align, "SAMPLE_STEPS", 1)
+    monkeypatch.setitem(recipe.PROFILES, "cpu", {stage: {"batch_size": 8} for stage in recipe.STAGES})
     narrow = {**recipe.new_unet().config, "block_out_channels": (16, 32), "layers_per_block": 1}
     monkeypatch.setattr(recipe, "new_unet", lambda: UNet2DConditionModel.from_config(narrow))
 
@@ -35,6 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, work: Path, *more: str) -> None:
     recipe.main()
 
 
+@pytest.mark.full
 def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, packaged = tmp_path / "work", recipe.PACKAGED
     run(monkeypatch, work)

@@ -7,12 +7,13 @@ from PIL import Image, ImageFilter
 from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
 from altdiffusion_clip.emoji_m18.recogniser import is_right, recognise
 from altdiffusion_clip.emoji_m18.scenes import KINDS, Scene, draw_scenes
+from tests.conftest import FULL
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_renders_are_recognised_though_soft_and_noisy(kind: str) -> None:
     generator = np.random.default_rng(0)
-    for scene in draw_scenes(3, seed=9, shares={kind: 1.0}, unseen=True):
+    for scene in draw_scenes(12 if FULL else 1, seed=9, shares={kind: 1.0}, unseen=True):
         soft = np.asarray(scene.render().filter(ImageFilter.GaussianBlur(2)), float)
         noisy = Image.fromarray((soft + generator.normal(0, 15, soft.shape)).clip(0, 255).astype(np.uint8))
         assert is_right(recognise(noisy), scene)

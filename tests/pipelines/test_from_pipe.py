@@ -15,6 +15,7 @@ from altdiffusion_clip import (
     AltDiffusionInpaintPipeline,
     AltDiffusionPipeline,
 )
+from tests.conftest import in_full
 
 SMALL = {"num_inference_steps": 2, "output_type": "np"}
 PICTURE = Image.new("RGB", (64, 64), "red")
@@ -41,7 +42,9 @@ def draws(pipe: Any) -> None:
     assert images.shape[-1] == 3
 
 
-@pytest.mark.parametrize("kind", [AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline, AltDiffusionPipeline])
+@pytest.mark.parametrize(
+    "kind", [AltDiffusionImg2ImgPipeline, *in_full(AltDiffusionInpaintPipeline, AltDiffusionPipeline)]
+)
 def test_both_draw_after_optimize(kind: Any, published: Path) -> None:
     pipe = load(published)
     done = pipe.optimize(half=True)

@@ -38,6 +38,7 @@ def work(emoji: AltDiffusionPipeline) -> Iterator[list[int]]:
     hook.remove()
 
 
+@pytest.mark.full
 def test_about_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPipeline, work: list[int]) -> None:
     spent, gained = {}, {}
     for strategy in ("full", "halving"):

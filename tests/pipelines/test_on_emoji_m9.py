@@ -8,6 +8,7 @@ from PIL import Image
 from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline, AltDiffusionPipeline
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
+from tests.conftest import in_full
 
 SEEDS = range(4)
 
@@ -65,8 +66,15 @@ def test_inpainting_replaces_only_the_masked_half(pipe: AltDiffusionPipeline, re
         assert difference[:, 32:].mean() > 20
 
 
-@pytest.mark.parametrize(("channel", "en", "zh"), [(0, "red", "红色"), (1, "green", "绿色"), (2, "blue", "蓝色")])
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("channel", "en", "zh"),
+    [
+        (0, "red", "红色"),
+        pytest.param(1, "green", "绿色", marks=pytest.mark.full),
+        pytest.param(2, "blue", "蓝色", marks=pytest.mark.full),
+    ],
+)
+@pytest.mark.parametrize("language", ["zh", *in_full("en")])
 def test_weights_move_the_colour_of_the_background(channel, en, zh, language, pipe: AltDiffusionPipeline) -> None:
     def strength_of_colour(weight: float) -> float:
         # "背景上的猫" alone is drawn on a red that no weight can redden. Behind a strawberry there is room for more.

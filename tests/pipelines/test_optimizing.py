@@ -17,6 +17,7 @@ from altdiffusion_clip import (
     AltDiffusionInpaintPipeline,
     AltDiffusionPipeline,
 )
+from tests.conftest import in_full
 
 LEAST_DB = 35.0
 
@@ -95,7 +96,7 @@ def test_best_of_and_halving_go_on(pipe) -> None:
         assert len(best.images) == 1
 
 
-@pytest.mark.parametrize("kind", ["img2img", "inpaint", "controlnet"])
+@pytest.mark.parametrize("kind", ["inpaint", *in_full("img2img", "controlnet")])
 def test_other_pipelines(kind: str, pipe) -> None:
     picture = Image.new("RGB", (64, 64), (60, 120, 200))
     mask = Image.new("L", (64, 64), 0)

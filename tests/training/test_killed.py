@@ -1,9 +1,7 @@
 """A process that is killed at any moment, and the same command again: the weights are those of an undisturbed run."""
 
-import multiprocessing
 import random
 import time
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import FULL
+from tests.processes import forkserver
 from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
-KILLS = 20 if FULL else 3
+KILLS = 20 if FULL else 2
 
 
 def _run(stage: str, settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     run_stage(stage, settings)
-
-
-@pytest.fixture(scope="module")
-def server() -> ForkServerContext:
-    """Starts processes in which everything is imported already, so that the kills fall into the run."""
-    context = multiprocessing.get_context("forkserver")
-    stages = [f"altdiffusion_clip.training.{stage}" for stage in ("distill", "contrastive", "align")]
-    context.set_forkserver_preload(["tests.training.run_stage", "altdiffusion_clip.commands.train", *stages])
-    return context
 
 
 def _settings(stage: str, folder: Path) -> dict[str, Any]:
@@ -44,12 +34,12 @@ def _settings(stage: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", ["distill", "contrastive", "align"])
-def test_killed_at_random_moments(stage: str, server: ForkServerContext, tmp_path: Path) -> None:
+def test_killed_at_random_moments(stage: str, tmp_path: Path) -> None:
     settings = _settings(stage, tmp_path)
     generator = random.Random(0)
 
     def start(name: str) -> Any:
-        process = server.Process(target=_run, args=(stage, {**settings, "output": str(tmp_path / name)}))
+        process = forkserver().Process(target=_run, args=(stage, {**settings, "output": str(tmp_path / name)}))
         process.start()
         return process
 

@@ -84,7 +84,7 @@ def test_what_goes_wrong_in_a_worker_is_said(tmp_path: Path) -> None:
 
 
 def test_by_the_clock_it_ends_and_goes_on_with_what_is_left(tmp_path: Path) -> None:
-    settings = {"steps": 10**6, "seconds": 3.0, "validate_every": 10**6}
+    settings = {"steps": 10**6, "seconds": 3.0, "validate_every": 10**6, "log_every": 20}
     with pytest.raises(Stopped):
         optimise(Regression(), Numbers(), config(tmp_path, **settings, stop_after_seconds=2.0), "test")
     before, validated = len(read_metrics(tmp_path)), []

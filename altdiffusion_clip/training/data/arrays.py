@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,13 +91,19 @@ def fill_rows(
     return np.memmap(path, dtype, "r", shape=shape)
 
 
-def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> DataLoader[Any]:
+def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> Generator[Any]:
     """What a dataset holds at some places, in that order, read ahead by worker processes if there are some."""
     ahead: dict[str, Any] = {}
     if workers:
         # Forked: a dataset holds memory-mapped arrays and whatever a recipe has made up.
         ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
-    return DataLoader(dataset, None, sampler=order, pin_memory=pin_memory, **ahead)
+    batches = iter(DataLoader(dataset, None, sampler=order, pin_memory=pin_memory, **ahead))
+    try:
+        yield from batches
+    finally:
+        # After an error or an early end torch leaves this to the garbage collector, which waits five seconds for each.
+        if workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _Reading(Dataset[Any]):

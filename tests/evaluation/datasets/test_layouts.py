@@ -56,6 +56,7 @@ def test_a_replica_gives_the_numbers_of_the_emoji_bench(
         assert (rows[code].texts, rows[code].images) == (180, 180)
 
 
+@pytest.mark.full
 def test_the_emoji_bench_is_evaluate_emojis(bench) -> None:
     from altdiffusion_clip.evaluation.emoji import evaluate_retrieval
 
