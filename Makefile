@@ -11,8 +11,10 @@ OUTPUT ?= altdiffusion-output
 STOP_AFTER ?= 0
 PRECISION ?= no
 READY := $(VENV)/.ready
+MINIMUM ?= .venv-minimum
+UV := uv==0.13.9
 
-.PHONY: help setup generate browser test test-all test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
+.PHONY: help setup generate browser test test-all test-minimum test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +37,12 @@ test: $(READY) browser ## run the tests
 
 test-all: $(READY) browser ## run the tests with their full counts: 20 kills, 50 clients, all matrices
 	ALTDIFFUSION_TESTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-minimum: browser ## run the tests on the oldest versions that pyproject.toml allows, in .venv-minimum (6 GB)
+	test -x $(MINIMUM)/bin/uv || $(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(MINIMUM)/bin/uv pip install --quiet --python $(MINIMUM) --resolution lowest-direct --editable ".[dev]"
+	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

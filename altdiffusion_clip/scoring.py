@@ -30,7 +30,7 @@ from transformers.models.altclip.modeling_altclip import AltCLIPOutput, image_te
 
 from altdiffusion_clip.adapters import adapters_off
 from altdiffusion_clip.checkpoints.altclip import KEY_MAPPING, TEXT_TOWER
-from altdiffusion_clip.checkpoints.layouts import open_checkpoint
+from altdiffusion_clip.checkpoints.layouts import Checkpoint, open_checkpoint
 from altdiffusion_clip.checkpoints.model_ids import (
     HUB_ARGUMENTS,
     component_folder,
@@ -126,7 +126,10 @@ class AltCLIPScorer(PreTrainedModel):
             return cls.from_single_file(place, **kwargs)
         subfolder = kwargs.pop("subfolder", subfolder)
         if Path(place).is_dir():
-            altclip_of(open_checkpoint(fetch_folder(place, subfolder)))
+            folder = fetch_folder(place, subfolder)
+            checkpoint = open_checkpoint(folder)
+            if any(file.parent != folder for file in altclip_of(checkpoint).files):
+                return cls._from_checkpoint(checkpoint, None, **kwargs)  # a head beside its text encoder
         if subfolder:
             kwargs["subfolder"] = subfolder
         if "torch_dtype" not in kwargs:
@@ -162,7 +165,12 @@ class AltCLIPScorer(PreTrainedModel):
         Raises:
             CheckpointError: the file holds no AltCLIP, or is damaged, or its tokenizer was not found.
         """
-        checkpoint = open_checkpoint(Path(path), None if config is None else Path(config))
+        return cls._from_checkpoint(
+            open_checkpoint(Path(path), None if config is None else Path(config)), tokenizer, **kwargs
+        )
+
+    @classmethod
+    def _from_checkpoint(cls, checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | None, **kwargs: Any) -> Self:
         tensors = altclip_of(checkpoint)
         offload = kwargs.pop("offload_embeddings", False)
         if "torch_dtype" not in kwargs:

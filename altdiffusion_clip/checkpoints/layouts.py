@@ -25,7 +25,7 @@ EMBEDDED_FILES = ldm.CONDITIONING + "files."
 
 _IS_CONFIG = re.compile(r"(\w+/)?\w+\.json")
 
-TODAYS_NAMES = {"altclip": published_name, "vae": ldm.todays_vae_name}
+TODAYS_NAMES = {"vae": ldm.todays_vae_name}
 """For parts whose tensors had other names in some published folders."""
 
 
@@ -146,7 +146,9 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
             continue
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder} has no {file}; fetch it whole")
-        tensors[part] = CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
+        tensors[part] = (
+            altclip_tensors(place) if part == "altclip" else CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
+        )
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
         if has_weights(folder / part) and index.get(part, [None])[0]:
@@ -154,8 +156,31 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
     return Checkpoint(folder, Layout.DIFFUSERS, tensors, configs=configs, config_folder=folder)
 
 
+def altclip_tensors(folder: Path) -> CheckpointTensors:
+    """The tensors of an AltCLIP's folder.
+
+    One that lies beside the text encoder it belongs to, as `scorer` in a pipeline's folder, need not hold that again:
+    what is missing is read from there.
+
+    Raises:
+        CheckpointError: it is in neither place.
+    """
+    own = CheckpointTensors.in_folder(folder, published_name)
+    beside = folder.parent / "text_encoder"
+    if f"{TEXT_TOWER}roberta.embeddings.word_embeddings.weight" in own:
+        return own
+    if not has_weights(beside):
+        raise CheckpointError(f"{folder} has no text tower, and there is no {beside} to take it from; fetch it whole")
+    return own.joined(CheckpointTensors.in_folder(beside, _name_in_altclip))
+
+
+def _name_in_altclip(name: str) -> str | None:
+    """A text encoder's tensor as an AltCLIP calls it, which has no place for m18's second projection."""
+    return None if name.startswith("transformation_pre.") else published_name(TEXT_TOWER + name)
+
+
 def _altclip_parts(folder: Path) -> dict[str, CheckpointTensors]:
-    altclip = CheckpointTensors.in_folder(folder, published_name)
+    altclip = altclip_tensors(folder)
     return {"altclip": altclip, "text_encoder": altclip.select(_without(TEXT_TOWER))}
 
 

@@ -154,6 +154,16 @@ class CheckpointTensors(Mapping[str, Tensor]):
                 other._places[new], other._shapes[new] = place, self._shapes[old]
         return other
 
+    def joined(self, other: "CheckpointTensors") -> "CheckpointTensors":
+        """The tensors of both."""
+        both = CheckpointTensors()
+        both.files, both.metadata = (*self.files, *other.files), {**other.metadata, **self.metadata}
+        for part in (other, self):
+            both._places |= part._places
+            both._shapes |= part._shapes
+            both._pickles |= part._pickles
+        return both
+
     def _survey(self, path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
         if not path.is_file():
             raise CheckpointError(f"there is no file {path}")

@@ -31,7 +31,7 @@ def device_of(name: str) -> "torch.device":
     import torch
 
     if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found if found is not None and found.type in ("cuda", "mps", "xpu") else torch.device("cpu")
     try:
         device = torch.device(name)

@@ -23,9 +23,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
+from transformers.utils import SAFE_WEIGHTS_NAME
 
+from altdiffusion_clip.checkpoints.altclip import TEXT_TOWER
 from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.emoji_m18.architectures import (
     image_processor,
@@ -344,6 +346,11 @@ def keep(work: Path, folder: Path) -> None:
         AutoTokenizer.from_pretrained(student).save_pretrained(folder / "tokenizer")
         with atomic_folder(folder / SCORER) as place:  # the last, since it says that all three are there
             AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(place)
+            # Its text tower lies beside it already.
+            weights = place / SAFE_WEIGHTS_NAME
+            beside = {TEXT_TOWER + name for name in encoder.state_dict()}
+            head = {name: tensor for name, tensor in load_file(weights).items() if name not in beside}
+            save_file(head, weights, metadata={"format": "pt"})
     forget_paths(folder)
 
 
@@ -354,9 +361,11 @@ def restore(work: Path, folder: Path) -> None:
         if place.exists() or not (folder / part).exists():
             continue
         with atomic_folder(place) as temporary:
-            shutil.copytree(folder / part, temporary, dirs_exist_ok=True)
             if part == SCORER:
+                AltCLIPScorer.from_pretrained(folder / SCORER, dtype=torch.float16).save_pretrained(temporary)
                 shutil.copytree(folder / TEXT_ENCODER, temporary / TEXT_ENCODER)
+            else:
+                shutil.copytree(folder / part, temporary, dirs_exist_ok=True)
 
 
 STAGES: dict[str, Callable[[Path, str, Changes], None]] = {

@@ -239,3 +239,44 @@ class TestOthers:
             AltCLIPScorer.from_pretrained(published / "alt-diffusion-m9-tiny")
         with pytest.raises(CheckpointError, match="is AltCLIP, a folder"):
             AltDiffusionPipeline.from_pretrained(published / "alt-clip-m2-tiny")
+
+
+class TestAHeadBesideItsTextEncoder:
+    """A pipeline's folder whose `scorer` does not hold the text tower a second time."""
+
+    @pytest.fixture
+    def folder(self, m: str, published: Path, tmp_path: Path) -> Path:
+        folder = tmp_path / "model"
+        shutil.copytree(published / f"alt-diffusion-{m}-tiny", folder)
+        whole = AltCLIPScorer.from_pretrained(published / f"alt-clip-{m}-tiny")
+        whole.save_pretrained(folder / "scorer")
+        weights = folder / "scorer" / "model.safetensors"
+        head = {name: tensor for name, tensor in load_file(weights).items() if "roberta" not in name}
+        save_file(head, weights, metadata={"format": "pt"})
+        return folder
+
+    @pytest.mark.parametrize("name", [".", "scorer"])
+    @pytest.mark.parametrize("arguments", [{}, {"offload_embeddings": True}, {"dtype": torch.bfloat16}], ids=str)
+    def test_it_scores_as_the_whole(self, name: str, arguments: dict, m: str, folder: Path, published: Path) -> None:
+        scorer = AltCLIPScorer.from_pretrained(folder / name, **arguments)
+        whole = AltCLIPScorer.from_pretrained(published / f"alt-clip-{m}-tiny", **arguments)
+        assert scorer.dtype == whole.dtype
+        for texts in (["猫", "a red house"],):
+            torch.testing.assert_close(scorer.encode_texts(texts), whole.encode_texts(texts))
+        assert scorer.state_dict().keys() == whole.state_dict().keys()
+
+    def test_a_pipeline_takes_it_and_what_is_saved_is_whole(
+        self, m: str, folder: Path, published: Path, tmp_path: Path
+    ) -> None:
+        scorer = AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained(folder))
+        scorer.save_pretrained(tmp_path / "saved")
+        saved, whole = (
+            {name for name in open_checkpoint(place).tensors["altclip"] if "position_ids" not in name}
+            for place in (tmp_path / "saved", published / f"alt-clip-{m}-tiny")
+        )
+        assert saved >= whole
+
+    def test_without_the_text_encoder_it_is_refused(self, folder: Path) -> None:
+        shutil.rmtree(folder / "text_encoder")
+        with pytest.raises(CheckpointError, match=r"text_encoder|text_model"):
+            AltCLIPScorer.from_pretrained(folder / "scorer")

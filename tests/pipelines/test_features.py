@@ -214,10 +214,11 @@ class TestTheSamePictures:
         assert seen[0].nsfw_content_detected == seen[1].nsfw_content_detected
         assert close(seen[0].images, seen[1].images, 1e-5)
 
-    def test_half_precision(self, bench: Bench, base: np.ndarray) -> None:
-        pipe = bench.load().to(torch.bfloat16)
-        assert pipe.text_encoder.dtype == torch.bfloat16
-        assert close(bench.draw(pipe), base, 0.15)
+    def test_half_precision(self, bench: Bench) -> None:
+        # Not as in float32: before torch 2.12 a seed gives another noise in bfloat16.
+        ours, theirs = (bench.load(kind).to(torch.bfloat16) for kind in (bench.ours, bench.theirs))
+        assert ours.text_encoder.dtype == torch.bfloat16
+        assert close(bench.draw(ours), bench.draw(theirs), 0.01)
 
 
 class TestTypes:
