@@ -136,6 +136,7 @@ def test_diffusers_pipelines_load_it_in_a_fresh_process(loader: str, published, 
     np.testing.assert_allclose(picture, golden["m9.image.1"], atol=1e-5)
 
 
+@pytest.mark.full
 def test_a_script_that_begins_with_the_old_import_runs(published) -> None:
     code = (
         "import altdiffusion_clip\n"

@@ -310,6 +310,7 @@ def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: 
     assert scored[0].cosine == scored[3].cosine == scored[5].cosine
 
 
+@pytest.mark.full
 def test_worker_processes_and_threads_prepare_the_same(scorer: AltCLIPScorer) -> None:
     pictures = [Located(str(picture.path)) for picture in PICTURES[:40]]
     pixels = []

@@ -163,6 +163,7 @@ def test_stops_and_draws_again(page: Any) -> None:
     draw(page, "a dog")
 
 
+@pytest.mark.full
 def test_again_and_vary(desktop: Any) -> None:
     draw(desktop, "a dog")
     second = seeds_of(desktop)[1]
@@ -301,6 +302,7 @@ def test_one_call_too_many_is_said(browser: Any, studio: Studio) -> None:
         visit.close()
 
 
+@pytest.mark.full
 def test_a_licence_is_accepted_once(browser: Any, pipe: Any, scorer: Any, tmp_path: Path) -> None:
     shutil.copy(emoji_m9_folder() / "model_index.json", tmp_path)
     (tmp_path / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")

@@ -18,6 +18,7 @@ def retrieval() -> dict[tuple[str, str], dict[str, float]]:
     return {(row["system"], row["language"]): row for row in evaluate_retrieval()}
 
 
+@pytest.mark.full
 def test_the_english_teacher_does_not_read_chinese(retrieval) -> None:
     for measure in ("text_to_image_r1", "image_to_text_r1"):
         assert retrieval["teacher", "zh"][measure] < 5

@@ -78,6 +78,7 @@ def _write_for_ever(folder: Path) -> None:
         cache.put([key_of(str(number * 100 + i).encode()) for i in range(100)], np.full((100, 64), number, np.float32))
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_leaves_it_whole(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(tmp_path,))
     process.start()

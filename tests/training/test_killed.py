@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import FULL
+from tests.conftest import FULL, in_full
 from tests.processes import forkserver
 from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
@@ -33,7 +33,7 @@ def _settings(stage: str, folder: Path) -> dict[str, Any]:
     return {**common, **models, "data": [str(data)], "steps": 40}
 
 
-@pytest.mark.parametrize("stage", ["distill", "contrastive", "align"])
+@pytest.mark.parametrize("stage", ["distill", "align", *in_full("contrastive")])
 def test_killed_at_random_moments(stage: str, tmp_path: Path) -> None:
     settings = _settings(stage, tmp_path)
     generator = random.Random(0)
