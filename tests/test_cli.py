@@ -20,6 +20,7 @@ def test_an_unknown_command_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) 
     assert stopped.value.code == 2
 
 
+@pytest.mark.full
 def test_a_reader_that_stops_reading_is_no_error(tmp_path) -> None:
     code = "import sys; from altdiffusion_clip.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "rerank", "cat", str(tmp_path / "missing.png")]

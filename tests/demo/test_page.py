@@ -291,6 +291,7 @@ def test_the_browsers_language_is_taken(server: Demo, browser: Any) -> None:
     visit.close()
 
 
+@pytest.mark.full
 def test_one_call_too_many_is_said(browser: Any, studio: Studio) -> None:
     with serving(Service(studio, Limits(calls_per_minute=1))) as address:
         visit = Visit(browser, address)

@@ -58,6 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("run", ["distill", "contrastive", "contrastive-in-parts"])
+@pytest.mark.full
 class TestTwoProcesses:
     def test_the_loss_curve_is_the_same(self, run: str, runs: Path) -> None:
         one, two = ([line["loss"] for line in read_metrics(runs / who / run)] for who in ("one", "two"))
