@@ -1,8 +1,8 @@
 """Writing files and folders so that a stop at any moment leaves either the old or the new, never half of one."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +25,13 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     suffix = destination.suffix or ".partial"  # torch refuses hidden files without one
-    handle, name = tempfile.mkstemp(prefix=f".{destination.stem}-", suffix=suffix, dir=destination.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = destination.with_name(f".{destination.stem}-{secrets.token_hex(4)}{suffix}")
+    # Made within, for Ctrl-C may come at any time.
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private; give this one the permissions that a plain open() would have given.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,14 +60,14 @@ def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", suffix=".partial", dir=destination.parent))
+    temporary = destination.with_name(f".{destination.name}-{secrets.token_hex(4)}.partial")
     try:
+        temporary.mkdir()
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb+") as file:
                     os.fsync(file.fileno())
-        temporary.chmod(0o777 & ~_umask())
         temporary.replace(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -81,9 +79,3 @@ def free_bytes(destination: str | os.PathLike[str]) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
