@@ -12,7 +12,6 @@ STOP_AFTER ?= 0
 PRECISION ?= no
 READY := $(VENV)/.ready
 MINIMUM ?= .venv-minimum
-UV := uv==0.13.9
 
 .PHONY: help setup generate browser test test-all test-minimum test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
 
@@ -40,7 +39,7 @@ test-all: $(READY) browser ## run the tests with their full counts: 20 kills, 50
 
 test-minimum: browser ## run the tests on the oldest versions that pyproject.toml allows, in .venv-minimum (6 GB)
 	test -x $(MINIMUM)/bin/uv || $(PYTHON) -m venv $(MINIMUM)
-	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(MINIMUM)/bin/uv pip install --quiet --python $(MINIMUM) --resolution lowest-direct --editable ".[dev]"
 	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest -n 2 --dist worksteal
 

@@ -2,11 +2,11 @@
 
     python scripts/gpu.py --out OUT [--seconds 560] [--pieces models unet tests benchmarks] [--device cuda]
 
-Pieces are done in order for as long as there is time: emoji-m18's autoencoder, teacher, student and English UNet, side
-by side where none needs the other; the UNet's alignment, in what is left of the time; the tests that want a GPU; every
-benchmark, alone. What is done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along
-with the next call. OUT also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`,
-`unet.tar.000`, ... of 15 MiB each, to be joined with `cat`.
+Pieces are done in order for as long as there is time: emoji-m18's autoencoder, teacher and student, side by side where
+none needs the other; its UNet, in what is left of the time; the tests that want a GPU; every benchmark, alone. What is
+done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along with the next call. OUT
+also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`, `unet.tar.000`, ... of 15 MiB
+each, to be joined with `cat`.
 
 The machine needs torch; what else is missing goes along as wheels in a folder (`--wheels`). No network is used.
 Run it in the foreground: OUT holds whatever is done, also when the call is cut off.
@@ -25,8 +25,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 PART = 15 * 2**20
-RESERVE = {"models": 0.0, "unet": 25.0}
-"""Seconds that are left for packing."""
+PACKING_SECONDS = 25.0
+"""That are left when the UNet's training ends."""
 BENCHMARKS = {
     "scoring": ["--device", "cuda"],
     "optimize": ["--device", "cuda", "--size", "512", "--batch-sizes", "1", "4"],
@@ -85,9 +85,9 @@ def main() -> None:
     link_packages()
     options.out.mkdir(parents=True, exist_ok=True)
     if "models" in options.pieces and "models" not in ledger.done:
-        train_models(options, ledger, left() - RESERVE["models"])
-    if "unet" in options.pieces and "unet" not in ledger.done and left() > RESERVE["unet"] + 30:
-        train_unet(options, ledger, left() - RESERVE["unet"])
+        train_models(options, ledger, left())
+    if "unet" in options.pieces and "unet" not in ledger.done and left() > PACKING_SECONDS + 30:
+        train_unet(options, ledger, left() - PACKING_SECONDS)
     if "tests" in options.pieces and "tests" not in ledger.done and left() > LEAST_SECONDS["tests"]:
         tests = [f"tests/accelerators/{name}.py" for name in ("drawing", "scoring", "training")]
         code, tail = run([sys.executable, "-m", "pytest", "--noconftest", "-q", *tests], left())
@@ -109,31 +109,26 @@ def main() -> None:
 
 
 def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
-    """Everything that comes before the alignment; what need not wait for each other, side by side."""
+    """Everything that comes before the UNet; what need not wait for each other, side by side."""
     ends = time.monotonic() + seconds
     clock = ["--train-seconds", str(options.train_seconds)] if options.train_seconds else []
     codes = {}
-    for together in (
-        (["vae", "latents"], ["teacher"], ["sentences"]),
-        (["distill", "contrastive"], ["english"]),
-    ):
+    for together in ((["vae", "latents"], ["teacher"], ["sentences"]), (["distill", "contrastive"],)):
         stages = [Stage(options, names, clock) for names in together]
         for stage in stages:
             codes["+".join(stage.names)] = stage.wait(ends - time.monotonic())
         if any(code != 0 for code in codes.values()):
             break
-    keep = Stage(options, ["vae"], ["--keep", str(options.work / "emoji-m18-kept")])
-    codes["keep"] = keep.wait(60)
-    runs = options.work / "emoji-m18"
-    figures = [*runs.glob("*/metrics.jsonl"), runs / "english" / "samples"]
-    parts = pack(options, "models", [options.work / "emoji-m18-kept", *figures])
+    kept = options.work / "emoji-m18-kept"
+    codes["keep"] = Stage(options, [], ["--keep", str(kept)]).wait(60)
+    parts = pack(options, "models", [kept, *(options.work / "emoji-m18").glob("*/metrics.jsonl")])
     if all(code == 0 for code in codes.values()):
         ledger.add("models", parts=parts)
     print(json.dumps({"models": codes, "parts": parts}), flush=True)
 
 
 def train_unet(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
-    """The alignment, by the clock."""
+    """The UNet, by the clock."""
     started = time.monotonic()
     # Latents, reading and the first steps take their time too.
     clock = str(options.train_seconds or max(10.0, seconds - 75))
@@ -142,7 +137,7 @@ def train_unet(options: argparse.Namespace, ledger: Ledger, seconds: float) -> N
     checkpoint = folder / "checkpoint.pt"
 
     def bring_out() -> int:
-        Stage(options, ["vae"], []).wait(60)  # which is done already, and writes the average
+        Stage(options, [], []).wait(60)  # which writes the average
         return pack(options, "unet", [folder / name for name in ("unet.safetensors", "metrics.jsonl", "samples")])
 
     # Whoever cuts this off, and when, finds the last minutes' weights in OUT.
@@ -163,13 +158,13 @@ class Stage:
 
     Args:
         options: of this script.
-        names: of the stages.
+        names: of the stages; none for what the recipe does at its end.
         more: arguments of the recipe.
     """
 
     def __init__(self, options: argparse.Namespace, names: list[str], more: list[str]) -> None:
         self.names = names
-        self._path = options.work / "logs" / f"{names[0]}.log"
+        self._path = options.work / "logs" / f"{'-'.join(names) or 'end'}.log"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "altdiffusion_clip.emoji_m18.recipe", "--stage", *names]
         command += ["--work", str(options.work / "emoji-m18"), "--profile", "gpu", "--mixed-precision", "bf16", *more]

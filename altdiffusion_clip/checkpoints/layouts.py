@@ -16,6 +16,7 @@ from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, expected_s
 from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors, has_weights
 from altdiffusion_clip.errors import CheckpointError
+from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 
 EMBEDDED_CONFIGS = "altdiffusion_clip.configs"
 """Name of the safetensors metadata in which `convert` puts a single file's configurations, as JSON."""
@@ -147,7 +148,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder} has no {file}; fetch it whole")
         tensors[part] = (
-            altclip_tensors(place) if part == "altclip" else CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
+            _altclip_tensors(place) if part == "altclip" else CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
         )
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
@@ -156,7 +157,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
     return Checkpoint(folder, Layout.DIFFUSERS, tensors, configs=configs, config_folder=folder)
 
 
-def altclip_tensors(folder: Path) -> CheckpointTensors:
+def _altclip_tensors(folder: Path) -> CheckpointTensors:
     """The tensors of an AltCLIP's folder.
 
     One that lies beside the text encoder it belongs to, as `scorer` in a pipeline's folder, need not hold that again:
@@ -167,7 +168,7 @@ def altclip_tensors(folder: Path) -> CheckpointTensors:
     """
     own = CheckpointTensors.in_folder(folder, published_name)
     beside = folder.parent / "text_encoder"
-    if f"{TEXT_TOWER}roberta.embeddings.word_embeddings.weight" in own:
+    if f"{TEXT_TOWER}{WORD_EMBEDDINGS}.weight" in own:
         return own
     if not has_weights(beside):
         raise CheckpointError(f"{folder} has no text tower, and there is no {beside} to take it from; fetch it whole")
@@ -180,7 +181,7 @@ def _name_in_altclip(name: str) -> str | None:
 
 
 def _altclip_parts(folder: Path) -> dict[str, CheckpointTensors]:
-    altclip = altclip_tensors(folder)
+    altclip = _altclip_tensors(folder)
     return {"altclip": altclip, "text_encoder": altclip.select(_without(TEXT_TOWER))}
 
 

@@ -72,7 +72,7 @@ def image_processor() -> CLIPImageProcessor:
 def new_unet() -> UNet2DConditionModel:
     """A UNet of 23M parameters on 16x16 latents.
 
-    Two levels, since a third of 4x4 is too coarse to count small things on.
+    Two levels, since a third one, of 4x4, is too coarse to count small things on.
     """
     return UNet2DConditionModel(
         sample_size=RESOLUTION // 8,

@@ -394,7 +394,7 @@ def main() -> None:
     """Runs the stages named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=WORK, help="folder for the runs of the stages")
-    parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--stage", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--seconds", type=float, default=0.0, help="save and stop after so long")
     parser.add_argument("--profile", choices=list(PROFILES), default="cpu", help="batches and steps for a machine")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")

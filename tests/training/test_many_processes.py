@@ -71,7 +71,6 @@ class TestTwoProcesses:
         for name in one:
             torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
 
-    @pytest.mark.full
     def test_a_checkpoint_of_two_is_one_of_one(self, run: str, runs: Path) -> None:
         one, two = (
             torch.load(runs / who / run / "checkpoint.pt", weights_only=True, map_location="cpu")
