@@ -111,6 +111,7 @@ def main() -> None:
 def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
     """Everything that comes before the UNet; what need not wait for each other, side by side."""
     ends = time.monotonic() + seconds
+    Stage(options, [], []).wait(60)  # lays out the packaged parts, before several look for them at once
     clock = ["--train-seconds", str(options.train_seconds)] if options.train_seconds else []
     codes = {}
     for together in ((["vae", "latents"], ["teacher"], ["sentences"]), (["distill", "contrastive"],)):
