@@ -215,8 +215,8 @@ def run(command: list[str], seconds: float) -> tuple[int | None, str]:
 
 
 def environment() -> dict[str, str]:
-    """Of every process: the wheels, no network, few threads, since many processes share the machine."""
-    paths = [str(HERE / "build/gpu/site"), os.environ.get("PYTHONPATH", "")]
+    """Of every process: this clone, the wheels, no network, few threads, since many processes share the machine."""
+    paths = [str(HERE), str(HERE / "build/gpu/site"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

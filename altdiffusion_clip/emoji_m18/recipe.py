@@ -78,8 +78,8 @@ PROFILES: dict[str, dict[str, Changes]] = {
         "distill": {**BY_THE_CLOCK, "seconds": 85.0, "batch_size": 1024, "learning_rate": 8e-4, "workers": 5},
         "contrastive": {**BY_THE_CLOCK, "seconds": 25.0, "batch_size": 1024, "learning_rate": 2e-4, "workers": 5},
         "align": {
-            **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 512, "learning_rate": 8e-4, "ema_decay": 0.999,
-            "validate_every": 4000, "workers": 12,
+            **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 256, "learning_rate": 7e-4, "ema_decay": 0.999,
+            "compile": True, "workers": 12,
         },
     },
 }  # fmt: skip

@@ -43,6 +43,8 @@ from altdiffusion_clip.training.loop import optimise
 from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
 
 SAMPLE_STEPS = 20
+COMPILED_ROWS = 64
+"""Rows of the conditioning come in this many, or 77, for a compiled UNet."""
 
 
 @dataclass
@@ -119,7 +121,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
         return estimate(config, parts.unet, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
     if (config.output / MODEL).exists():
         return config.output / MODEL
-    conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
+    conditioning = new_conditioning(config, parts, accelerator)
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning)
     if accelerator.device.type == "cpu":
@@ -139,6 +141,14 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     parts.unet.cpu()
     parts.text_encoder.cpu()
     return save_model(accelerator, config.output, parts.save)
+
+
+def new_conditioning(config: AlignConfig, parts: Parts, accelerator: Accelerator) -> Conditioning:
+    """What reads the captions of a run; its UNet is compiled here too, for shapes that seldom change."""
+    if config.compile:
+        parts.unet.compile(dynamic=False)
+    multiple = COMPILED_ROWS if config.compile else 1
+    return Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id, multiple)
 
 
 def freeze_all_but(module: nn.Module, is_trained: Callable[[str], bool]) -> None:
@@ -275,7 +285,8 @@ def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int
     pipeline.set_progress_bar_config(disable=True)
     side = config.resolution or None
     pictures: list[Image.Image] = []
-    with torch.random.fork_rng():
+    # Samples have shapes of their own, not worth compiling.
+    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
         for prompt in config.sample_prompts:
             generator = torch.Generator().manual_seed(config.seed)
             pictures += pipeline.to(parts.unet.device)(

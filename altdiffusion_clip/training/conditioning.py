@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 from altdiffusion_clip.prompts.windows import WINDOW
@@ -21,10 +22,12 @@ class Conditioning:
     Args:
         text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
         pad_token_id: of its tokenizer.
+        multiple: rows are rounded up to a multiple of this, so that a compiled UNet sees few shapes. Rows beyond a
+            prompt's padding are masked.
     """
 
-    def __init__(self, text_encoder: Any, pad_token_id: int) -> None:
-        self.text_encoder, self._pad = text_encoder, pad_token_id
+    def __init__(self, text_encoder: Any, pad_token_id: int, multiple: int = 1) -> None:
+        self.text_encoder, self._pad, self._multiple = text_encoder, pad_token_id, multiple
         config = text_encoder.config
         self.is_short = isinstance(text_encoder, RobertaSeriesModelWithTransformation) and config.use_attention_mask
 
@@ -40,7 +43,7 @@ class Conditioning:
             77 rows are there.
         """
         lengths = attention_mask.sum(1)
-        rows = min(int(lengths.max()) + 1, WINDOW) if self.is_short else WINDOW
+        rows = self._rounded(int(lengths.max()) + 1) if self.is_short else WINDOW
         padded = torch.full((len(input_ids), rows), self._pad, dtype=input_ids.dtype, device=input_ids.device)
         columns = min(rows, input_ids.shape[1])
         padded[:, :columns] = torch.where(attention_mask[:, :columns].bool(), input_ids[:, :columns], self._pad)
@@ -74,7 +77,11 @@ class Conditioning:
         # A row of padding stands at the end of each, but for captions that fill the window.
         lengths = mask.sum(1)
         lengths = torch.where(lengths < WINDOW, lengths - 1, lengths)
-        return values.float(), padding_counts(lengths, values.shape[1])
+        count = self._rounded(values.shape[1])
+        return pad(values.float(), (0, 0, 0, count - values.shape[1])), padding_counts(lengths, count)
+
+    def _rounded(self, rows: int) -> int:
+        return min(-(-rows // self._multiple) * self._multiple, WINDOW)
 
 
 def padding_counts(lengths: Tensor, rows: int) -> Tensor:

@@ -14,7 +14,9 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import write_text
 
 CONFIG_FILE = "config.yaml"
-NOT_PART_OF_A_RUN = frozenset({"dry_run", "workers", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds"})
+NOT_PART_OF_A_RUN = frozenset(
+    {"dry_run", "workers", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds", "compile"}
+)
 """Fields that may change when a run goes on; every other field decides what it computes."""
 
 

@@ -53,6 +53,7 @@ class AlignConfig(MixedLanguages):
     caption_dropout: float = option(0.1, "share of captions left out, so that there is guidance")
     keys_and_values_steps: int = option(0, "steps before the others that train the cross-attention's keys and values")
     cache_text_states: bool = option(False, "encode every caption once and keep it on disk")
+    compile: bool = option(False, "compile the UNet: a minute at first, faster steps afterwards")
     sample_prompts: list[str] = option([], "prompts to draw at each validation")
     sample_guidance: float = option(7.5, "guidance scale of the samples")
 

@@ -12,11 +12,11 @@ from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import (
     Parts,
     load_parts,
+    new_conditioning,
     new_source,
     prepare_pictures,
     sampler,
 )
-from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import LoraConfig
 from altdiffusion_clip.training.diffusion import Denoiser
 from altdiffusion_clip.training.estimate import Estimate, estimate
@@ -50,7 +50,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
         return estimate(config, parts.unet, tokens=pictures.tokens.lengths, examples=len(pictures))
     if (config.output / MODEL).exists():
         return config.output / MODEL
-    conditioning = Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id)
+    conditioning = new_conditioning(config, parts, accelerator)
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
 
