@@ -1,12 +1,14 @@
 """Everything that waits for a GPU, in pieces that each fit into a lease of ten minutes, none of them done twice.
 
-    python scripts/gpu.py --out OUT [--seconds 560] [--pieces models unet tests benchmarks] [--device cuda]
+    python scripts/gpu.py --out OUT [--seconds 560] [--pieces unet_steps models unet tests benchmarks] [--device cuda]
 
 Pieces are done in order for as long as there is time: emoji-m18's autoencoder, teacher and student, side by side where
-none needs the other; its UNet, in what is left of the time; the tests that want a GPU; every benchmark, alone. What is
-done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along with the next call. OUT
-also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`, `unet.tar.000`, ... of 15 MiB
-each, to be joined with `cat`.
+none needs the other; its UNet, in what is left of the time; the tests that want a GPU; every benchmark, alone, or those
+that are named. `unet_steps` first, on the same machine, also leaves a compiled UNet for the training to find.
+
+What is done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along with the next
+call. OUT also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`, `unet.tar.000`, ... of
+15 MiB each, to be joined with `cat`.
 
 The machine needs torch; what else is missing goes along as wheels in a folder (`--wheels`). No network is used.
 Run it in the foreground: OUT holds whatever is done, also when the call is cut off.
@@ -28,6 +30,7 @@ PART = 15 * 2**20
 PACKING_SECONDS = 25.0
 """That are left when the UNet's training ends."""
 BENCHMARKS = {
+    "unet_steps": ["--device", "cuda", "--batch", "256", "--steps", "30", "--workers", "12"],
     "scoring": ["--device", "cuda"],
     "optimize": ["--device", "cuda", "--size", "512", "--batch-sizes", "1", "4"],
     "prompt_encoding": ["--device", "cuda"],
@@ -93,8 +96,10 @@ def main() -> None:
         code, tail = run([sys.executable, "-m", "pytest", "--noconftest", "-q", *tests], left())
         if code is not None:
             ledger.add("tests", exit_code=code, tail=tail)
-    for name, arguments in BENCHMARKS.items() if "benchmarks" in options.pieces else ():
+    for name, arguments in BENCHMARKS.items():
         piece = f"benchmark {name}"
+        if "benchmarks" not in options.pieces and name not in options.pieces:
+            continue
         if piece in ledger.done or left() < LEAST_SECONDS["benchmark"]:
             continue
         given = [options.device if argument == "cuda" else argument for argument in arguments]

@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -87,6 +88,7 @@ PROFILES: dict[str, dict[str, Changes]] = {
 
 WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
 PARALLEL_FILE = "parallel.jsonl"
+AVERAGE = "unet.safetensors"
 PACKAGED = Path(__file__).parent / "emoji-m18"
 """Where the model lies, as far as it is finished."""
 
@@ -260,11 +262,11 @@ def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
     contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
 
 
-def write_untrained(folder: Path, work: Path) -> None:
-    """Writes a pipeline of finished parts, whose UNet has not been trained."""
+def new_pipeline(work: Path) -> AltDiffusionPipeline:
+    """A pipeline of finished parts, whose UNet has not been trained."""
     torch.manual_seed(0)
     student = work / "contrastive" / MODEL
-    pipeline = AltDiffusionPipeline(
+    return AltDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=torch.float32),
         text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float32),
         tokenizer=AutoTokenizer.from_pretrained(student),
@@ -274,8 +276,6 @@ def write_untrained(folder: Path, work: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with atomic_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary)
 
 
 def align_stage(work: Path, profile: str, changes: Changes) -> None:
@@ -286,7 +286,8 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
     else:
         model = run / "untrained"
         if not model.exists():
-            write_untrained(model, work)
+            with atomic_folder(model) as temporary:
+                new_pipeline(work).save_pretrained(temporary)
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
     config = AlignConfig(
         output=run,
@@ -324,12 +325,12 @@ def write_average(work: Path) -> None:
     average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"] or {}
     tensors = {name.removeprefix("unet."): tensor.half() for name, tensor in average.items()}
     if tensors:
-        with atomic_path(work / "align" / "unet.safetensors") as path:
+        with atomic_path(work / "align" / AVERAGE) as path:
             save_file(tensors, path, metadata={"format": "pt"})
 
 
 def keep(work: Path, folder: Path) -> None:
-    """Puts the finished parts into the package, in half precision: autoencoder, teacher, student and scorer."""
+    """Puts the finished parts into the package, in half precision, and the UNet as far as it has come."""
     if (work / "vae" / MODEL).exists() and not (folder / "vae").exists():
         with atomic_folder(folder / "vae") as place:
             AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(place)
@@ -351,6 +352,15 @@ def keep(work: Path, folder: Path) -> None:
             beside = {TEXT_TOWER + name for name in encoder.state_dict()}
             head = {name: tensor for name, tensor in load_file(weights).items() if name not in beside}
             save_file(head, weights, metadata={"format": "pt"})
+    average = work / "align" / AVERAGE
+    if average.is_file():
+        pipeline = new_pipeline(work)
+        pipeline.unet.half().load_state_dict(load_file(average))
+        with tempfile.TemporaryDirectory() as place:
+            pipeline.save_pretrained(place)
+            for part in ("unet", "scheduler"):
+                shutil.copytree(Path(place) / part, folder / part, dirs_exist_ok=True)
+            shutil.copy(Path(place) / "model_index.json", folder)
     forget_paths(folder)
 
 

@@ -25,6 +25,7 @@ from altdiffusion_clip.checkpoints.model_ids import SCORER, resolve_scorer
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator
@@ -39,12 +40,12 @@ from altdiffusion_clip.training.diffusion import (
     embed_latents,
 )
 from altdiffusion_clip.training.estimate import Estimate, estimate
-from altdiffusion_clip.training.loop import optimise
+from altdiffusion_clip.training.loop import optimise, step_generator
 from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
 
 SAMPLE_STEPS = 20
-COMPILED_ROWS = 64
-"""Rows of the conditioning come in this many, or 77, for a compiled UNet."""
+MOST_DIFFERENCE = 0.1
+"""Of a compiled gradient, as a share of its norm: bfloat16 alone makes some hundredths."""
 
 
 @dataclass
@@ -128,6 +129,9 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
         # Of so few rows, going backward through torch's fused attention takes twice as long there.
         parts.unet.set_attn_processor(AttnProcessor())
 
+    if config.compile:
+        check_compiled(denoiser, source, accelerator)
+
     if config.keys_and_values_steps:
         freeze_all_but(parts.unet, reads_text)
         first = dataclasses.replace(config, steps=config.keys_and_values_steps, seconds=0.0, ema_decay=0.0)
@@ -144,11 +148,38 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
 
 
 def new_conditioning(config: AlignConfig, parts: Parts, accelerator: Accelerator) -> Conditioning:
-    """What reads the captions of a run; its UNet is compiled here too, for shapes that seldom change."""
+    """What reads the captions of a run; its UNet is compiled here too, for shapes that never change."""
     if config.compile:
+        # GPUs convolve in half precision with the channels last.
+        parts.unet.to(memory_format=torch.channels_last)
         parts.unet.compile(dynamic=False)
-    multiple = COMPILED_ROWS if config.compile else 1
+    multiple = WINDOW if config.compile else 1
     return Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id, multiple)
+
+
+def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: Accelerator) -> None:
+    """Compares the gradient of a compiled UNet with that of the same UNet as it was, on a batch of a run.
+
+    (PyTorch 2.13's compiler for CPUs gives some UNets no gradient at all below an upsampler.)
+
+    Raises:
+        UserError: they differ.
+    """
+    part = source.load(source.draw(step_generator(0, 0)))
+    part = {name: value.to(accelerator.device) for name, value in part.items()}
+    denoiser.to(accelerator.device)
+    gradients = []
+    for stance in ("force_eager", "default"):
+        with torch.compiler.set_stance(stance), accelerator.autocast():
+            denoiser(**part).backward()
+        found = [p.grad for p in denoiser.parameters() if p.grad is not None]
+        gradients.append(torch.cat([gradient.float().flatten() for gradient in found]))
+        denoiser.zero_grad(set_to_none=True)
+    eager, compiled = gradients
+    if (eager - compiled).norm() > MOST_DIFFERENCE * eager.norm():
+        raise UserError(
+            f"PyTorch {torch.__version__} compiles this UNet wrongly: its gradient is another; leave --compile away"
+        )
 
 
 def freeze_all_but(module: nn.Module, is_trained: Callable[[str], bool]) -> None:

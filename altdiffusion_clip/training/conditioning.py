@@ -22,8 +22,8 @@ class Conditioning:
     Args:
         text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
         pad_token_id: of its tokenizer.
-        multiple: rows are rounded up to a multiple of this, so that a compiled UNet sees few shapes. Rows beyond a
-            prompt's padding are masked.
+        multiple: rows are rounded up to a multiple of this, 77 at most, so that a compiled UNet sees few shapes. Rows
+            beyond a prompt's padding are masked.
     """
 
     def __init__(self, text_encoder: Any, pad_token_id: int, multiple: int = 1) -> None:

@@ -129,6 +129,7 @@ def optimise(
         if counters.pop("finished", False):
             return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
+    waited, logged = 0.0, started
     before = counters["seconds"]
 
     def seconds() -> float:
@@ -142,13 +143,15 @@ def optimise(
         saved = time.monotonic()
 
     bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
-    ahead = closing(_batches(source, config, step, accelerator))
+    ahead = closing(read_batches(source, config, step, accelerator))
     with Metrics(folder, step, accelerator.is_main_process) as metrics, bar, ahead as batches:
         model.train()
         while step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step, seconds())
+            asked = time.monotonic()
             parts = next(batches)
+            waited += time.monotonic() - asked
             # Layers may draw from the global generator (dropout): make that depend on the step too.
             torch.manual_seed(config.seed * 1_000_003 + step)
             loss = backward(accelerator, model, parts)
@@ -175,7 +178,11 @@ def optimise(
             is_last = step == config.steps or (config.seconds and seconds() >= config.seconds)
             if step % config.log_every == 0 or is_last:
                 bar.set_postfix(loss=f"{loss.item():.4f}", skipped=counters["skipped"], refresh=False)
-                metrics.add(step, loss=loss.item(), gradient_norm=norm.item(), learning_rate=group["lr"])
+                figures = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": group["lr"]}
+                # The share of the time in which nothing is computed, since no batch is ready: more workers may help.
+                now = time.monotonic()
+                metrics.add(step, **figures, waiting=round(waited / max(now - logged, 1e-9), 3))
+                waited, logged = 0.0, now
             is_due = is_last or (config.validate_every and step % config.validate_every == 0)
             if validate is not None and is_due:
                 metrics.add(step, **_validated(accelerator, model, average, validate, step))
@@ -229,7 +236,7 @@ class _Shares(Dataset[list[Tensors]]):
         return shares
 
 
-def _batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Generator[list[Tensors]]:
+def read_batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Generator[list[Tensors]]:
     """The batches from a step on, on the device. Workers, if there are some, read ahead what this process would."""
     shares = _Shares(source, config, accelerator)
     pinned = accelerator.device.type == "cuda"

@@ -11,6 +11,7 @@ from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import Alt
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import (
     Parts,
+    check_compiled,
     load_parts,
     new_conditioning,
     new_source,
@@ -54,6 +55,8 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning, config.train_text_encoder)
 
+    if config.compile:
+        check_compiled(denoiser, source, accelerator)
     denoiser = optimise(denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config))
     parts.take(denoiser)
     return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))

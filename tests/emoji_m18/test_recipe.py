@@ -57,6 +57,8 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
     recipe.keep(work, packaged)
     scorer = AltCLIPScorer.from_pretrained(packaged / "scorer")
     assert scorer.encode_texts(["猫", "a cat"]).shape == (2, 192)
+    kept = AltDiffusionPipeline.from_pretrained(packaged, dtype=torch.float32)
+    assert torch.equal(kept.unet.conv_in.weight, average["conv_in.weight"].float())
     for config in packaged.glob("*/config.json"):
         assert str(tmp_path) not in config.read_text(encoding="utf-8"), "a machine's path"
     elsewhere = tmp_path / "elsewhere"

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,19 @@ class TestConditioning:
         torch.testing.assert_close(short, whole, atol=1e-3, rtol=0)
         wrong = unet(latents, steps, states, encoder_attention_mask=(multiplicity > 0).float()).sample
         assert (wrong - whole).abs().max() > 10 * (short - whole).abs().max()
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("lengths", [[4, 31], [3], [76, 77]])
+    def test_more_rows_than_are_needed_change_nothing(self, lengths: list[int]) -> None:
+        encoder, unet = small_encoder("m9"), small_unet()
+        ids, mask = prompts(lengths)
+        latents, steps = torch.randn(len(lengths), 4, 8, 8), torch.tensor([500] * len(lengths))
+        drawn = []
+        for multiple in (1, 77):
+            states, counts = Conditioning(encoder, 1, multiple)(ids, mask)
+            drawn.append(unet(latents, steps, states, encoder_attention_mask=counts).sample)
+        assert states.shape[1] == 77
+        torch.testing.assert_close(*drawn, atol=1e-5, rtol=0)
 
     @torch.no_grad()
     @pytest.mark.parametrize("lengths", [[4, 31, 17, 2], [77, 3], [76, 77]])
@@ -163,6 +177,49 @@ def test_kept_text_states_teach_the_same(config: AlignConfig, tmp_path: Path) ->
     align(kept)
     losses = [torch.tensor([line["loss"] for line in read_metrics(c.output)]) for c in (config, kept)]
     torch.testing.assert_close(*losses, atol=2e-3, rtol=0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_compiled_unet_learns_the_same(config: AlignConfig, tmp_path: Path, cached: bool) -> None:
+    unet = UNet2DConditionModel.from_config(
+        {
+            **UNet2DConditionModel.load_config(PIPELINE, subfolder="unet"),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        }
+    )
+    shutil.copytree(PIPELINE, tmp_path / "model", ignore=shutil.ignore_patterns("unet"))
+    unet.save_pretrained(tmp_path / "model" / "unet")
+    plain = replace(
+        config,
+        model=str(tmp_path / "model"),
+        steps=3,
+        resolution=64,
+        sample_prompts=["猫"],
+        cache_text_states=cached,
+    )
+    folder = Path(str(align(plain)))
+    compiled = replace(plain, output=tmp_path / "compiled", compile=True)
+    align(compiled)
+    losses = [torch.tensor([line["loss"] for line in read_metrics(c.output)]) for c in (plain, compiled)]
+    torch.testing.assert_close(*losses, atol=2e-3, rtol=0)
+    weights = [load_parts(str(c.output / folder.name)).unet.state_dict() for c in (plain, compiled)]
+    assert weights[0].keys() == weights[1].keys(), "they load as any others"
+
+
+def test_a_unet_that_is_compiled_wrongly_is_refused(config: AlignConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_wrongly(unet: UNet2DConditionModel, **options: object) -> None:
+        def differently(*args: object, **kwargs: object) -> object:
+            output = unet._call_impl(*args, **kwargs)
+            eager = torch._dynamo.eval_frame._stance.stance == "force_eager"
+            return output if eager else type(output)(sample=output.sample * 2)
+
+        unet._compiled_call_impl = differently
+
+    monkeypatch.setattr(UNet2DConditionModel, "compile", compile_wrongly)
+    with pytest.raises(UserError, match="its gradient is another; leave --compile away"):
+        align(replace(config, compile=True))
 
 
 def test_another_text_encoder_brings_its_scorer(config: AlignConfig, published: Path) -> None:
