@@ -18,7 +18,9 @@ ImageSource = Image.Image | str | os.PathLike[str] | io.BytesIO | torch.Tensor |
 Tensors and arrays are uint8, or float in [0, 1].
 """
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+)
 """File names that a folder is searched for."""
 
 

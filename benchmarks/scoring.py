@@ -28,11 +28,13 @@ from transformers import AltCLIPConfig, AltCLIPModel, AltCLIPProcessor, CLIPImag
 from transformers.initialization import no_init_weights
 
 from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size, fastest_dtype
 from altdiffusion_clip.bulk.pictures import Workers, default_workers
-from altdiffusion_clip.bulk.rows import Located, Row
-from altdiffusion_clip.bulk.scoring import Encoder, fastest_batch_size, fastest_dtype, score_rows
+from altdiffusion_clip.bulk.scoring import score_rows
 from altdiffusion_clip.checkpoints.layouts import read_json
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.row import Row
 
 PROMPT = "蓝色背景上的猫"
 BATCH = 16
@@ -106,7 +108,7 @@ class Ours:
 
     def score(self, paths: list[Path]) -> list[float]:
         rows = [Row(path.name, Located(str(path)), PROMPT) for path in paths]
-        return [row.cosine or 0.0 for row in score_rows(rows, [self.encoder], self.workers)]
+        return [row.cosine or 0.0 for row in score_rows(rows, [self.encoder], self.workers)[1]]
 
     def prepare(self, paths: list[Path]) -> None:
         for _ in self.workers.prepare([Located(str(path)) for path in paths]):

@@ -7,6 +7,7 @@ names.
 """
 
 import io
+import json
 import logging
 import os
 import re
@@ -20,15 +21,26 @@ import numpy as np
 import torch
 from PIL import Image
 
+from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size
 from altdiffusion_clip.bulk.pictures import Workers
-from altdiffusion_clip.bulk.planning import ShardPlan, Span, count_rows, plan_shards
-from altdiffusion_clip.bulk.rows import Row, rows_or_error
-from altdiffusion_clip.bulk.scoring import Encoder, Job, Summary, fastest_batch_size, score_shard
-from altdiffusion_clip.bulk.shards import Position, ShardFolder
+from altdiffusion_clip.bulk.scoring import (
+    Job,
+    Placed,
+    Report,
+    placed,
+    report_of,
+    score_again,
+    score_shard,
+    to_score_again,
+)
+from altdiffusion_clip.bulk.shards import ShardFolder, Span, gaps
 from altdiffusion_clip.drawing import Settings, draw_batch
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.sources.places import same_place
+from altdiffusion_clip.sources.row import Cursor
+from altdiffusion_clip.sources.rows import UnfinishedError, count_rows
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class Model:
         name: a folder, a single file or a hub id, that every machine reaches.
         dtype: of the arithmetic: "float32", "float16" or "bfloat16".
         batch_size: pictures at a time; each actor measures which is fastest there if not given.
-        exact: decode JPEGs in full size.
+        exact: decode pictures in full size.
+        max_pixels: pictures of more are refused.
         workers: processes that decode, in each actor.
     """
 
@@ -47,6 +60,7 @@ class Model:
     dtype: str = "float32"
     batch_size: int | None = None
     exact: bool = False
+    max_pixels: int | None = None
     workers: int = 0
 
     @property
@@ -118,8 +132,8 @@ def _check_address(address: str) -> None:
 
 def score_on_ray(
     job: Job, folder: ShardFolder, model: Model, cluster: Cluster, progress: Callable[[int], object] = lambda rows: None
-) -> Summary:
-    """Scores all rows of all sources, but for those of shards that are there.
+) -> Report:
+    """Scores all rows of all sources that have no score yet, as `score_sources` does.
 
     Args:
         job: sources and how to read them.
@@ -127,28 +141,25 @@ def score_on_ray(
         model: that scores.
         cluster: to run on; `connect` first.
         progress: is called with the rows of each finished shard.
-
-    Raises:
-        UserError: a source cannot be read at all.
     """
     import ray.data
 
-    counts = _counts(job)
-    missing = [plan for plan in plan_shards(counts, job.shard_size) if not folder.path(plan.number).is_file()]
-    if not missing:
-        return Summary()
-    shards = ray.data.from_items([_as_item(plan) for plan in missing], override_num_blocks=len(missing))
-    done = shards.map_batches(
-        ShardScorer,
-        fn_constructor_args=(job, str(folder.folder.absolute()), model),
-        batch_size=1,
-        **_actors(cluster, len(missing)),
-    )
-    total = Summary()
-    for row in done.iter_rows():
-        total += Summary(int(row["rows"]), int(row["failed"]), int(row["kept"]))
-        progress(int(row["rows"]))
-    return total
+    folder.remove_damaged()
+    unfinished: dict[str, str] = {}
+    shards = folder.shards()
+    tasks = [_as_item(shard.number, ()) for shard in to_score_again(job, shards)]
+    tasks += [_as_item(number, spans) for number, spans in _missing_shards(job, folder, unfinished)]
+    if tasks:
+        done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+            ShardScorer,
+            fn_constructor_args=(job, str(folder.folder.absolute()), model),
+            batch_size=1,
+            **_actors(cluster, len(tasks)),
+        )
+        for row in done.iter_rows():
+            progress(int(row["rows"]))
+            unfinished.update(json.loads(row["unfinished"]))
+    return report_of(job, folder, unfinished)
 
 
 class ShardScorer:
@@ -159,18 +170,31 @@ class ShardScorer:
         scorer = AltCLIPScorer.from_pretrained(model.name).to(device).eval()
         self._encoder = Encoder(scorer, model.torch_dtype)
         self._encoder.batch_size = model.batch_size or fastest_batch_size(self._encoder)
-        self._workers = Workers(self._encoder.image_processor, model.workers, model.exact)
+        self._workers = Workers(
+            self._encoder.image_processor, model.workers, model.exact, model.max_pixels, job.retries
+        )
         self._job, self._folder = job, ShardFolder.there(Path(folder))
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Scores a shard, and says how many rows it has."""
-        plan = _of_item(batch["shard"][0])
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Scores a shard, and says how many rows, and which sources cannot be read on and why."""
+        number, spans = _of_item(str(batch["task"][0]))
+        unfinished: dict[str, str] = {}
+        common = ([self._encoder], self._workers)
+        if spans:
+            rows = self._rows(spans, unfinished)
+            done = score_shard(self._folder, number, rows, *common, self._job.min_cosine)
+        else:
+            shard = next(shard for shard in self._folder.shards() if shard.number == number)
+            done = score_again(self._job, self._folder, shard, *common, unfinished)
+        return {"rows": np.array([done]), "unfinished": np.array([json.dumps(unfinished)])}
+
+    def _rows(self, spans: Sequence[Span], unfinished: dict[str, str]) -> Iterator[Placed]:
         job = self._job
-        rows = [row for span in plan.spans for row in _rows(job, span)]
-        done = score_shard(
-            self._folder, plan.number, rows, plan.following, [self._encoder], self._workers, job.min_cosine
-        )
-        return {key: np.array([value]) for key, value in asdict(done).items()}
+        for span in spans:
+            try:
+                yield from placed(job.source_at(span.source), Cursor(span.start, span.offset), span.count, job.retries)
+            except (UserError, UnfinishedError) as error:
+                unfinished[span.source] = str(error)
 
 
 def draw_on_ray(jobs: Sequence[Settings], model: Model, cluster: Cluster) -> Iterator[list[bytes | None]]:
@@ -215,22 +239,56 @@ def _png(image: Image.Image | None) -> bytes:
     return file.getvalue()
 
 
-def _counts(job: Job) -> list[int]:
-    """Rows of each source, counted on the cluster."""
+def _missing_shards(
+    job: Job, folder: ShardFolder, unfinished: dict[str, str]
+) -> Iterator[tuple[int, tuple[Span, ...]]]:
+    """Shards of all rows that no shard has; rows are counted on the cluster."""
     import ray
 
     count: Any = ray.remote(count_rows)
-    waiting = [count.remote(source, job.columns, job.image_root) for source in job.sources]
-    try:
-        return ray.get(waiting)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
-        raise
+    waiting = {same_place(source.place): count.remote(source, job.retries) for source in job.sources}
+    shards, missing = folder.shards(), list[Span]()
+    for place, counted in waiting.items():
+        try:
+            total = ray.get(counted)
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, (UserError, UnfinishedError)):
+                raise
+            unfinished[place] = str(error.cause)
+            continue
+        for cursor, known in gaps(shards, place):
+            rows = total - cursor.row if known is None else known
+            if rows > 0:
+                missing.append(Span(place, cursor.row, rows, cursor.offset))
+    return zip(folder.free_numbers(), cut_into_shards(missing, job.shard_size), strict=False)
 
 
-def _rows(job: Job, span: Span) -> Iterator[Row]:
-    return rows_or_error(job.sources[span.source], job.columns, span.start, job.image_root, span.count)
+def cut_into_shards(spans: Sequence[Span], shard_size: int) -> Iterator[tuple[Span, ...]]:
+    """Shards of so many rows each, in order; the last may have fewer.
+
+    Args:
+        spans: rows that are to be scored.
+        shard_size: rows in a shard.
+
+    Example:
+        >>> for shard in cut_into_shards([Span("a", 0, 3), Span("c", 5, 3)], 4):
+        ...     print([(span.source, span.start, span.count) for span in shard])
+        [('a', 0, 3), ('c', 5, 1)]
+        [('c', 6, 2)]
+    """
+    shard, room = list[Span](), shard_size
+    for span in spans:
+        start, offset, last = span.start, span.offset, span.start + span.count
+        while start < last:
+            taken = min(room, last - start)
+            shard.append(Span(span.source, start, taken, offset))
+            # Where a shard begins in the middle, the rows before it are passed over.
+            start, offset, room = start + taken, None, room - taken
+            if not room:
+                yield tuple(shard)
+                shard, room = [], shard_size
+    if shard:
+        yield tuple(shard)
 
 
 def _actors(cluster: Cluster, tasks: int) -> dict[str, Any]:
@@ -251,12 +309,10 @@ def own_device() -> torch.device:
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
-def _as_item(plan: ShardPlan) -> dict[str, Any]:
-    spans = [[span.source, span.start, span.count] for span in plan.spans]
-    return {"shard": {"number": plan.number, "spans": spans, "following": asdict(plan.following)}}
+def _as_item(number: int, spans: Sequence[Span]) -> dict[str, Any]:
+    return {"task": json.dumps({"number": number, "spans": [asdict(span) for span in spans]})}
 
 
-def _of_item(item: dict[str, Any]) -> ShardPlan:
-    spans = tuple(Span(*(int(value) for value in span)) for span in item["spans"])
-    following = Position(**{key: int(value) for key, value in item["following"].items()})
-    return ShardPlan(int(item["number"]), spans, following)
+def _of_item(item: str) -> tuple[int, tuple[Span, ...]]:
+    task = json.loads(item)
+    return task["number"], tuple(Span(**span) for span in task["spans"])

@@ -1,212 +1,308 @@
 """Scores of rows, a shard at a time: every distinct text and picture is encoded once in each."""
 
-import copy
-import functools
 import itertools
 import json
-import logging
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from altdiffusion_clip.bulk.pictures import Workers
-from altdiffusion_clip.bulk.rows import Columns, Located, Row, rows_or_error
-from altdiffusion_clip.bulk.shards import Position, Scored, ShardFolder
+from altdiffusion_clip.bulk.encoding import Encoder
+from altdiffusion_clip.bulk.pictures import Prepared, Workers
+from altdiffusion_clip.bulk.shards import Scored, Shard, ShardFolder, Span, gaps
+from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
-from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scores import NOT_A_NUMBER
-from altdiffusion_clip.scoring import AltCLIPScorer
-
-logger = logging.getLogger(__name__)
-TEXTS_AT_ONCE = 256
-PICTURES_ON_CPU = 8
-"""At a time: of ViT-L/14 in bfloat16 8 were a fifth faster than 32, whose activations do not fit into caches."""
-
-
-@dataclass
-class Encoder:
-    """A scorer's two towers on one device, with the preprocessing's arithmetic on that device.
-
-    Args:
-        scorer: with its processor, in evaluation mode.
-        dtype: of the arithmetic of both towers.
-        batch_size: pictures at a time; halved when the device's memory does not hold them.
-    """
-
-    scorer: AltCLIPScorer
-    dtype: torch.dtype
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        self.scorer = self.scorer.to(self.dtype).eval()
-        processor: Any = self.scorer.processor
-        self.image_processor, self.tokenizer = processor.image_processor, processor.tokenizer
-        place = self.scorer.device
-        self._mean = torch.tensor(self.image_processor.image_mean, device=place).view(1, 3, 1, 1)
-        self._std = torch.tensor(self.image_processor.image_std, device=place).view(1, 3, 1, 1)
-        self._factor = float(self.image_processor.rescale_factor)
-        self._copies = torch.cuda.Stream(place) if place.type == "cuda" else None
-
-    @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (texts, dim), on the CPU."""
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        vectors = torch.empty(len(texts), self.scorer.config.projection_dim)
-        for start in range(0, len(order), TEXTS_AT_ONCE):
-            places = order[start : start + TEXTS_AT_ONCE]
-            ids, mask = tokenize(self.tokenizer, [texts[place] for place in places])
-            features = self.scorer.get_text_features(ids.to(self.scorer.device), mask.to(self.scorer.device))
-            vectors[places] = F.normalize(features.float(), dim=-1).cpu()
-        return vectors
-
-    def pictures(self, pixels: Tensor) -> Tensor:
-        """Unit vectors, float32 (pictures, dim), on the CPU, of uint8 (pictures, 3, side, side)."""
-        return self.begin(pixels)()
-
-    @torch.no_grad()
-    def begin(self, pixels: Tensor) -> Callable[[], Tensor]:
-        """Begins what `pictures` does, and gives what waits for the vectors.
-
-        A GPU works through what was begun while the next batch is pinned, copied and begun.
-        """
-        try:
-            vectors = self._unit_vectors(self._on_device(pixels))
-        except torch.OutOfMemoryError:
-            if len(pixels) == 1:
-                raise
-        else:
-            return _copied(vectors)
-        # Not while the error is handled, for it holds on to what there was memory for.
-        torch.cuda.empty_cache()
-        self.batch_size = max(1, len(pixels) // 2)
-        logger.warning("batches of %d pictures do not fit; going on with %d", len(pixels), self.batch_size)
-        parts = [self.begin(part) for part in pixels.split(self.batch_size)]
-        return lambda: torch.cat([part() for part in parts])
-
-    def _on_device(self, pixels: Tensor) -> Tensor:
-        device = self.scorer.device
-        if self._copies is None:
-            return pixels.to(device)
-        # On a stream of their own, so that they are copied while the batch before is computed.
-        with torch.cuda.stream(self._copies):
-            copied = pixels.pin_memory().to(device, non_blocking=True)
-        computing = torch.cuda.current_stream(device)
-        computing.wait_stream(self._copies)
-        copied.record_stream(computing)
-        return copied
-
-    def _unit_vectors(self, pixels: Tensor) -> Tensor:
-        normalised = pixels.float().mul_(self._factor).sub_(self._mean).div_(self._std).to(self.dtype)
-        return F.normalize(self.scorer.get_image_features(normalised).float(), dim=-1)
-
-
-def _copied(vectors: Tensor) -> Callable[[], Tensor]:
-    """Begins to copy vectors to the CPU, and gives what waits for them."""
-    if vectors.device.type != "cuda":
-        return vectors.cpu
-    # Into pinned memory, so that this returns at once; they are there when the event is.
-    on_cpu = vectors.to("cpu", non_blocking=True)
-    done = torch.cuda.current_stream(vectors.device).record_event()
-
-    def wait() -> Tensor:
-        done.synchronize()
-        return on_cpu
-
-    return wait
-
-
-def fastest_dtype(scorer: AltCLIPScorer, batch_size: int = 8, rounds: int = 3) -> torch.dtype:
-    """The arithmetic in which the vision tower is fastest here, measured on the spot: float32 or the device's half.
-
-    bfloat16 on CPUs, float16 on GPUs; a half must be faster by a fifth to be taken, since it rounds.
-    """
-    half = torch.float16 if scorer.device.type == "cuda" else torch.bfloat16
-    side = scorer.config.vision_config.image_size
-    pixels = torch.randn(batch_size, 3, side, side, device=scorer.device)
-    seconds = {}
-    for dtype in (torch.float32, half):
-        run = functools.partial(copy.deepcopy(scorer.vision_model).to(dtype), pixels.to(dtype))
-        seconds[dtype] = min(_timed(run, scorer.device) for _ in range(rounds))
-    return half if seconds[half] * 1.2 < seconds[torch.float32] else torch.float32
-
-
-def fastest_batch_size(encoder: Encoder, most: int = 512, gain: float = 1.05) -> int:
-    """How many pictures at a time a GPU encodes fastest, measured on the spot; `PICTURES_ON_CPU` on others.
-
-    Doubled until that gains less than a twentieth, or until the memory is full.
-    """
-    scorer = encoder.scorer
-    if scorer.device.type != "cuda":
-        return PICTURES_ON_CPU
-    side, size, best = scorer.config.vision_config.image_size, encoder.batch_size, 0.0
-    while size <= most:
-        pixels = torch.zeros(size, 3, side, side, dtype=encoder.dtype, device=scorer.device)
-        try:
-            seconds = min(_timed(functools.partial(scorer.get_image_features, pixels), scorer.device) for _ in range(3))
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            break
-        if size / seconds < gain * best:
-            break
-        size, best = 2 * size, size / seconds
-    return max(encoder.batch_size, size // 2)
-
-
-@torch.no_grad()
-def _timed(run: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def score_rows(rows: Sequence[Row], encoders: Sequence[Encoder], workers: Workers) -> list[Scored]:
-    """Scores the rows of a shard, in order.
-
-    A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are.
-
-    Args:
-        rows: of the shard.
-        encoders: one for each device.
-        workers: that prepare pictures.
-    """
-    good = [row for row in rows if not row.error]
-    texts = list(dict.fromkeys(row.text for row in good))
-    of_text = dict(zip(texts, encoders[0].texts(texts) if texts else (), strict=True))
-    pictures = list(dict.fromkeys(row.image for row in good if row.image is not None))
-    vectors, errors = _encode(pictures, encoders, workers)
-    scored = []
-    for row in rows:
-        error = row.error or (errors.get(row.image, "") if row.image is not None else "")
-        if error or row.image is None:
-            scored.append(Scored(row.row_id, None, error or "no picture"))
-            continue
-        cosine = float(torch.dot(of_text[row.text], vectors[row.image]))
-        finite = math.isfinite(cosine)
-        scored.append(Scored(row.row_id, cosine if finite else None, "" if finite else NOT_A_NUMBER))
-    return scored
-
+from altdiffusion_clip.sources.places import Located, same_place
+from altdiffusion_clip.sources.retries import Retries
+from altdiffusion_clip.sources.row import Cursor, Row
+from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, read_rows
 
 BATCHES_AHEAD = 2
 """On each device, so that it does not wait while the next batch is gathered."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be scored.
+
+    Attributes:
+        sources: of the rows.
+        shard_size: rows in a shard.
+        min_cosine: rows that reach it are also written, as JSON lines beside each shard.
+        retries: of faults that may pass.
+        retry_errors: rows that failed for good are scored again too.
+    """
+
+    sources: tuple[Source, ...]
+    shard_size: int = 10_000
+    min_cosine: float | None = None
+    retries: Retries = field(default_factory=Retries)
+    retry_errors: bool = False
+
+    def source_at(self, place: str) -> Source:
+        """The source of a place, as spans name it."""
+        return next(source for source in self.sources if same_place(source.place) == place)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every row of the sources, over the whole folder.
+
+    Attributes:
+        scored: rows with a score.
+        failed: rows without one, for good.
+        to_do: rows that are still to be scored, since a fault may pass: the same command scores them.
+        kept: rows at `min_cosine` or above.
+        unfinished: sources that could not be read to their end, and why.
+        uncounted: of these, those whose rows could not be counted either; they are not in `to_do`.
+    """
+
+    scored: int = 0
+    failed: int = 0
+    to_do: int = 0
+    kept: int = 0
+    unfinished: tuple[tuple[str, str], ...] = ()
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """All that are known of."""
+        return self.scored + self.failed + self.to_do
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has a score."""
+        return not (self.failed or self.to_do or self.unfinished)
+
+
+def score_sources(
+    job: Job,
+    folder: ShardFolder,
+    encoders: Sequence[Encoder],
+    workers: Workers,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> Report:
+    """Scores all rows of all sources that have no score yet.
+
+    A source that cannot be read on is left where it is, and the others are scored; the same call goes on with it.
+
+    Args:
+        job: sources and how to read them.
+        folder: for the shards.
+        encoders: of texts and pictures, one for each device.
+        workers: that prepare pictures.
+        progress: is called with the rows of each finished shard.
+    """
+    folder.remove_damaged()
+    shards = folder.shards()
+    unfinished: dict[str, str] = {}
+    for shard in to_score_again(job, shards):
+        progress(score_again(job, folder, shard, encoders, workers, unfinished))
+    stream = _missing(job, shards, unfinished)
+    numbers = folder.free_numbers()
+    while (first := next(stream, None)) is not None:
+        part = itertools.chain([first], itertools.islice(stream, job.shard_size - 1))
+        progress(score_shard(folder, next(numbers), part, encoders, workers, job.min_cosine))
+    return report_of(job, folder, unfinished)
+
+
+def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Report:
+    """Adds up all shards of a folder, and what is missing of sources that could not be read to their end.
+
+    Args:
+        job: of the run.
+        folder: of the shards.
+        unfinished: why each such source was left, by its place.
+    """
+    shards = folder.shards()
+    to_do, uncounted = sum(shard.to_do for shard in shards), []
+    for place in unfinished:
+        done = sum(span.count for shard in shards for span in shard.spans if span.source == place)
+        try:
+            to_do += count_rows(job.source_at(place)) - done
+        except (UserError, UnfinishedError):
+            uncounted.append(place)
+    return Report(
+        sum(shard.scored for shard in shards),
+        sum(shard.failed for shard in shards),
+        to_do,
+        sum(shard.kept for shard in shards),
+        tuple(unfinished.items()),
+        tuple(uncounted),
+    )
+
+
+Placed = tuple[Row, str, Cursor, Cursor]
+"""A row, the place of its source, and the cursors before and after it."""
+
+
+def _missing(job: Job, shards: Sequence[Shard], unfinished: dict[str, str]) -> Iterator[Placed]:
+    """The rows that no shard has."""
+    for source in job.sources:
+        place = same_place(source.place)
+        for cursor, count in gaps(shards, place):
+            try:
+                yield from placed(source, cursor, count, job.retries)
+            except (UserError, UnfinishedError) as error:
+                unfinished[place] = str(error)
+                break
+
+
+def placed(source: Source, cursor: Cursor, count: int | None, retries: Retries) -> Iterator[Placed]:
+    """Some rows of a source, each with where it stands.
+
+    Raises:
+        UserError: as `read_rows`.
+        UnfinishedError: likewise.
+    """
+    place = same_place(source.place)
+    for row, after in itertools.islice(read_rows(source, cursor, retries), count):
+        yield row, place, cursor, after
+        cursor = after
+
+
+def to_score_again(job: Job, shards: Sequence[Shard]) -> list[Shard]:
+    """Shards with rows whose error may have passed, or with any error if that is asked for."""
+    return [shard for shard in shards if shard.to_do or (job.retry_errors and shard.failed)]
+
+
+def score_again(
+    job: Job,
+    folder: ShardFolder,
+    shard: Shard,
+    encoders: Sequence[Encoder],
+    workers: Workers,
+    unfinished: dict[str, str],
+) -> int:
+    """Scores the rows of a shard again that have no score and may get one; gives how many.
+
+    Args:
+        job: of the run.
+        folder: of the shard.
+        shard: as it is.
+        encoders: of texts and pictures, one for each device.
+        workers: that prepare pictures.
+        unfinished: gets the reason if a source cannot be read; the shard then stays as it is.
+    """
+    before = folder.rows(shard.number)
+    again = [row.may_pass or (job.retry_errors and bool(row.error)) for row in before]
+    rows: list[Row] = []
+    for span in shard.spans:
+        try:
+            for row, *_ in placed(job.source_at(span.source), Cursor(span.start, span.offset), span.count, job.retries):
+                # What has its score needs no picture, which may lie in memory.
+                rows.append(row if again[len(rows)] else _without_bytes(row))
+        except (UserError, UnfinishedError) as error:
+            unfinished[span.source] = str(error)
+            return 0
+    _, scored = score_rows([row for row, is_due in zip(rows, again, strict=True) if is_due], encoders, workers)
+    new = iter(scored)
+    after = [next(new) if is_due else row for row, is_due in zip(before, again, strict=True)]
+    kept = _write_kept(folder, shard.number, rows, after, job.min_cosine)
+    folder.write(shard.number, after, shard.spans, kept)
+    return len(scored)
+
+
+def score_shard(
+    folder: ShardFolder,
+    number: int,
+    rows: Iterable[Placed],
+    encoders: Sequence[Encoder],
+    workers: Workers,
+    min_cosine: float | None,
+) -> int:
+    """Scores the rows of a shard as they come and writes it, whole or not at all; gives how many there are.
+
+    Args:
+        folder: for the shard.
+        number: of the shard.
+        rows: of the shard, in order; without any, nothing is written.
+        encoders: of texts and pictures, one for each device.
+        workers: that prepare pictures.
+        min_cosine: rows that reach it are also written, as JSON lines beside the shard.
+    """
+    spans: list[Span] = []
+
+    def noted() -> Iterator[Row]:
+        for row, place, before, after in rows:
+            last = spans[-1] if spans else None
+            if last is not None and last.source == place and last.start + last.count == before.row:
+                spans[-1] = replace(last, count=last.count + 1, end=after.offset)
+            else:
+                spans.append(Span(place, before.row, 1, before.offset, after.offset))
+            yield row
+
+    read, scored = score_rows(noted(), encoders, workers)
+    if scored:
+        kept = _write_kept(folder, number, read, scored, min_cosine)
+        # Last, for the shard says that all of it is there.
+        folder.write(number, scored, spans, kept)
+    return len(scored)
+
+
+def score_rows(rows: Iterable[Row], encoders: Sequence[Encoder], workers: Workers) -> tuple[list[Row], list[Scored]]:
+    """Scores rows as they come, in order.
+
+    A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are.
+
+    Args:
+        rows: any number; pictures that they hold are let go once they are decoded.
+        encoders: one for each device.
+        workers: that prepare pictures.
+
+    Returns:
+        The rows without such pictures, and their scores.
+    """
+    read: list[Row] = []
+    picture_of: list[int | None] = []
+    known: dict[Located, int] = {}
+    counter = itertools.count()
+
+    def pictures() -> Iterator[Located | bytes]:
+        for row in rows:
+            read.append(_without_bytes(row))
+            if row.error or row.image is None:
+                picture_of.append(None)
+            elif isinstance(row.image, Located) and row.image in known:
+                picture_of.append(known[row.image])
+            else:
+                picture_of.append(next(counter))
+                if isinstance(row.image, Located):
+                    known[row.image] = picture_of[-1]  # type: ignore[assignment]
+                yield row.image
+
+    vectors, wrong = _encode(pictures(), encoders, workers)
+    good = [row for row, picture in zip(read, picture_of, strict=True) if picture in vectors]
+    texts = list(dict.fromkeys(row.text for row in good))
+    of_text = dict(zip(texts, encoders[0].texts(texts) if texts else (), strict=True))
+    scored = []
+    for row, picture in zip(read, picture_of, strict=True):
+        if picture is None or picture in wrong:
+            prepared = Prepared(error=row.error or "no picture") if picture is None else wrong[picture]
+            scored.append(Scored(row.row_id, None, prepared.error, prepared.may_pass))
+            continue
+        cosine = float(torch.dot(of_text[row.text], vectors[picture]))
+        finite = math.isfinite(cosine)
+        scored.append(Scored(row.row_id, cosine if finite else None, "" if finite else NOT_A_NUMBER))
+    return read, scored
+
+
+def _without_bytes(row: Row) -> Row:
+    return replace(row, image=None) if isinstance(row.image, bytes) else row
+
+
 def _encode(
-    pictures: Sequence[Located | bytes], encoders: Sequence[Encoder], workers: Workers
-) -> tuple[dict[Located | bytes, Tensor], dict[Located | bytes, str]]:
-    errors: dict[Located | bytes, str] = {}
-    digests: dict[Located | bytes, bytes] = {}
+    pictures: Iterable[Located | bytes], encoders: Sequence[Encoder], workers: Workers
+) -> tuple[dict[int, Tensor], dict[int, Prepared]]:
+    """Unit vectors of pictures by their places, and what is wrong with the others."""
+    wrong: dict[int, Prepared] = {}
+    digests: dict[int, bytes] = {}
     vector_of: dict[bytes, Tensor] = {}
     seen: set[bytes] = set()
     batch: dict[bytes, Tensor] = {}
@@ -229,9 +325,9 @@ def _encode(
 
         for place, prepared in workers.prepare(pictures):
             if prepared.pixels is None:
-                errors[pictures[place]] = prepared.error
+                wrong[place] = prepared
                 continue
-            digests[pictures[place]] = prepared.digest
+            digests[place] = prepared.digest
             if prepared.digest in seen:
                 continue
             seen.add(prepared.digest)
@@ -242,123 +338,20 @@ def _encode(
         if batch:
             start()
         finish(0)
-    return {picture: vector_of[digest] for picture, digest in digests.items()}, errors
+    return {place: vector_of[digest] for place, digest in digests.items()}, wrong
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run, or a shard of it, did.
-
-    Attributes:
-        rows: scored or not, in this run.
-        failed: of these, without a score.
-        kept: of these, at `min_cosine` or above; 0 if it was not asked for.
-    """
-
-    rows: int = 0
-    failed: int = 0
-    kept: int = 0
-
-    def __add__(self, other: "Summary") -> "Summary":
-        return Summary(self.rows + other.rows, self.failed + other.failed, self.kept + other.kept)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be scored.
-
-    Attributes:
-        sources: as for `read_rows`.
-        columns: names of their fields.
-        shard_size: rows in a shard.
-        image_root: where relative paths of pictures begin.
-        min_cosine: rows that reach it are also written, as JSON lines beside each shard.
-    """
-
-    sources: tuple[str, ...]
-    columns: Columns = field(default_factory=Columns)
-    shard_size: int = 10_000
-    image_root: str = ""
-    min_cosine: float | None = None
-
-
-def score_sources(
-    job: Job,
-    folder: ShardFolder,
-    encoders: Sequence[Encoder],
-    workers: Workers,
-    progress: Callable[[int], object] = lambda rows: None,
-) -> Summary:
-    """Scores all rows of all sources, going on after the last whole shard.
-
-    A source that can no longer be read counts as one row without a score. (`check_source` tells beforehand.)
-
-    Args:
-        job: sources and how to read them.
-        folder: for the shards.
-        encoders: of texts and pictures, one for each device.
-        workers: that prepare pictures.
-        progress: is called with the rows of each finished shard.
-
-    Raises:
-        UserError: a shard that is there is damaged.
-    """
-    number, position = folder.resume()
-    total = Summary()
-    stream = _from(job, position)
-    while part := list(itertools.islice(stream, job.shard_size)):
-        done = score_shard(folder, number, [row for row, _ in part], part[-1][1], encoders, workers, job.min_cosine)
-        number += 1
-        total += done
-        progress(done.rows)
-    return total
-
-
-def score_shard(
-    folder: ShardFolder,
-    number: int,
-    rows: Sequence[Row],
-    following: Position,
-    encoders: Sequence[Encoder],
-    workers: Workers,
-    min_cosine: float | None,
-) -> Summary:
-    """Scores the rows of a shard and writes it, whole or not at all.
-
-    Args:
-        folder: for the shard.
-        number: of the shard.
-        rows: of the shard, in order.
-        following: where the next row is.
-        encoders: of texts and pictures, one for each device.
-        workers: that prepare pictures.
-        min_cosine: rows that reach it are also written, as JSON lines beside the shard.
-    """
-    scored = score_rows(rows, encoders, workers)
-    kept = 0
-    if min_cosine is not None:
-        kept = _write_kept(folder.path(number).with_suffix(".jsonl"), rows, scored, min_cosine)
-    # Last, for the shard says that all of it is there.
-    folder.write(number, scored, following)
-    return Summary(len(rows), sum(row.cosine is None for row in scored), kept)
-
-
-def _from(job: Job, position: Position) -> Iterator[tuple[Row, Position]]:
-    """The rows from a position on, each with the position after it."""
-    for place, source in enumerate(job.sources):
-        if place < position.source:
-            continue
-        start = position.row if place == position.source else 0
-        for number, row in enumerate(rows_or_error(source, job.columns, start, job.image_root), start):
-            yield row, Position(place, number + 1)
-
-
-def _write_kept(path: Path, rows: Sequence[Row], scored: Sequence[Scored], least: float) -> int:
+def _write_kept(
+    folder: ShardFolder, number: int, rows: Sequence[Row], scored: Sequence[Scored], least: float | None
+) -> int:
+    if least is None:
+        return 0
     kept = []
     for row, score in zip(rows, scored, strict=True):
         if score.cosine is not None and score.cosine >= least:
-            image = {"image": row.image.url} if isinstance(row.image, Located) and row.image.size is None else {}
+            image = {"image": row.image.url} if isinstance(row.image, Located) else {}
             language = {"language": row.language} if row.language else {}
             kept.append({"id": row.row_id, **image, "text": row.text, **language, "cosine": round(score.cosine, 6)})
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    write_text(folder.path(number).with_suffix(".jsonl"), lines)
     return len(kept)

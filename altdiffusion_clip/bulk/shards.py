@@ -1,15 +1,24 @@
 """The folder that a scoring run writes: shards of Parquet, each whole or not there, and what they were made from."""
 
+import itertools
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.sources.row import Cursor
 
-PLAN = "plan.json"
+logger = logging.getLogger(__name__)
+PLAN, LOCK = "_plan.json", "_lock"
+"""With an underscore, so that the folder opens as one Parquet data set."""
+
 UNITS = {"cosine": "[-1, 1]", "clip_score": "100 max(cosine, 0)"}
 
 
@@ -21,52 +30,98 @@ class Scored:
         row_id: of the row.
         cosine: of its picture and text, in [-1, 1]; None if there is none.
         error: one line; empty if there is a score.
+        may_pass: the error may be gone another time, so the row is still to be scored.
     """
 
     row_id: str
     cosine: float | None
     error: str = ""
+    may_pass: bool = False
 
 
 @dataclass(frozen=True)
-class Position:
-    """Where the next row is: in which source, after how many of its rows."""
+class Span:
+    """Rows of one source that follow each other.
 
-    source: int = 0
-    row: int = 0
+    Attributes:
+        source: its place.
+        start: the number of the first row.
+        count: of the rows.
+        offset: of the first byte of the first row, if the source can be read from there.
+        end: of the first byte after the last row, likewise.
+    """
+
+    source: str
+    start: int
+    count: int
+    offset: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is there.
+
+    Attributes:
+        number: in its name.
+        spans: the rows in it.
+        scored: rows with a score.
+        failed: rows without one, for good.
+        to_do: rows whose error may pass.
+        kept: rows at `min_cosine` or above.
+    """
+
+    number: int
+    spans: tuple[Span, ...]
+    scored: int
+    failed: int
+    to_do: int
+    kept: int
 
 
 class ShardFolder:
-    """Shards `part-000000.parquet` and on, in order.
+    """Shards `part-000000.parquet` and on.
 
     Args:
         folder: made if it is not there.
-        plan: what decides the scores: sources, columns, the model's fingerprint, rows in a shard. A folder made from
-            another plan is refused.
+        plan: what decides the scores: columns, the model's fingerprint and so on. A folder made from another plan is
+            refused.
+        sources: the stamp of each source by its place. Sources may be added; those that were scored may not change.
 
     Raises:
-        UserError: the folder belongs to another run, or cannot be written.
+        UserError: the folder belongs to another run, a source has changed, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, plan: dict[str, Any], sources: dict[str, str]) -> None:
         self.folder = folder
-        path = folder / PLAN
-        if path.is_file():
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise UserError(f"{path} is damaged; choose another --output folder") from None
+        before = planned(folder)
+        if before is None:
+            if folder.is_dir() and any(folder.glob("part-*.parquet")):
+                raise UserError(f"{folder} holds shards without a {PLAN}; choose another --output folder")
+        else:
+            was = before.pop("sources", {})
             changed = sorted(key for key in {*before, *plan} if before.get(key) != plan.get(key))
             if changed:
                 what = ", ".join(changed)
                 raise UserError(f"{folder} holds scores of another run ({what} differ); choose another --output folder")
-        else:
-            if folder.is_dir() and any(folder.glob("part-*.parquet")):
-                raise UserError(f"{folder} holds shards without a {PLAN}; choose another --output folder")
-            try:
-                write_text(path, json.dumps(plan, ensure_ascii=False, indent=1) + "\n")
-            except OSError as error:
-                raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+            self._check_sources(was, sources)
+            if was == sources:
+                return
+        try:
+            write_text(folder / PLAN, json.dumps({**plan, "sources": sources}, ensure_ascii=False, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+    def _check_sources(self, was: dict[str, str], sources: dict[str, str]) -> None:
+        scored = {span.source for shard in self.shards() for span in shard.spans}
+        for place, stamp in was.items():
+            if place not in scored or sources.get(place) == stamp:
+                continue
+            if place not in sources:
+                raise UserError(f"{self.folder} has scores of {place} too; name it again, or choose another --output")
+            raise UserError(
+                f"{place} has changed since it was scored ({stamp}; now {sources[place]}); choose another --output"
+            )
 
     @classmethod
     def there(cls, folder: Path) -> Self:
@@ -75,28 +130,59 @@ class ShardFolder:
         shards.folder = folder
         return shards
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs from the folder.
+
+        Raises:
+            UserError: another run is at work on it.
+        """
+        lock = FileLock(self.folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is writing to {self.folder}; wait for its end, or stop it") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        with lock:
+            lock.release()  # `with` has taken it once more
+            yield
+
     def path(self, number: int) -> Path:
         """The file of a shard."""
         return self.folder / f"part-{number:06d}.parquet"
 
-    def resume(self) -> tuple[int, Position]:
-        """The first shard that is not there, and where its rows begin.
+    def shards(self) -> list[Shard]:
+        """The shards that are there, in order. What is damaged, or has rows of another shard, is not."""
+        found: list[Shard] = []
+        rows: dict[str, list[tuple[int, int]]] = {}
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            shard = _shard_of(path)
+            if shard is None:
+                logger.warning("%s is damaged; its rows are scored again", path)
+                continue
+            if any(_overlaps(rows.get(span.source, ()), span) for span in shard.spans):
+                logger.warning("%s has rows of another shard; it is left out", path)
+                continue
+            for span in shard.spans:
+                rows.setdefault(span.source, []).append((span.start, span.start + span.count))
+            found.append(shard)
+        return found
 
-        Raises:
-            UserError: a shard is damaged.
-        """
-        number = 0
-        while self.path(number).is_file():
-            number += 1
-        if number == 0:
-            return 0, Position()
-        metadata = _metadata(self.path(number - 1))
-        try:
-            return number, Position(**json.loads(metadata[b"next"]))
-        except (KeyError, ValueError, TypeError):
-            raise UserError(f"{self.path(number - 1)} is no shard of ours; remove it to score it again") from None
+    def remove_damaged(self) -> None:
+        """Takes away what `shards` leaves out."""
+        good = {self.path(shard.number) for shard in self.shards()}
+        for path in self.folder.glob("part-*.parquet"):
+            if path not in good:
+                path.unlink()
+                path.with_suffix(".jsonl").unlink(missing_ok=True)
 
-    def write(self, number: int, rows: Sequence[Scored], following: Position) -> None:
+    def free_numbers(self) -> Iterator[int]:
+        """Numbers of shards that are not there, the smallest first."""
+        taken = {int(path.stem.removeprefix("part-")) for path in self.folder.glob("part-*.parquet")}
+        return (number for number in itertools.count() if number not in taken)
+
+    def write(self, number: int, rows: Sequence[Scored], spans: Sequence[Span], kept: int = 0) -> None:
         """Writes a shard, whole or not at all."""
         import pyarrow
         import pyarrow.parquet
@@ -109,29 +195,84 @@ class ShardFolder:
                     [None if row.cosine is None else 100 * max(row.cosine, 0.0) for row in rows], pyarrow.float32()
                 ),
                 "error": pyarrow.array([row.error or None for row in rows], pyarrow.string()),
+                "may_pass": pyarrow.array([row.may_pass if row.error else None for row in rows], pyarrow.bool_()),
             }
         )
-        metadata = {"next": json.dumps(asdict(following)), "units": json.dumps(UNITS)}
+        to_do = sum(row.may_pass for row in rows)
+        scored = sum(row.cosine is not None for row in rows)
+        counts = {"scored": scored, "failed": len(rows) - scored - to_do, "to_do": to_do, "kept": kept}
+        metadata = {
+            "spans": json.dumps([asdict(span) for span in spans]),
+            "counts": json.dumps(counts),
+            "units": json.dumps(UNITS),
+        }
         with atomic_path(self.path(number)) as path:
             pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
 
+    def rows(self, number: int) -> list[Scored]:
+        """The rows of a shard."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(self.path(number), columns=["row_id", "cosine", "error", "may_pass"])
+        return [
+            Scored(record["row_id"], record["cosine"], record["error"] or "", bool(record["may_pass"]))
+            for record in table.to_pylist()
+        ]
+
+
+def planned(folder: Path) -> dict[str, Any] | None:
+    """What the run in a folder was told, or None if there is none.
+
+    Raises:
+        UserError: that cannot be read.
+    """
+    path = folder / PLAN
+    if not path.is_file():
+        return None
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged; choose another --output folder") from None
+    return plan
+
+
+def gaps(shards: Sequence[Shard], source: str) -> list[tuple[Cursor, int | None]]:
+    """Where rows of a source are missing: from which row on, and how many; None for all that follow.
+
+    Example:
+        >>> shards = [Shard(0, (Span("a", 2, 3, end=70),), 3, 0, 0, 0)]
+        >>> [(cursor.row, count) for cursor, count in gaps(shards, "a")]
+        [(0, 2), (5, None)]
+    """
+    spans = sorted(
+        (span for shard in shards for span in shard.spans if span.source == source), key=lambda span: span.start
+    )
+    missing: list[tuple[Cursor, int | None]] = []
+    cursor = Cursor()
+    for span in spans:
+        if span.start > cursor.row:
+            missing.append((cursor, span.start - cursor.row))
+        cursor = Cursor(span.start + span.count, span.end)
+    return [*missing, (cursor, None)]
+
 
 def read_shards(folder: Path) -> list[Scored]:
-    """All rows of a finished run, in order; for tests and small runs."""
-    import pyarrow.parquet
-
-    rows = []
-    for path in sorted(folder.glob("part-*.parquet")):
-        for record in pyarrow.parquet.read_table(path).to_pylist():
-            rows.append(Scored(record["row_id"], record["cosine"], record["error"] or ""))
-    return rows
+    """All rows of a run, in order; for tests and small runs."""
+    shards = ShardFolder.there(folder)
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in shards.rows(int(path.stem[5:]))]
 
 
-def _metadata(path: Path) -> dict[bytes, bytes]:
+def _overlaps(rows: Sequence[tuple[int, int]], span: Span) -> bool:
+    return any(start < span.start + span.count and span.start < stop for start, stop in rows)
+
+
+def _shard_of(path: Path) -> Shard | None:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_schema(path).metadata or {}
-    except (OSError, pyarrow.ArrowException):
-        raise UserError(f"{path} is damaged; remove it to score it again") from None
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        spans = tuple(Span(**span) for span in json.loads(metadata[b"spans"]))
+        return Shard(int(path.stem.removeprefix("part-")), spans, **json.loads(metadata[b"counts"]))
+    except (OSError, pyarrow.ArrowException, KeyError, ValueError, TypeError):
+        return None

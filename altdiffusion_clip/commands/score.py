@@ -1,9 +1,11 @@
 """`altdiffusion score`: how well pictures and texts fit, for whole data sets."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,11 @@ from altdiffusion_clip.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from altdiffusion_clip.bulk.scoring import Job, Summary
+    from altdiffusion_clip.bulk.scoring import Job, Report
     from altdiffusion_clip.bulk.shards import ShardFolder
     from altdiffusion_clip.scoring import AltCLIPScorer
+    from altdiffusion_clip.sources.retries import Retries
+    from altdiffusion_clip.sources.rows import Source
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,10 +30,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "score",
         help="scores for whole data sets of pictures and texts",
         description="Score rows of a picture and a text, in any language of the model. Writes shards of Parquet "
-        "(row_id, cosine, clip_score, error), each whole or not there; the same command goes on where a run was "
-        "stopped. A row that cannot be scored has its error, and the exit code is then 1.",
-        epilog="Sources: .jsonl, .csv, .tsv, .parquet, webdataset .tar, or a folder of pictures with a .txt of the "
-        "same name beside each; as a path or any URL that fsspec opens.",
+        "(row_id, cosine, clip_score, error, may_pass), each whole or not there; the same command goes on where a run "
+        "was stopped. A row that cannot be scored has its error, and the exit code is then 1. A fault that may pass, "
+        "such as a reset or a time-out, is tried again; what it still keeps back is left to do, and the same command "
+        "does it.",
+        epilog="Sources: .jsonl, .csv, .tsv (also with .gz), .parquet, webdataset .tar and .tar.gz, or a folder of "
+        "pictures with a .txt of the same name beside each; as a path or any URL that fsspec opens, with *, ? and "
+        "{0000..0099}, or @FILE with one of them in each line.",
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
@@ -41,7 +48,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--image-root", default="", metavar="DIR", help="where relative paths of pictures begin")
     parser.add_argument("--shard-size", type=int, default=10_000, metavar="ROWS", help="(default: 10000)")
     parser.add_argument("--min-cosine", type=float, metavar="C", help="also write the rows that reach it, as .jsonl")
-    parser.add_argument("--exact", action="store_true", help="decode JPEGs in full size; others within 1e-3")
+    parser.add_argument("--encoding", default="", help="of the texts (default: UTF-8, or what a byte-order mark says)")
+    parser.add_argument("--exact", action="store_true", help="decode large pictures in full size; others within 1e-3")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse pictures of more (default: Pillow's limit)")
+    parser.add_argument("--attempts", type=int, default=5, help="to read what a passing fault keeps back (default: 5)")
+    parser.add_argument("--retry-errors", action="store_true", help="score rows again that failed for good")
     parser.add_argument(
         "--workers", type=int, help="processes that decode (default: the cores but two; without a GPU 8 at most)"
     )
@@ -62,52 +73,108 @@ def run(options: argparse.Namespace) -> bool:
     _check(options)
     from tqdm import tqdm
 
-    from altdiffusion_clip.bulk.rows import Columns, check_source
     from altdiffusion_clip.bulk.scoring import Job
-    from altdiffusion_clip.bulk.shards import ShardFolder
+    from altdiffusion_clip.bulk.shards import ShardFolder, planned
     from altdiffusion_clip.commands.loading import load_scorer
+    from altdiffusion_clip.sources.places import same_place, stamp_of
+    from altdiffusion_clip.sources.retries import Retries
 
     prepare_output()
-    columns = Columns(options.image_column, options.text_column, options.language_column, options.id_column)
-    for source in options.sources:
-        check_source(source, columns, options.image_root)
+    retries = Retries(options.attempts)
+    sources, refused = _sources(options, retries)
     devices = [device_of(name) for name in options.device.split(",")]
     scorer = load_scorer(options.model, devices[0], dtype_of("float32"))
-    folder = ShardFolder(options.output, _plan(options, scorer))
-    job = Job(
-        tuple(options.sources),
-        columns,
-        options.shard_size,
-        options.image_root,
-        options.min_cosine,
-    )
+    before = planned(options.output) or {}
+    # What "auto" became is kept, so that a run ends in the arithmetic in which it began.
+    dtype = options.dtype if options.dtype != "auto" else before.get("dtype") or _dtype(options, scorer)
+    stamps = {same_place(source.place): stamp_of(source.place, retries) for source in sources}
+    folder = ShardFolder(options.output, _plan(options, scorer, dtype), stamps)
+    job = Job(sources, options.shard_size, options.min_cosine, retries, options.retry_errors)
     score = _on_ray if options.engine == "ray" else _here
-    with tqdm(desc="scoring", unit="row", unit_scale=True, file=sys.stderr) as bar:
-        summary, dtype = score(options, job, folder, scorer, devices, bar.update)
-    kept = {} if options.min_cosine is None else {"kept": summary.kept}
-    report = {"folder": str(options.output), "rows": summary.rows, "without_score": summary.failed, **kept}
+    with folder.locked(), tqdm(desc="scoring", unit="row", unit_scale=True, file=sys.stderr) as bar:
+        try:
+            report = score(options, job, folder, scorer, dtype, devices, bar.update)
+        except OSError as error:
+            raise UserError(f"cannot write to {options.output}: {error.strerror or error}") from error
+    report = replace(report, unfinished=(*refused, *report.unfinished))
+    _print(options, report, dtype)
+    return report.is_complete
+
+
+def _sources(
+    options: argparse.Namespace, retries: "Retries"
+) -> "tuple[tuple[Source, ...], tuple[tuple[str, str], ...]]":
+    """The sources that can be read, and the others with what is wrong; at least one can."""
+    from altdiffusion_clip.sources.names import check_protocols, expand, label_of
+    from altdiffusion_clip.sources.rows import Columns, Source, check_source
+
+    columns = Columns(options.image_column, options.text_column, options.language_column, options.id_column)
+    places = expand(options.sources)
+    check_protocols(places)
+    labels = label_of(places)
+    good, refused = [], []
+    for place in places:
+        source = Source(place, columns, options.image_root, labels[place], options.encoding)
+        try:
+            check_source(source, retries)
+        except UserError as error:
+            refused.append((place, str(error)))
+        else:
+            good.append(source)
+    if not good:
+        raise UserError(refused[0][1])
+    for _, reason in refused:
+        print(reason, file=sys.stderr)
+    return tuple(good), tuple(refused)
+
+
+def _print(options: argparse.Namespace, report: "Report", dtype: str) -> None:
     if options.json:
-        print(json.dumps({**report, "dtype": dtype}, ensure_ascii=False))
-    else:
-        tail = "" if options.min_cosine is None else f", {summary.kept} at {options.min_cosine} or above"
-        print(f"{options.output}: {summary.rows} rows, {summary.failed} without a score{tail}")
-    return not summary.failed
+        kept = {} if options.min_cosine is None else {"kept": report.kept}
+        unfinished = [{"source": source, "reason": reason} for source, reason in report.unfinished]
+        counts = {"rows": report.rows, "scored": report.scored, "failed": report.failed, "to_do": report.to_do}
+        line = {"folder": str(options.output), **counts, **kept, "unfinished": unfinished, "dtype": dtype}
+        print(json.dumps(line, ensure_ascii=False))
+        return
+    parts = [f"{report.scored} scored", f"{report.failed} without a score"]
+    parts += [f"{report.to_do} still to do"] if report.to_do else []
+    parts += [f"{report.kept} at {options.min_cosine} or above"] if options.min_cosine is not None else []
+    print(f"{options.output}: {report.rows} rows, {', '.join(parts)}")
+    for source in report.uncounted:
+        print(f"{source}: its other rows could not be counted")
+    for _, reason in report.unfinished:
+        print(f"unfinished: {reason}")
+    if report.to_do or report.unfinished:
+        print("the same command goes on with what is still to do")
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("shard_size", "batch_size"):
+    for name in ("shard_size", "batch_size", "max_pixels", "attempts"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
+    if options.encoding:
+        from altdiffusion_clip.sources.texts import check_encoding
+
+        check_encoding(options.encoding)
     if options.workers is not None and options.workers < 0:
         raise UserError("--workers must be 0 or more")
     if options.min_cosine is not None and not -1 <= options.min_cosine <= 1:
         raise UserError("--min-cosine must be between -1 and 1")
     check_ray_options(options)
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise UserError('scores are written with pyarrow; pip install "altdiffusion-clip[score]"') from None
+    for package in ("pyarrow", "tenacity", "filelock"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f'scoring needs {package}; pip install "altdiffusion-clip[score]"')
+
+
+def _dtype(options: argparse.Namespace, scorer: "AltCLIPScorer") -> str:
+    """The arithmetic that is fastest."""
+    if options.engine == "ray":
+        # What is faster on this machine says nothing of another's.
+        return "float16" if cluster_of(options).gpus else "float32"
+    from altdiffusion_clip.bulk.encoding import fastest_dtype
+
+    return str(fastest_dtype(scorer)).removeprefix("torch.")
 
 
 def _here(
@@ -115,25 +182,26 @@ def _here(
     job: "Job",
     folder: "ShardFolder",
     scorer: "AltCLIPScorer",
+    dtype: str,
     devices: "list[torch.device]",
     progress: Callable[[int], object],
-) -> "tuple[Summary, str]":
-    """Scores on this machine; gives the summary and the name of the dtype."""
+) -> "Report":
+    """Scores on this machine."""
     import copy
 
+    from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size
     from altdiffusion_clip.bulk.pictures import Workers, default_workers
-    from altdiffusion_clip.bulk.scoring import Encoder, fastest_batch_size, fastest_dtype, score_sources
+    from altdiffusion_clip.bulk.scoring import score_sources
 
-    dtype = fastest_dtype(scorer) if options.dtype == "auto" else dtype_of(options.dtype)
     others = [copy.deepcopy(scorer).to(device) for device in devices[1:]]
-    encoders = [Encoder(each, dtype) for each in (scorer, *others)]
+    encoders = [Encoder(each, dtype_of(dtype)) for each in (scorer, *others)]
     size = options.batch_size or fastest_batch_size(encoders[0])
     for encoder in encoders:
         encoder.batch_size = size
     count = default_workers(scorer.device.type != "cpu") if options.workers is None else options.workers
-    workers = Workers(encoders[0].image_processor, count, options.exact)
+    workers = Workers(encoders[0].image_processor, count, options.exact, options.max_pixels, job.retries)
     try:
-        return score_sources(job, folder, encoders, workers, progress), str(dtype).removeprefix("torch.")
+        return score_sources(job, folder, encoders, workers, progress)
     finally:
         workers.close()
 
@@ -143,34 +211,33 @@ def _on_ray(
     job: "Job",
     folder: "ShardFolder",
     scorer: "AltCLIPScorer",
+    dtype: str,
     devices: "list[torch.device]",
     progress: Callable[[int], object],
-) -> "tuple[Summary, str]":
-    """Scores on a Ray cluster; gives the summary and the name of the dtype."""
+) -> "Report":
+    """Scores on a Ray cluster."""
     del scorer, devices  # the plan has its fingerprint; each actor loads its own
     from altdiffusion_clip.bulk.pictures import default_workers
     from altdiffusion_clip.bulk.ray_engine import Model, connect, score_on_ray
 
     cluster = cluster_of(options)
-    # What is faster on this machine says nothing of another's.
-    dtype = options.dtype if options.dtype != "auto" else "float16" if cluster.gpus else "float32"
     count = default_workers(cluster.gpus > 0, int(cluster.cpus)) if options.workers is None else options.workers
-    model = Model(options.model, dtype, options.batch_size, options.exact, count)
+    model = Model(options.model, dtype, options.batch_size, options.exact, options.max_pixels, count)
     connect(cluster)
-    return score_on_ray(job, folder, model, cluster, progress), dtype
+    return score_on_ray(job, folder, model, cluster, progress)
 
 
-def _plan(options: argparse.Namespace, scorer: "AltCLIPScorer") -> dict[str, object]:
+def _plan(options: argparse.Namespace, scorer: "AltCLIPScorer", dtype: str) -> dict[str, object]:
     """All that decides the scores, so that a folder is not mixed of two runs."""
     from altdiffusion_clip.evaluation.systems.base import fingerprint_of
 
     return {
-        "sources": list(options.sources),
         "columns": [options.image_column, options.text_column, options.language_column, options.id_column],
         "image_root": options.image_root,
-        "shard_size": options.shard_size,
+        "encoding": options.encoding,
         "model": fingerprint_of("altclip", scorer.state_dict().items()).hex(),
         "exact": options.exact,
-        "dtype": options.dtype,
+        "max_pixels": options.max_pixels,
+        "dtype": dtype,
         "min_cosine": options.min_cosine,
     }

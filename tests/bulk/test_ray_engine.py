@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import ImageChops
 
-from altdiffusion_clip.bulk.planning import count_rows, plan_shards
-from altdiffusion_clip.bulk.ray_engine import _check_address
-from altdiffusion_clip.bulk.rows import Columns
-from altdiffusion_clip.bulk.shards import read_shards
+from altdiffusion_clip.bulk.ray_engine import _check_address, cut_into_shards
+from altdiffusion_clip.bulk.shards import Span, read_shards
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.results import read_results
@@ -55,7 +53,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert run(capsys, *sources, *common, str(tmp_path / "here"))[0] == 1
     code, out, _ = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
     assert code == 1, "a row has no score"
-    assert "141 rows, 1 without a score" in out
+    assert "141 rows, 140 scored, 1 without a score" in out
     scored, expected = read_shards(tmp_path / "ray"), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
     assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
@@ -64,7 +62,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
 
     (tmp_path / "ray" / "part-000003.parquet").unlink()
     _, out, _ = run(capsys, *sources, *on_ray, *common, str(tmp_path / "ray"))
-    assert "20 rows" in out, "what is there is not scored again"
+    assert "141 rows, 140 scored" in out
     assert read_shards(tmp_path / "ray") == scored
 
 
@@ -88,7 +86,7 @@ def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pyte
     thread.join()
     assert 6 <= lost_after[0] < 34, "in mid-run"
     assert code == 0
-    assert "2000 rows, 0 without a score" in out
+    assert "2000 rows, 2000 scored, 0 without a score" in out
     run(capsys, *common, str(tmp_path / "here"))
     scored, expected = read_shards(folder), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
@@ -136,19 +134,11 @@ def test_no_cluster_there() -> None:
             _check_address(address)
 
 
-def test_rows_are_counted_without_their_pictures(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = emoji_rows(5)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    source = write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert [count_rows(str(path), Columns()) for path in (tmp_path / "rows.parquet", source)] == [5, 5]
-
-
 def test_shards_cover_every_row_once() -> None:
-    plans = list(plan_shards([7, 0, 1, 12], 5))
-    rows = [(s.source, s.start + i) for plan in plans for s in plan.spans for i in range(s.count)]
-    assert rows == [*((0, i) for i in range(7)), (2, 0), *((3, i) for i in range(12))]
-    assert [sum(span.count for span in plan.spans) for plan in plans] == [5, 5, 5, 5]
-    assert [plan.number for plan in plans] == [0, 1, 2, 3]
+    shards = list(cut_into_shards([Span("a", 0, 7), Span("c", 0, 1), Span("d", 3, 12, offset=9)], 5))
+    rows = [(span.source, span.start + i) for shard in shards for span in shard for i in range(span.count)]
+    assert rows == [*(("a", i) for i in range(7)), ("c", 0), *(("d", i) for i in range(3, 15))]
+    assert [sum(span.count for span in shard) for shard in shards] == [5, 5, 5, 5]
+    offsets = {(span.source, span.start): span.offset for shard in shards for span in shard}
+    assert offsets[("d", 3)] == 9, "bytes of a source are known where a gap begins"
+    assert all(offset is None for place, offset in offsets.items() if place != ("d", 3))

@@ -1,0 +1,98 @@
+"""Rows of webdataset tars, each read once from its beginning to its end: pictures come along with their rows."""
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.sources.places import open_file
+from altdiffusion_clip.sources.retries import Retries
+from altdiffusion_clip.sources.row import Columns, Cursor, Read, Row, checked, field
+from altdiffusion_clip.sources.texts import NOT_UTF8, decode
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.sources.rows import Source
+
+TEXT_ENDINGS = ("txt", "caption", "text")
+"""Of the text beside a picture, in a tar and in a folder."""
+
+_MOST_BYTES = 1 << 28
+"""Of a member: larger ones are no pictures that could be scored."""
+
+
+def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
+    """The rows of a tar, as `read_rows` gives them."""
+    begins = cursor.row if cursor.offset is not None else 0
+    number = begins
+    with open_file(source.place, cursor.offset or 0, retries) as file:
+        try:
+            # Members are forgotten once they are read: a tar of a million would be held in memory.
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for key, members, after in _samples(tar):
+                    number += 1
+                    if number > cursor.row:
+                        yield _row(f"{source.name}:{key}", members, source), Cursor(number, after)
+                file.seek(tar.offset)
+                # tarfile takes what is no header for the end.
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                    raise tarfile.ReadError("no header")
+        except tarfile.ReadError as error:  # all of its bytes came, and they are damaged
+            if number == 0:
+                raise UserError(f"{source.place} is no plain tar file: {error}") from None
+            yield Row(f"{source.name}:{number}", error=f"the tar file ends here, damaged ({error})"), Cursor(number + 1)
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    """Members of one name, with their contents, and where the next ones begin."""
+    key, members = "", dict[str, bytes]()
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]
+        folder, base = posixpath.split(member.name)
+        if not member.isfile() or base.startswith("."):  # ._NAME is what macOS adds to each
+            continue
+        stem, _, ending = base.partition(".")
+        name = posixpath.join(folder, stem)
+        if members and name != key:
+            yield key, members, member.offset
+            members = {}
+        key = name
+        members[ending.lower()] = _content(tar, member)
+    if members:
+        yield key, members, tar.offset
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    if file is None or member.size > _MOST_BYTES:
+        return b""
+    data = file.read()
+    if len(data) < member.size:
+        raise tarfile.ReadError(f"{member.name} is cut off")
+    return data
+
+
+def _row(place: str, members: dict[str, bytes], source: "Source") -> Row:
+    columns: Columns = source.columns
+    endings = sorted(members)
+    picture = next((members[ending] for ending in endings if f".{ending.rpartition('.')[2]}" in SUFFIXES), None)
+    record: Any = {}
+    if "json" in members:
+        try:
+            record = json.loads(decode(members["json"], source.encoding))
+        except UnicodeDecodeError:
+            return Row(place, error=f"its .json is {NOT_UTF8}")
+        except ValueError:
+            return Row(place, error="its .json is no JSON")
+        if not isinstance(record, dict):
+            return Row(place, error="its .json is no JSON object")
+    text = next((members[ending] for ending in TEXT_ENDINGS if members.get(ending, b"").strip()), None)
+    try:
+        said = field(record, columns.text) or record.get("caption") if text is None else decode(text, source.encoding)
+    except UnicodeDecodeError:
+        return Row(place, error=f"its text is {NOT_UTF8}")
+    if picture is None:
+        return Row(place, error="no picture")
+    return checked(place, picture, said, field(record, columns.language))

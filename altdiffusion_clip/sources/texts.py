@@ -1,0 +1,56 @@
+"""Text as it is: UTF-8, what a byte-order mark says, or the encoding that the user names."""
+
+import codecs
+
+from altdiffusion_clip.errors import UserError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def encoding_of(head: bytes, named: str = "") -> str:
+    """The encoding of a text by its first bytes: what its byte-order mark says, else what was named, else UTF-8.
+
+    Example:
+        >>> encoding_of("a".encode("utf-16")), encoding_of(b"a"), encoding_of(b"a", "gb18030")
+        ('utf-16', 'utf-8', 'gb18030')
+    """
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), named or "utf-8")
+
+
+def decode(data: bytes, named: str = "") -> str:
+    """A text of its own, as the one beside a picture.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding.
+    """
+    return data.decode(encoding_of(data, named)).strip()
+
+
+NOT_UTF8 = "not UTF-8; name its --encoding, as gb18030 or utf-16"
+
+
+def refuse(place: str, error: UnicodeDecodeError) -> UserError:
+    """What to say of a file in another encoding."""
+    bad = error.object[error.start : error.start + 1].hex()
+    return UserError(
+        f"{place} is not {error.encoding.upper()} (byte 0x{bad}); name its --encoding, as gb18030 or utf-16"
+    )
+
+
+def check_encoding(name: str) -> str:
+    """An encoding's name, if Python knows it.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise UserError(f"there is no encoding {name!r}; give one such as utf-8, gb18030 or utf-16") from None
+    return name

@@ -1,0 +1,353 @@
+"""`altdiffusion score` where things go wrong: no row is lost, none is scored twice, and every count is true."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.bulk.encoding import Encoder
+from altdiffusion_clip.bulk.pictures import Workers
+from altdiffusion_clip.bulk.scoring import Job, Report, score_sources
+from altdiffusion_clip.bulk.shards import ShardFolder, read_shards
+from altdiffusion_clip.cli import main
+from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.sources import places
+from altdiffusion_clip.sources.places import Located, same_place, stamp_of
+from altdiffusion_clip.sources.retries import Retries
+from altdiffusion_clip.sources.rows import Source
+from tests.conftest import in_full
+from tests.sources.faulty import Faulty, UnavailableError
+from tests.sources.sources import WRITERS, Rows, as_folder, as_jsonl, as_tar
+
+PICTURES = held_out_pictures()
+NO_WAIT = Retries(3, first_wait=0)
+FAULTS: dict[str, Callable[[], BaseException | str]] = {
+    "reset": lambda: ConnectionResetError("reset"),
+    "time-out": lambda: TimeoutError("timed out"),
+    "503": UnavailableError,
+    "short read": lambda: "short",
+    "permission": lambda: PermissionError("no"),
+    "vanished": lambda: FileNotFoundError("gone"),
+}
+
+
+def rows_of(count: int, prefix: str = "") -> Rows:
+    return [
+        {"id": f"{number:04d}", "image": f"{prefix}{PICTURES[number % 40].path}", "text": f"a cat {number % 7}"}
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(AltCLIPScorer.from_pretrained("emoji-m9").eval(), torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    Faulty.reset()
+    monkeypatch.setattr(places, "BUFFER", 256)
+
+
+def score(
+    folder: Path, encoder: Encoder, *sources: str | Path, shard_size: int = 20, retry_errors: bool = False
+) -> Report:
+    job = Job(tuple(Source(str(source)) for source in sources), shard_size, None, NO_WAIT, retry_errors)
+    stamps = {same_place(source.place): stamp_of(source.place) for source in job.sources}
+    shards = ShardFolder(folder, {"a": 1}, stamps)
+    workers = Workers(encoder.image_processor, retries=NO_WAIT)
+    with shards.locked():
+        report = score_sources(job, shards, [encoder], workers)
+    workers.close()
+    there = read_shards(folder)
+    of_sources = sum(shard.scored + shard.failed + shard.to_do for shard in shards.shards())
+    assert len(there) == len({row.row_id for row in there}) == of_sources, "none is doubled"
+    assert report.scored == sum(row.cosine is not None for row in there)
+    return report
+
+
+@pytest.mark.parametrize("where", ["rows", "pictures"])
+@pytest.mark.parametrize("fault", [*FAULTS, "outage"])
+@pytest.mark.parametrize(
+    "kind", ["tar", "jsonl", *in_full(*(kind for kind in WRITERS if kind not in ("tar", "jsonl")))]
+)
+def test_every_row_is_scored_after_one_more_run_at_most(
+    kind: str, fault: str, where: str, tmp_path: Path, encoder: Encoder
+) -> None:
+    path = WRITERS[kind](tmp_path, rows_of(60, "faulty://"))
+    inside = kind in ("tar", "parquet of pictures")
+    raised = FAULTS.get(fault, FAULTS["reset"])
+    counted = iter(range(10**6))
+
+    def rule(number: int, asked: str) -> BaseException | str | None:
+        is_picture = asked.endswith(".png") and not inside
+        if is_picture != (where == "pictures"):
+            return None
+        place = next(counted)
+        is_due = 3 <= place < 23 if fault == "outage" else place in (1, 4)
+        return raised() if is_due else None
+
+    source = f"faulty://{path}"
+    Faulty.reset(rule, block_size=max(200, path.stat().st_size // 40))
+    first = score(tmp_path / "scores", encoder, source)
+    if not (inside and where == "pictures"):
+        assert next(counted) > 1, "the faults have come"
+    passes = fault not in ("permission", "vanished")
+    if passes and fault != "outage":
+        assert first.is_complete, "what passes at once is not seen"
+    if not first.uncounted:
+        assert first.scored + first.failed + first.to_do == 60
+    if fault == "outage":
+        Faulty.reset(block_size=Faulty.block_size)  # it ends between the runs
+    again = score(tmp_path / "scores", encoder, source, retry_errors=not passes)
+    assert (again.scored, again.failed, again.to_do, again.unfinished) == (60, 0, 0, ())
+    undisturbed = score(tmp_path / "undisturbed", encoder, path if inside or kind == "folder" else source)
+    assert undisturbed.is_complete
+    found, expected = (
+        {row.row_id: row.cosine for row in read_shards(tmp_path / name)} for name in ("scores", "undisturbed")
+    )
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_source_that_stays_away_does_not_keep_the_others(tmp_path: Path, encoder: Encoder) -> None:
+    sources = []
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        rows = [{**row, "id": f"{number}-{row['id']}"} for row in rows_of(50)]
+        sources.append(f"faulty://{as_jsonl(tmp_path / str(number), rows)}")
+    asked = iter(range(10**6))
+
+    def rule(_: int, path: str) -> BaseException | None:
+        return ConnectionResetError("reset") if "/1/" in path and next(asked) > 1 else None
+
+    Faulty.reset(rule, block_size=2048)
+    report = score(tmp_path / "scores", encoder, *sources)
+    assert report.scored > 100
+    ((place, reason),) = report.unfinished
+    assert place.endswith("1/rows.jsonl")
+    assert "cannot be read on (reset)" in reason
+    assert report.uncounted == (place,)
+    assert not report.is_complete
+    assert score(tmp_path / "scores", encoder, *sources).unfinished, "it stays so as long as the fault does"
+    Faulty.reset()
+    report = score(tmp_path / "scores", encoder, *sources)
+    assert (report.scored, report.is_complete) == (150, True)
+
+
+def test_the_exit_code_is_that_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(PICTURES[0].path, tmp_path / "good.png")
+    source = as_jsonl(tmp_path, [{"image": "good.png", "text": "猫"}, {"image": "late.png", "text": "猫"}])
+    command = ["score", str(source), "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0", "--json"]
+    for _ in range(2):
+        assert main(command) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert [report[key] for key in ("rows", "scored", "failed", "to_do")] == [2, 1, 1, 0]
+    shutil.copy(PICTURES[1].path, tmp_path / "late.png")
+    assert main(command) == 1, "what failed for good is not tried again"
+    assert main([*command, "--retry-errors"]) == 0
+    assert main(command) == 0
+    assert [row.error for row in read_shards(tmp_path / "o")] == ["", ""]
+
+
+class TestChangedInput:
+    @pytest.fixture
+    def sources(self, tmp_path: Path) -> list[Path]:
+        found = []
+        for number in range(3):
+            (tmp_path / str(number)).mkdir()
+            rows = [{**row, "id": f"{number}-{row['id']}"} for row in rows_of(30)]
+            found.append(as_jsonl(tmp_path / str(number), rows))
+        return found
+
+    def test_another_order_and_more_sources_go_on(self, tmp_path: Path, sources: list[Path], encoder: Encoder) -> None:
+        assert score(tmp_path / "scores", encoder, *sources[:2]).scored == 60
+        assert score(tmp_path / "scores", encoder, sources[1], sources[0]).scored == 60
+        assert score(tmp_path / "scores", encoder, sources[2], sources[1], sources[0]).scored == 90
+
+    def test_the_same_spelt_otherwise_is_the_same(self, tmp_path: Path, sources: list[Path], encoder: Encoder) -> None:
+        assert score(tmp_path / "scores", encoder, sources[0]).scored == 30
+        spelt = [f"file://{sources[0]}", f"{sources[0].parent}/../0/rows.jsonl"]
+        assert all(score(tmp_path / "scores", encoder, place).scored == 30 for place in spelt)
+
+    @pytest.mark.parametrize("change", ["rows added", "rows taken away", "texts changed", "another order"])
+    def test_a_changed_source_is_refused(
+        self, change: str, tmp_path: Path, sources: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["score", *map(str, sources), "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0"]
+        assert main(command) == 0
+        lines = sources[0].read_text(encoding="utf-8").splitlines(keepends=True)
+        new = {
+            "rows added": [*lines, lines[0]],
+            "rows taken away": lines[:-1],
+            "texts changed": [line.replace("cat", "dog") for line in lines],
+            "another order": lines[::-1],
+        }[change]
+        sources[0].write_text("".join(new), encoding="utf-8")
+        os.utime(sources[0], (1, 1))
+        capsys.readouterr()
+        assert main(command) == 2
+        assert f"{sources[0]} has changed since it was scored" in capsys.readouterr().err
+        assert main(["score", *map(str, sources[1:]), *command[4:]]) == 2
+        assert f"has scores of {sources[0]} too; name it again" in capsys.readouterr().err
+
+
+class TestShards:
+    def test_damaged_and_missing_ones_are_made_again_alone(self, tmp_path: Path, encoder: Encoder) -> None:
+        source = as_tar(tmp_path, rows_of(90))
+        score(tmp_path / "scores", encoder, source)
+        before = read_shards(tmp_path / "scores")
+        paths = sorted((tmp_path / "scores").glob("part-*.parquet"))
+        assert len(paths) == 5
+        times = {path: path.stat().st_mtime_ns for path in paths}
+        paths[1].write_bytes(b"PAR1")
+        paths[3].unlink()
+        assert score(tmp_path / "scores", encoder, source).is_complete
+        assert read_shards(tmp_path / "scores") == before
+        changed = {path for path in paths if path.stat().st_mtime_ns != times[path]}
+        assert changed == {paths[1], paths[3]}
+
+    def test_the_folder_opens_as_one_data_set(self, tmp_path: Path, encoder: Encoder) -> None:
+        import pyarrow.dataset
+
+        score(tmp_path / "scores", encoder, as_jsonl(tmp_path, rows_of(30)))
+        assert pyarrow.dataset.dataset(tmp_path / "scores").count_rows() == 30
+
+    def test_a_second_run_on_the_folder_is_refused(
+        self, tmp_path: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = as_jsonl(tmp_path, rows_of(3))
+        command = ["score", str(source), "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0"]
+        assert main(command) == 0
+        capsys.readouterr()
+        with ShardFolder.there(tmp_path / "o").locked():
+            assert main(command) == 2
+        assert f"another run is writing to {tmp_path / 'o'}; wait for its end, or stop it" in capsys.readouterr().err
+        assert main(command) == 0
+
+    def test_sources_of_one_name_have_rows_of_their_own(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sources = []
+        for folder in ("x", "y"):
+            (tmp_path / folder).mkdir()
+            sources.append(str(as_tar(tmp_path / folder, rows_of(4), "0.tar")))
+        assert main(["score", *sources, "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0"]) == 0
+        assert len({row.row_id for row in read_shards(tmp_path / "o")}) == 8
+
+    def test_one_bad_source_does_not_refuse_the_rest(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "bad.tar").write_bytes(b"x" * 1000)
+        source = as_tar(tmp_path, rows_of(4))
+        command = ["score", str(tmp_path / "*.tar"), "--output", str(tmp_path / "o"), "--workers", "0", "--json"]
+        assert main([*command, "--dtype", "float32"]) == 1
+        captured = capsys.readouterr()
+        report = json.loads(captured.out)
+        assert report["scored"] == 4
+        assert [one["source"] for one in report["unfinished"]] == [str(tmp_path / "bad.tar")]
+        assert "bad.tar is no plain tar file" in captured.err
+        assert source.exists()
+
+
+class TestOneRow:
+    """Whatever is wrong with a row is said of that row."""
+
+    @pytest.mark.full
+    def test_a_worker_that_is_killed_loses_no_picture(self, encoder: Encoder) -> None:
+        import psutil
+
+        workers = Workers(encoder.image_processor, 2, retries=NO_WAIT)
+        pictures = [Located(str(picture.path)) for picture in PICTURES[:60]] * 3
+        found = []
+        for place, prepared in workers.prepare(pictures):
+            if place in (10, 70, 130):
+                child = max(psutil.Process().children(recursive=True), key=lambda one: one.memory_info().rss)
+                os.kill(child.pid, signal.SIGKILL)
+                time.sleep(0.2)
+            found.append((place, prepared.error))
+        workers.close()
+        assert found == [(place, "") for place in range(180)]
+
+    @pytest.mark.parametrize("count", [0, *in_full(1)])
+    def test_a_picture_that_ends_its_process_is_found(
+        self, count: int, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        workers = Workers(encoder.image_processor, count, retries=NO_WAIT)
+        if count:
+            workers._prepare = _Deadly(workers._prepare)  # type: ignore[assignment]
+        pictures: list[Located | bytes] = [Located(str(picture.path)) for picture in PICTURES[:12]]
+        pictures[6] = b"deadly"
+        errors = [prepared.error for _, prepared in workers.prepare(pictures)]
+        workers.close()
+        assert [place for place, error in enumerate(errors) if error] == [6]
+        if count:
+            assert errors[6] == "the process that decoded it ended; it may need more memory than there is"
+
+    def test_two_models_prepare_at_their_own_sizes(self, encoder: Encoder) -> None:
+        from transformers import CLIPImageProcessor
+
+        side = {"height": 40, "width": 40}
+        other = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size=side)
+        both = [Workers(encoder.image_processor), Workers(other)]
+        for workers, expected in zip(both, (encoder.image_processor.crop_size["height"], 40), strict=True):
+            (_, prepared), *_ = workers.prepare([Located(str(PICTURES[0].path))])
+            assert prepared.pixels is not None
+            assert prepared.pixels.shape == (3, expected, expected)
+        for workers in both:
+            workers.close()
+
+    def test_pictures_of_too_many_pixels_are_refused(self, tmp_path: Path, encoder: Encoder) -> None:
+        Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+        workers = Workers(encoder.image_processor, max_pixels=19_999)
+        ((_, prepared),) = workers.prepare([Located(str(tmp_path / "a.png"))])
+        workers.close()
+        assert prepared.error == "20000 pixels, where 19999 are allowed"
+
+    def test_a_large_picture_scores_as_its_small_self(self, tmp_path: Path, encoder: Encoder) -> None:
+        big = Image.open(PICTURES[0].path).convert("RGB").resize((5000, 4000), Image.Resampling.BICUBIC)
+        big.save(tmp_path / "big.png", compress_level=1)
+        pixels = []
+        for exact in (True, False):
+            workers = Workers(encoder.image_processor, exact=exact)
+            ((_, prepared),) = workers.prepare([Located(str(tmp_path / "big.png"))])
+            workers.close()
+            assert prepared.pixels is not None
+            pixels.append(torch.from_numpy(prepared.pixels)[None])
+        exactly, reduced = (encoder.pictures(each)[0] for each in pixels)
+        assert float(exactly @ reduced) > 0.999
+
+
+class _Deadly:
+    """Ends the process at a certain picture, as the kernel does where memory is short."""
+
+    def __init__(self, prepare: Callable) -> None:
+        self._prepare = prepare
+
+    def __call__(self, pictures: list[Located | bytes]) -> object:
+        if b"deadly" in pictures:
+            os._exit(9)
+        return self._prepare(pictures)
+
+
+def test_each_tar_is_read_once(tmp_path: Path, encoder: Encoder) -> None:
+    path = as_tar(tmp_path, rows_of(300))
+    for block_size in (5_000, 50_000):
+        Faulty.reset(block_size=block_size)
+        score(tmp_path / f"{block_size}", encoder, f"faulty://{path}", shard_size=100)
+        # `check_source` and the stamp are the command's own.
+        assert Faulty.bytes <= 1.2 * path.stat().st_size
+
+
+def test_each_loose_file_is_asked_for_once(tmp_path: Path, encoder: Encoder) -> None:
+    place = as_folder(tmp_path, rows_of(40))
+    total = sum(path.stat().st_size for path in place.iterdir())
+    Faulty.reset()
+    score(tmp_path / "scores", encoder, f"faulty://{place}")
+    assert Faulty.bytes <= 1.05 * total
+    assert Faulty.requests == 80, "a request for each picture and each text"
