@@ -121,11 +121,21 @@ def _sources(
             refused.append((place, str(error)))
         else:
             good.append(source)
+            _say_what_is_passed_over(place, retries)
     if not good:
         raise UserError(refused[0][1])
     for _, reason in refused:
         print(reason, file=sys.stderr)
     return tuple(good), tuple(refused)
+
+
+def _say_what_is_passed_over(place: str, retries: "Retries") -> None:
+    from altdiffusion_clip.sources.folders import passed_over
+    from altdiffusion_clip.sources.rows import kind_of
+
+    if kind_of(place, retries) == "folder" and (others := passed_over(place, retries)):
+        listed = ", ".join(f"{ending} {count}" for ending, count in others.items())
+        print(f"{place}: {sum(others.values())} files are no pictures and are passed over ({listed})", file=sys.stderr)
 
 
 def _print(options: argparse.Namespace, report: "Report", dtype: str) -> None:

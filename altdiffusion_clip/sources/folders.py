@@ -2,6 +2,7 @@
 
 import functools
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -39,6 +40,16 @@ def read_folder(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[
                 picture = Located(url, found[path].get("size"))
                 row = checked(place, picture, text, None)
         yield row, Cursor(number + 1)
+
+
+def passed_over(place: str, retries: Retries) -> dict[str, int]:
+    """How many files of a folder are neither pictures that can be read nor texts beside them, by their endings."""
+    filesystem, top = file_system_of(place)
+    names = [PurePosixPath(posixpath.relpath(name, top)) for name in retries(lambda: filesystem.find(top))]
+    texts = {f".{ending}" for ending in TEXT_ENDINGS}
+    others = [name for name in names if not _is_picture(str(name)) and name.suffix.lower() not in texts]
+    counts = Counter(name.suffix.lower() or name.name for name in others)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _is_picture(name: str) -> bool:

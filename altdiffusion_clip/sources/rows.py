@@ -131,15 +131,20 @@ def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -
 
 
 def check_source(source: Source, retries: Retries = ONCE) -> None:
-    """Reads the first row of a source, to see whether it can be read at all.
+    """Reads the first row of a source, to see whether it can be read at all; of Parquet its schema.
 
     Raises:
         UserError: it cannot.
     """
     try:
-        next(read_rows(source, retries=retries), None)
-    except UnfinishedError as error:
-        raise UserError(str(error)) from error
+        if kind_of(source.place, retries) == ".parquet":
+            parquet.count_rows(source, retries)
+        else:
+            next(read_rows(source, retries=retries), None)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{source.place}: cannot be read ({one_line(error)})") from error
 
 
 def count_rows(source: Source, retries: Retries = ONCE) -> int:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 from altdiffusion_clip.errors import UserError
@@ -48,15 +48,14 @@ def read_json_lines(source: "Source", cursor: Cursor, retries: Retries) -> Itera
 def read_table(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
     """The rows of a CSV or TSV with a header, as `read_rows` gives them."""
     is_tsv = source.place.lower().removesuffix(".gz").endswith(".tsv")
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a page of HTML in a cell is no fault
     with open_file(source.place, retries=retries) as file:
         encoding = encoding_of(file.read(_HEAD), source.encoding)
         header_lines = _Decoded(source.place, file, encoding, 0)
-        header = next(_cells(header_lines, is_tsv), [])
+        header = next(cells_of(header_lines, is_tsv), [])
         check_names(source.place, header, source.columns)
         resumes = cursor.offset is not None
         lines = _Decoded(source.place, file, encoding, cursor.offset or 0) if resumes else header_lines
-        for number, cells in enumerate(_cells(lines, is_tsv), cursor.row if resumes else 0):
+        for number, cells in enumerate(cells_of(lines, is_tsv), cursor.row if resumes else 0):
             if number < cursor.row:
                 continue
             place = f"{source.name}:{number}"
@@ -80,7 +79,9 @@ def check_names(place: str, names: Sequence[str], columns: Columns) -> None:
         )
 
 
-def _cells(lines: "_Decoded", is_tsv: bool) -> Iterator[list[str]]:
+def cells_of(lines: Iterable[str], is_tsv: bool) -> Iterator[list[str]]:
+    """The cells of each line of a table, however long they are."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a page of HTML in a cell is no fault
     # Texts in a TSV have quotation marks of their own.
     return csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(lines)
 

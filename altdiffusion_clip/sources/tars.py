@@ -3,8 +3,8 @@
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import SUFFIXES
@@ -16,6 +16,7 @@ from altdiffusion_clip.sources.texts import NOT_UTF8, decode
 if TYPE_CHECKING:
     from altdiffusion_clip.sources.rows import Source
 
+Member = TypeVar("Member")
 TEXT_ENDINGS = ("txt", "caption", "text")
 """Of the text beside a picture, in a tar and in a folder."""
 
@@ -29,9 +30,8 @@ def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Rea
     number = begins
     with open_file(source.place, cursor.offset or 0, retries) as file:
         try:
-            # Members are forgotten once they are read: a tar of a million would be held in memory.
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for key, members, after in _samples(tar):
+                for key, members, after in samples(tar, lambda member: _content(tar, member)):
                     number += 1
                     if number > cursor.row:
                         yield _row(f"{source.name}:{key}", members, source), Cursor(number, after)
@@ -45,10 +45,21 @@ def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Rea
             yield Row(f"{source.name}:{number}", error=f"the tar file ends here, damaged ({error})"), Cursor(number + 1)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes], int]]:
-    """Members of one name, with their contents, and where the next ones begin."""
-    key, members = "", dict[str, bytes]()
+def samples(
+    tar: tarfile.TarFile, take: Callable[[tarfile.TarInfo], Member]
+) -> Iterator[tuple[str, dict[str, Member], int]]:
+    """The samples of a webdataset tar: its files by their endings, those of one name together.
+
+    Args:
+        tar: open, at the beginning of a sample.
+        take: makes what is wanted of a file, at once: a tar is read from its beginning to its end.
+
+    Yields:
+        The name, what was made of each file by its ending, and where the next sample begins.
+    """
+    key, members = "", dict[str, Member]()
     while (member := tar.next()) is not None:
+        # Members are forgotten once they are read: those of a million pictures would fill the memory.
         tar.members.clear()  # type: ignore[attr-defined]
         folder, base = posixpath.split(member.name)
         if not member.isfile() or base.startswith("."):  # ._NAME is what macOS adds to each
@@ -59,9 +70,14 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes], int]
             yield key, members, member.offset
             members = {}
         key = name
-        members[ending.lower()] = _content(tar, member)
+        members[ending.lower()] = take(member)
     if members:
         yield key, members, tar.offset
+
+
+def picture_among(members: Mapping[str, Member]) -> Member | None:
+    """The picture of a sample."""
+    return next((file for ending, file in members.items() if f".{ending.rpartition('.')[2]}" in SUFFIXES), None)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -76,8 +92,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _row(place: str, members: dict[str, bytes], source: "Source") -> Row:
     columns: Columns = source.columns
-    endings = sorted(members)
-    picture = next((members[ending] for ending in endings if f".{ending.rpartition('.')[2]}" in SUFFIXES), None)
+    picture = picture_among(members)
     record: Any = {}
     if "json" in members:
         try:

@@ -255,6 +255,15 @@ class TestShards:
         assert source.exists()
 
 
+def test_files_that_are_passed_over_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = as_folder(tmp_path, rows_of(3))
+    for name in ("a.psd", "b.PSD", "c.svg", "Makefile"):
+        (place / name).touch()
+    assert main(["score", str(place), "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0"]) == 0
+    said = capsys.readouterr().err
+    assert f"{place}: 4 files are no pictures and are passed over (.psd 2, .svg 1, Makefile 1)" in said
+
+
 class TestOneRow:
     """Whatever is wrong with a row is said of that row."""
 
@@ -335,12 +344,12 @@ class _Deadly:
         return self._prepare(pictures)
 
 
-def test_each_tar_is_read_once(tmp_path: Path, encoder: Encoder) -> None:
-    path = as_tar(tmp_path, rows_of(300))
+@pytest.mark.parametrize("kind", ["tar", "parquet of pictures"])
+def test_what_holds_its_pictures_is_read_once(kind: str, tmp_path: Path, encoder: Encoder) -> None:
+    path = WRITERS[kind](tmp_path, rows_of(300))
     for block_size in (5_000, 50_000):
         Faulty.reset(block_size=block_size)
         score(tmp_path / f"{block_size}", encoder, f"faulty://{path}", shard_size=100)
-        # `check_source` and the stamp are the command's own.
         assert Faulty.bytes <= 1.2 * path.stat().st_size
 
 

@@ -28,6 +28,11 @@ def rows(tmp_path: Path) -> Rows:
     return [{"id": f"{n:03d}", "image": str(tmp_path / "a.png"), "text": said[n % 5]} for n in range(53)]
 
 
+@pytest.fixture(autouse=True)
+def without_faults() -> None:
+    Faulty.reset()
+
+
 @pytest.fixture
 def small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that few rows take many."""

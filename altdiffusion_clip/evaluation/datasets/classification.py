@@ -14,12 +14,12 @@ from altdiffusion_clip.evaluation.datasets.stored import (
     ImageFile,
     ParquetImage,
     StoredImage,
-    picture_of,
     tar_samples,
 )
 from altdiffusion_clip.evaluation.datasets.text_files import lines
 from altdiffusion_clip.evaluation.zeroshot import CIFAR10, TEMPLATES
 from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.sources.tars import picture_among
 
 WHERE = (
     "a folder of pictures for each class (ImageNet's validation set sorted by class), Parquet files with columns image "
@@ -142,7 +142,7 @@ def _from_tars(folder: Path, split: str) -> tuple[list[StoredImage], list[int]]:
     labels: list[int] = []
     for shard in webdataset.shards(folder, split):
         for sample in tar_samples(shard):
-            picture, label = picture_of(sample), sample.get("cls")
+            picture, label = picture_among(sample), sample.get("cls")
             name = next(iter(sample.values())).key
             if picture is None or label is None:
                 raise UserError(f"{shard}: the sample of {name} has no {'picture' if picture is None else '.cls'}")

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.images import SUFFIXES, ImageError, load_image
+from altdiffusion_clip.images import ImageError, load_image
+from altdiffusion_clip.sources.tars import samples
 
 
 class StoredImage(Protocol):
@@ -144,23 +145,8 @@ def tar_samples(path: Path) -> Iterator[dict[str, ImageFile]]:
     """
     try:
         with tarfile.open(path, "r:") as tar:
-            key, sample = None, dict[str, ImageFile]()
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, ending = base.partition(".")
-                if sample and f"{folder}/{stem}" != key:
-                    yield sample
-                    sample = {}
-                key = f"{folder}/{stem}"
-                sample[ending.lower()] = ImageFile(path, member.offset_data, member.size, key=member.name)
-            if sample:
-                yield sample
+            found = samples(tar, lambda file: ImageFile(path, file.offset_data, file.size, key=file.name))
+            for _, members, _ in found:
+                yield members
     except (tarfile.TarError, EOFError):
         raise UserError(f"{path} is no plain tar file; unpack it if it is compressed, or fetch it again") from None
-
-
-def picture_of(sample: dict[str, ImageFile]) -> ImageFile | None:
-    """The picture of a webdataset sample."""
-    return next((file for ending, file in sample.items() if f".{ending}" in SUFFIXES), None)

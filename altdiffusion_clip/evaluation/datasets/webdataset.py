@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, picture_of, tar_samples
+from altdiffusion_clip.evaluation.datasets.stored import ImageFile, tar_samples
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
+from altdiffusion_clip.sources.tars import picture_among
 
 SPLIT = "test"
 WHERE = (
@@ -42,7 +43,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     images, captions = [], []
     for shard in shards(folder, split):
         for sample in tar_samples(shard):
-            picture, text = picture_of(sample), sample.get("txt")
+            picture, text = picture_among(sample), sample.get("txt")
             name = next(iter(sample.values())).key
             if picture is None:
                 if allow_missing:

@@ -1,6 +1,5 @@
 """Reading what people have, a record at a time: JSONL, TSV, CSV, Parquet and Moses files."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.sources.tables import cells_of
+from altdiffusion_clip.sources.texts import encoding_of
 
 Record = dict[str, Any]
 
@@ -97,7 +98,7 @@ def read_records(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
 
 
 def _jsonl(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding=_encoding_of(path)) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -114,16 +115,19 @@ def _jsonl(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
 
 
 def _table(path: Path, delimiter: str, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        # Sentences of a TSV have quotation marks of their own.
-        lines = (line.replace("\0", "") for line in file)
-        reader = csv.reader(lines) if delimiter == "," else csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE)
+    with path.open(encoding=_encoding_of(path), newline="") as file:
+        reader = cells_of((line.replace("\0", "") for line in file), delimiter == "\t")
         header = next(reader, [])
         for number, row in enumerate(reader, start=2):
             if len(row) > len(header):
                 left_out.add("more columns than the header", f"{path.name} line {number}")
             elif row:
                 yield f"{path.name} line {number}", dict(zip(header, row, strict=False))
+
+
+def _encoding_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return encoding_of(file.read(4))
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Record]]:

@@ -53,7 +53,7 @@ def test_bad_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     [
         ("missing.jsonl", None, "there is no .*missing.jsonl; give a .jsonl, .tsv"),
         ("a.xlsx", b"x", "no way to read .xlsx; give .jsonl"),
-        ("a.jsonl", b"\xff\xfe", "is not UTF-8"),
+        ("a.jsonl", b"\xb6\xab", "is not UTF-8"),
         ("a.parquet", b"nothing", "is not a whole Parquet file"),
     ],
 )
@@ -64,6 +64,22 @@ def test_a_file_that_cannot_be_used(name: str, content: bytes | None, message: s
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(read_records(tmp_path / name, LeftOut()))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_believed(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("en\tzh\na cat\t猫\n", encoding=encoding)
+    (tmp_path / "a.jsonl").write_text('{"en": "a cat", "zh": "猫"}\n', encoding=encoding)
+    for name in ("a.tsv", "a.jsonl"):
+        assert [record for _, record in read_records(tmp_path / name, LeftOut())] == [{"en": "a cat", "zh": "猫"}]
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_page_in_a_cell_does_not_end_the_table(delimiter: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.csv" if delimiter == "," else "a.tsv")
+    lines = [("en", "zh"), ("a cat", "猫"), ("y" * 140_000, "狗"), ("a fox", "狐狸")]
+    path.write_text("".join(delimiter.join(line) + "\n" for line in lines), encoding="utf-8")
+    assert [record["zh"] for _, record in read_records(path, LeftOut())] == ["猫", "狗", "狐狸"]
 
 
 def test_a_moses_corpus_of_unequal_lengths(tmp_path: Path) -> None:
