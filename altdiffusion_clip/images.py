@@ -1,6 +1,7 @@
 """Pictures from wherever a user has them, as PIL RGB, and one clear line for each that cannot be read."""
 
 import io
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from altdiffusion_clip.errors import one_line
 
@@ -22,6 +24,9 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 )
 """File names that a folder is searched for."""
+
+
+JPEG_MARK = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,42 @@ def _load(source: ImageSource, at_least: int | None) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow only warns between one and two times its pixel limit.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(source) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
+        with _opened(source, at_least) as image:
             return _to_rgb(image)
+
+
+def _opened(source: str | os.PathLike[str] | io.BytesIO, at_least: int | None) -> Image.Image:
+    """Opens a file; a JPEG may have more pixels than Pillow allows if its draft has not."""
+    if at_least is None or not _is_jpeg(source):
+        return Image.open(source)
+    image, most = JpegImageFile(source), Image.MAX_IMAGE_PIXELS or math.inf
+    # A progressive one is held in memory whole before it is made smaller.
+    is_too_large = image.width * image.height > most and image.info.get("progressive")
+    image.draft(None, (at_least, at_least))
+    if is_too_large or image.width * image.height > most:
+        raise ImageError("too many pixels")
+    return image
+
+
+def _is_jpeg(source: str | os.PathLike[str] | io.BytesIO) -> bool:
+    if isinstance(source, io.BytesIO):
+        return source.getbuffer()[:3] == JPEG_MARK
+    with Path(source).open("rb") as file:
+        return file.read(3) == JPEG_MARK
+
+
+def pixels_of(data: bytes) -> int:
+    """How many pixels an encoded picture has, by its first bytes; 0 where they do not say, and decoding will."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            file = io.BytesIO(data)
+            with JpegImageFile(file) if data.startswith(JPEG_MARK) else Image.open(file) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return 0
 
 
 def _is_empty(source: object) -> bool:

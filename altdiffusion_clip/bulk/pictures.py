@@ -15,10 +15,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from altdiffusion_clip.errors import one_line
-from altdiffusion_clip.images import ImageError, load_image
+from altdiffusion_clip.images import ImageError, load_image, pixels_of
 from altdiffusion_clip.long_pictures import middle_of_long
 from altdiffusion_clip.sources.places import Located
 from altdiffusion_clip.sources.retries import PassingImageError, Retries
@@ -100,7 +99,7 @@ class Preparation:
         return Prepared(hashlib.blake2b(data, digest_size=16).digest(), self._pixels_of(data))
 
     def _pixels_of(self, data: bytes) -> np.ndarray:
-        pixels = _pixels_in(data)
+        pixels = pixels_of(data)
         if self.max_pixels is not None and pixels > self.max_pixels:
             raise ImageError(f"{pixels} pixels, where {self.max_pixels} are allowed")
         if pixels > LARGE:
@@ -121,15 +120,6 @@ class Preparation:
 @functools.lru_cache(maxsize=8)
 def _processor_of(kind: type[Any], settings: str) -> Any:
     return kind.from_dict(json.loads(settings))
-
-
-def _pixels_in(data: bytes) -> int:
-    """By a picture's first bytes; 0 where they do not say, and decoding will."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.width * image.height
-    except Exception:
-        return 0
 
 
 class Workers:

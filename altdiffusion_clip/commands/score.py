@@ -87,7 +87,10 @@ def run(options: argparse.Namespace) -> bool:
     before = planned(options.output) or {}
     # What "auto" became is kept, so that a run ends in the arithmetic in which it began.
     dtype = options.dtype if options.dtype != "auto" else before.get("dtype") or _dtype(options, scorer)
-    stamps = {same_place(source.place): stamp_of(source.place, retries) for source in sources}
+    # A source that cannot be reached now is as it was.
+    known = before.get("sources", {})
+    stamps = {same_place(place): known[same_place(place)] for place, _ in refused if same_place(place) in known}
+    stamps |= {same_place(source.place): stamp_of(source.place, retries) for source in sources}
     folder = ShardFolder(options.output, _plan(options, scorer, dtype), stamps)
     job = Job(sources, options.shard_size, options.min_cosine, retries, options.retry_errors)
     score = _on_ray if options.engine == "ray" else _here
@@ -96,7 +99,8 @@ def run(options: argparse.Namespace) -> bool:
             report = score(options, job, folder, scorer, dtype, devices, bar.update)
         except OSError as error:
             raise UserError(f"cannot write to {options.output}: {error.strerror or error}") from error
-    report = replace(report, unfinished=(*refused, *report.unfinished))
+    places = tuple(place for place, _ in refused)
+    report = replace(report, unfinished=(*refused, *report.unfinished), uncounted=(*places, *report.uncounted))
     _print(options, report, dtype)
     return report.is_complete
 
@@ -143,7 +147,8 @@ def _print(options: argparse.Namespace, report: "Report", dtype: str) -> None:
         kept = {} if options.min_cosine is None else {"kept": report.kept}
         unfinished = [{"source": source, "reason": reason} for source, reason in report.unfinished]
         counts = {"rows": report.rows, "scored": report.scored, "failed": report.failed, "to_do": report.to_do}
-        line = {"folder": str(options.output), **counts, **kept, "unfinished": unfinished, "dtype": dtype}
+        more = {"unfinished": unfinished, "uncounted": report.uncounted, "dtype": dtype}
+        line = {"folder": str(options.output), **counts, **kept, **more}
         print(json.dumps(line, ensure_ascii=False))
         return
     parts = [f"{report.scored} scored", f"{report.failed} without a score"]

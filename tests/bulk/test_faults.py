@@ -172,6 +172,20 @@ class TestChangedInput:
         assert score(tmp_path / "scores", encoder, sources[1], sources[0]).scored == 60
         assert score(tmp_path / "scores", encoder, sources[2], sources[1], sources[0]).scored == 90
 
+    def test_a_source_that_is_away_is_not_a_change(
+        self, tmp_path: Path, sources: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["score", *map(str, sources), "--output", str(tmp_path / "o"), "--dtype", "float32", "--workers", "0"]
+        command += ["--json"]
+        assert main(command[:3] + command[4:]) == 0
+        sources[0].rename(tmp_path / "away")
+        capsys.readouterr()
+        assert main(command) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert (report["scored"], report["uncounted"]) == (90, [str(sources[0])])
+        (tmp_path / "away").rename(sources[0])
+        assert main(command) == 0
+
     def test_the_same_spelt_otherwise_is_the_same(self, tmp_path: Path, sources: list[Path], encoder: Encoder) -> None:
         assert score(tmp_path / "scores", encoder, sources[0]).scored == 30
         spelt = [f"file://{sources[0]}", f"{sources[0].parent}/../0/rows.jsonl"]
@@ -317,6 +331,22 @@ class TestOneRow:
         ((_, prepared),) = workers.prepare([Located(str(tmp_path / "a.png"))])
         workers.close()
         assert prepared.error == "20000 pixels, where 19999 are allowed"
+
+    def test_a_jpeg_of_more_pixels_than_pillow_allows_is_drafted(self, tmp_path: Path, encoder: Encoder) -> None:
+        wall = Image.new("L", (16_000, 12_000), 200)
+        wall.save(tmp_path / "wall.jpg", quality=20)
+        wall.save(tmp_path / "progressive.jpg", quality=20, progressive=True)
+        found = {}
+        for exact in (True, False):
+            workers = Workers(encoder.image_processor, exact=exact)
+            ((_, found[exact]),) = workers.prepare([Located(str(tmp_path / "wall.jpg"))])
+            workers.close()
+        workers = Workers(encoder.image_processor)
+        ((_, progressive),) = workers.prepare([Located(str(tmp_path / "progressive.jpg"))])
+        workers.close()
+        assert found[True].error == progressive.error == "too many pixels", "all of it would be held in memory"
+        assert found[False].pixels is not None
+        assert abs(int(found[False].pixels.mean()) - 200) <= 2
 
     def test_a_large_picture_scores_as_its_small_self(self, tmp_path: Path, encoder: Encoder) -> None:
         big = Image.open(PICTURES[0].path).convert("RGB").resize((5000, 4000), Image.Resampling.BICUBIC)
