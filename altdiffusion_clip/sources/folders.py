@@ -46,12 +46,16 @@ def passed_over(place: str, retries: Retries) -> dict[str, int]:
     """How many files of a folder are neither pictures that can be read nor texts beside them, by their endings."""
     filesystem, top = file_system_of(place)
     names = [PurePosixPath(posixpath.relpath(name, top)) for name in retries(lambda: filesystem.find(top))]
-    texts = {f".{ending}" for ending in TEXT_ENDINGS}
-    others = [name for name in names if not _is_picture(str(name)) and name.suffix.lower() not in texts]
+    known = {*SUFFIXES, *(f".{ending}" for ending in TEXT_ENDINGS)}
+    others = [name for name in names if not _is_hidden(name) and name.suffix.lower() not in known]
     counts = Counter(name.suffix.lower() or name.name for name in others)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _is_picture(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not _is_hidden(path)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -65,6 +65,17 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert "141 rows, 140 scored" in out
     assert read_shards(tmp_path / "ray") == scored
 
+    # A run begun on one engine ends on the other, in the middle of a source too.
+    both = [*common, str(tmp_path / "both")]
+    run(capsys, *sources, *both)
+    for number in (1, 2, 6):
+        (tmp_path / "both" / f"part-{number:06d}.parquet").unlink()
+    code, out, _ = run(capsys, *sources, *on_ray, *both)
+    assert (code, "141 rows, 140 scored, 1 without a score" in out) == (1, True)
+    found = read_shards(tmp_path / "both")
+    assert [row.row_id for row in found] == [row.row_id for row in expected]
+    assert [row.cosine for row in found] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+
 
 @pytest.mark.slow
 def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ def test_kept_text_states_teach_the_same(config: AlignConfig, tmp_path: Path) ->
     torch.testing.assert_close(*losses, atol=2e-3, rtol=0)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_compiled_unet_learns_the_same(config: AlignConfig, tmp_path: Path, cached: bool) -> None:
     unet = UNet2DConditionModel.from_config(
