@@ -177,7 +177,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.min_cosine is not None and not -1 <= options.min_cosine <= 1:
         raise UserError("--min-cosine must be between -1 and 1")
     check_ray_options(options)
-    for package in ("pyarrow", "tenacity", "filelock"):
+    for package in ("pyarrow", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f'scoring needs {package}; pip install "altdiffusion-clip[score]"')
 
