@@ -51,6 +51,13 @@ class ImageError(ValueError):
     """A picture cannot be read; the message is one line and says why."""
 
 
+def not_opened(error: FileNotFoundError | IsADirectoryError | PermissionError) -> ImageError:
+    """What to say of a picture that the file system does not open."""
+    if isinstance(error, FileNotFoundError):
+        return ImageError("no such file")
+    return ImageError("a folder, not a picture" if isinstance(error, IsADirectoryError) else "no permission to read it")
+
+
 def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     """Reads a picture as RGB, upright, transparent parts on white.
 
@@ -75,12 +82,8 @@ def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
         return _load(source, at_least)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except IsADirectoryError:
-        raise ImageError("a folder, not a picture") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise not_opened(error) from None
     except UnidentifiedImageError:
         raise ImageError("an empty file" if _is_empty(source) else "not a picture that Pillow knows") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -80,10 +80,10 @@ class Preparation:
                 return self._prepared(data)
             except ImageError:
                 # It may have come in part: to know its size costs one more request, so that is asked now alone.
-                whole = picture.with_size().read(self.retries)
-                if len(whole) == len(data):
+                sized = picture.with_size()
+                if sized.size is None or len(data) >= sized.size:
                     raise
-                return self._prepared(whole)
+                return self._prepared(sized.read(self.retries))
         except PassingImageError as error:
             return Prepared(error=str(error), may_pass=True)
         except ImageError as error:

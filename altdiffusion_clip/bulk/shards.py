@@ -144,9 +144,10 @@ class ShardFolder:
             raise UserError(f"another run is writing to {self.folder}; wait for its end, or stop it") from None
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        with lock:
-            lock.release()  # `with` has taken it once more
+        try:
             yield
+        finally:
+            lock.release()
 
     def path(self, number: int) -> Path:
         """The file of a shard."""

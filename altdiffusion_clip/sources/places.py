@@ -12,7 +12,7 @@ from typing import IO, Any
 import fsspec
 
 from altdiffusion_clip.errors import UserError, one_line
-from altdiffusion_clip.images import ImageError
+from altdiffusion_clip.images import ImageError, not_opened
 from altdiffusion_clip.sources.retries import PassingImageError, Retries, ShortReadError, may_pass
 
 ONCE = Retries(attempts=1)
@@ -78,12 +78,8 @@ class Located:
         """
         try:
             return retries(self._read)
-        except FileNotFoundError:
-            raise ImageError("no such file") from None
-        except IsADirectoryError:
-            raise ImageError("a folder, not a picture") from None
-        except PermissionError:
-            raise ImageError("no permission to read it") from None
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise not_opened(error) from None
         except Exception as error:  # every file system of fsspec's has errors of its own
             kind = PassingImageError if may_pass(error) else ImageError
             raise kind(f"cannot be read ({one_line(error)})") from None
@@ -206,11 +202,11 @@ def stamp_of(place: str, retries: Retries = ONCE) -> str:
     """
     try:
         filesystem, path = file_system_of(place)
-        if retries(lambda: filesystem.isdir(path)):
+        info = retries(lambda: filesystem.info(path))
+        if info["type"] == "directory":
             found = retries(lambda: filesystem.find(path, detail=True))
             files = [[posixpath.relpath(name, path), info.get("size")] for name, info in sorted(found.items())]
             return hashlib.blake2b(json.dumps(files).encode(), digest_size=12).hexdigest()
-        info = retries(lambda: filesystem.info(path))
     except FileNotFoundError:
         raise UserError(f"there is no {place}") from None
     except Exception as error:

@@ -62,7 +62,7 @@ def may_pass(error: BaseException) -> bool:
         >>> may_pass(ConnectionResetError()), may_pass(FileNotFoundError())
         (True, False)
     """
-    if isinstance(error, (ConnectionError, TimeoutError, ShortReadError, PassingImageError)):
+    if isinstance(error, (ConnectionError, TimeoutError, ShortReadError)):
         return True
     status = _status_of(error)
     if status is not None:

@@ -167,7 +167,7 @@ def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: A
     """
     part = source.load(source.draw(step_generator(0, 0)))
     part = {name: value.to(accelerator.device) for name, value in part.items()}
-    denoiser.to(accelerator.device)
+    denoiser.to(accelerator.device).train()  # as it is trained, or it would be compiled once more
     gradients = []
     for stance in ("force_eager", "default"):
         with torch.compiler.set_stance(stance), accelerator.autocast():
