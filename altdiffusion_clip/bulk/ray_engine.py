@@ -33,7 +33,7 @@ from altdiffusion_clip.bulk.scoring import (
     score_shard,
     to_score_again,
 )
-from altdiffusion_clip.bulk.shards import ShardFolder, Span, gaps
+from altdiffusion_clip.bulk.shards import Shard, ShardFolder, Span, gaps, spans_by_source
 from altdiffusion_clip.drawing import Settings, draw_batch
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
@@ -144,11 +144,10 @@ def score_on_ray(
     """
     import ray.data
 
-    folder.remove_damaged()
+    shards = folder.remove_damaged()
     unfinished: dict[str, str] = {}
-    shards = folder.shards()
     tasks = [_as_item(shard.number, ()) for shard in to_score_again(job, shards)]
-    tasks += [_as_item(number, spans) for number, spans in _missing_shards(job, folder, unfinished)]
+    tasks += [_as_item(number, spans) for number, spans in _missing_shards(job, folder, shards, unfinished)]
     if tasks:
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             ShardScorer,
@@ -240,14 +239,14 @@ def _png(image: Image.Image | None) -> bytes:
 
 
 def _missing_shards(
-    job: Job, folder: ShardFolder, unfinished: dict[str, str]
+    job: Job, folder: ShardFolder, shards: Sequence[Shard], unfinished: dict[str, str]
 ) -> Iterator[tuple[int, tuple[Span, ...]]]:
     """Shards of all rows that no shard has; rows are counted on the cluster."""
     import ray
 
     count: Any = ray.remote(count_rows)
     waiting = {same_place(source.place): count.remote(source, job.retries) for source in job.sources}
-    shards, missing = folder.shards(), list[Span]()
+    spans, missing = spans_by_source(shards), list[Span]()
     for place, counted in waiting.items():
         try:
             total = ray.get(counted)
@@ -256,7 +255,7 @@ def _missing_shards(
                 raise
             unfinished[place] = str(error.cause)
             continue
-        for cursor, known in gaps(shards, place):
+        for cursor, known in gaps(spans[place]):
             rows = total - cursor.row if known is None else known
             if rows > 0:
                 missing.append(Span(place, cursor.row, rows, cursor.offset))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from altdiffusion_clip.bulk.encoding import Encoder
 from altdiffusion_clip.bulk.pictures import Prepared, Workers
-from altdiffusion_clip.bulk.shards import Scored, Shard, ShardFolder, Span, gaps
+from altdiffusion_clip.bulk.shards import Scored, Shard, ShardFolder, Span, gaps, spans_by_source
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
 from altdiffusion_clip.scores import NOT_A_NUMBER
@@ -99,8 +99,7 @@ def score_sources(
         workers: that prepare pictures.
         progress: is called with the rows of each finished shard.
     """
-    folder.remove_damaged()
-    shards = folder.shards()
+    shards = folder.remove_damaged()
     unfinished: dict[str, str] = {}
     for shard in to_score_again(job, shards):
         progress(score_again(job, folder, shard, encoders, workers, unfinished))
@@ -122,8 +121,9 @@ def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Repo
     """
     shards = folder.shards()
     to_do, uncounted = sum(shard.to_do for shard in shards), []
+    spans = spans_by_source(shards)
     for place in unfinished:
-        done = sum(span.count for shard in shards for span in shard.spans if span.source == place)
+        done = sum(span.count for span in spans[place])
         try:
             to_do += count_rows(job.source_at(place)) - done
         except (UserError, UnfinishedError):
@@ -144,9 +144,10 @@ Placed = tuple[Row, str, Cursor, Cursor]
 
 def _missing(job: Job, shards: Sequence[Shard], unfinished: dict[str, str]) -> Iterator[Placed]:
     """The rows that no shard has."""
+    spans = spans_by_source(shards)
     for source in job.sources:
         place = same_place(source.place)
-        for cursor, count in gaps(shards, place):
+        for cursor, count in gaps(spans[place]):
             try:
                 yield from placed(source, cursor, count, job.retries)
             except (UserError, UnfinishedError) as error:

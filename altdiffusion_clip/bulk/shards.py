@@ -3,6 +3,8 @@
 import itertools
 import json
 import logging
+from bisect import bisect, insort
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
-from altdiffusion_clip.sources.row import Cursor
+from altdiffusion_clip.sources.row import FIRST, Cursor
 
 logger = logging.getLogger(__name__)
 PLAN, LOCK = "_plan.json", "_lock"
@@ -156,7 +158,7 @@ class ShardFolder:
     def shards(self) -> list[Shard]:
         """The shards that are there, in order. What is damaged, or has rows of another shard, is not."""
         found: list[Shard] = []
-        rows: dict[str, list[tuple[int, int]]] = {}
+        rows: dict[str, list[tuple[int, int]]] = {}  # sorted, and none overlaps another
         for path in sorted(self.folder.glob("part-*.parquet")):
             shard = _shard_of(path)
             if shard is None:
@@ -166,21 +168,23 @@ class ShardFolder:
                 logger.warning("%s has rows of another shard; it is left out", path)
                 continue
             for span in shard.spans:
-                rows.setdefault(span.source, []).append((span.start, span.start + span.count))
+                insort(rows.setdefault(span.source, []), (span.start, span.start + span.count))
             found.append(shard)
         return found
 
-    def remove_damaged(self) -> None:
-        """Takes away what `shards` leaves out."""
-        good = {self.path(shard.number) for shard in self.shards()}
+    def remove_damaged(self) -> list[Shard]:
+        """Takes away what `shards` leaves out, and gives the others."""
+        shards = self.shards()
+        good = {self.path(shard.number) for shard in shards}
         for path in self.folder.glob("part-*.parquet"):
             if path not in good:
                 path.unlink()
                 path.with_suffix(".jsonl").unlink(missing_ok=True)
+        return shards
 
     def free_numbers(self) -> Iterator[int]:
         """Numbers of shards that are not there, the smallest first."""
-        taken = {int(path.stem.removeprefix("part-")) for path in self.folder.glob("part-*.parquet")}
+        taken = {_number_of(path) for path in self.folder.glob("part-*.parquet")}
         return (number for number in itertools.count() if number not in taken)
 
     def write(self, number: int, rows: Sequence[Scored], spans: Sequence[Span], kept: int = 0) -> None:
@@ -237,20 +241,28 @@ def planned(folder: Path) -> dict[str, Any] | None:
     return plan
 
 
-def gaps(shards: Sequence[Shard], source: str) -> list[tuple[Cursor, int | None]]:
+def spans_by_source(shards: Sequence[Shard]) -> dict[str, list[Span]]:
+    """The spans of shards by their sources; of a source without any, an empty list."""
+    found: defaultdict[str, list[Span]] = defaultdict(list)
+    for shard in shards:
+        for span in shard.spans:
+            found[span.source].append(span)
+    return found
+
+
+def gaps(spans: Sequence[Span]) -> list[tuple[Cursor, int | None]]:
     """Where rows of a source are missing: from which row on, and how many; None for all that follow.
 
+    Args:
+        spans: of the source that are there.
+
     Example:
-        >>> shards = [Shard(0, (Span("a", 2, 3, end=70),), 3, 0, 0, 0)]
-        >>> [(cursor.row, count) for cursor, count in gaps(shards, "a")]
+        >>> [(cursor.row, count) for cursor, count in gaps([Span("a", 2, 3, end=70)])]
         [(0, 2), (5, None)]
     """
-    spans = sorted(
-        (span for shard in shards for span in shard.spans if span.source == source), key=lambda span: span.start
-    )
     missing: list[tuple[Cursor, int | None]] = []
-    cursor = Cursor()
-    for span in spans:
+    cursor = FIRST
+    for span in sorted(spans, key=lambda span: span.start):
         if span.start > cursor.row:
             missing.append((cursor, span.start - cursor.row))
         cursor = Cursor(span.start + span.count, span.end)
@@ -260,11 +272,19 @@ def gaps(shards: Sequence[Shard], source: str) -> list[tuple[Cursor, int | None]
 def read_shards(folder: Path) -> list[Scored]:
     """All rows of a run, in order; for tests and small runs."""
     shards = ShardFolder.there(folder)
-    return [row for path in sorted(folder.glob("part-*.parquet")) for row in shards.rows(int(path.stem[5:]))]
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in shards.rows(_number_of(path))]
+
+
+def _number_of(path: Path) -> int:
+    return int(path.stem.removeprefix("part-"))
 
 
 def _overlaps(rows: Sequence[tuple[int, int]], span: Span) -> bool:
-    return any(start < span.start + span.count and span.start < stop for start, stop in rows)
+    place = bisect(rows, (span.start,))
+    # Only those beside it can reach into it.
+    return any(
+        start < span.start + span.count and span.start < stop for start, stop in rows[max(0, place - 1) : place + 1]
+    )
 
 
 def _shard_of(path: Path) -> Shard | None:
@@ -274,6 +294,6 @@ def _shard_of(path: Path) -> Shard | None:
     try:
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
         spans = tuple(Span(**span) for span in json.loads(metadata[b"spans"]))
-        return Shard(int(path.stem.removeprefix("part-")), spans, **json.loads(metadata[b"counts"]))
+        return Shard(_number_of(path), spans, **json.loads(metadata[b"counts"]))
     except (OSError, pyarrow.ArrowException, KeyError, ValueError, TypeError):
         return None

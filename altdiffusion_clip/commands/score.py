@@ -110,7 +110,8 @@ def _sources(
 ) -> "tuple[tuple[Source, ...], tuple[tuple[str, str], ...]]":
     """The sources that can be read, and the others with what is wrong; at least one can."""
     from altdiffusion_clip.sources.names import check_protocols, expand, label_of
-    from altdiffusion_clip.sources.rows import Columns, Source, check_source
+    from altdiffusion_clip.sources.row import Columns
+    from altdiffusion_clip.sources.rows import Source, check_source
 
     columns = Columns(options.image_column, options.text_column, options.language_column, options.id_column)
     places = expand(options.sources)
@@ -120,12 +121,13 @@ def _sources(
     for place in places:
         source = Source(place, columns, options.image_root, labels[place], options.encoding)
         try:
-            check_source(source, retries)
+            kind = check_source(source, retries)
         except UserError as error:
             refused.append((place, str(error)))
         else:
             good.append(source)
-            _say_what_is_passed_over(place, retries)
+            if kind == "folder":
+                _say_what_is_passed_over(place, retries)
     if not good:
         raise UserError(refused[0][1])
     for _, reason in refused:
@@ -135,9 +137,8 @@ def _sources(
 
 def _say_what_is_passed_over(place: str, retries: "Retries") -> None:
     from altdiffusion_clip.sources.folders import passed_over
-    from altdiffusion_clip.sources.rows import kind_of
 
-    if kind_of(place, retries) == "folder" and (others := passed_over(place, retries)):
+    if others := passed_over(place, retries):
         listed = ", ".join(f"{ending} {count}" for ending, count in others.items())
         print(f"{place}: {sum(others.values())} files are no pictures and are passed over ({listed})", file=sys.stderr)
 

@@ -1,14 +1,16 @@
 """The rows of any source: a table, JSON lines, Parquet, a webdataset tar or a folder, from any row on."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.sources import folders, parquet, tables, tars
 from altdiffusion_clip.sources.places import ONCE, file_system_of, parent_of
 from altdiffusion_clip.sources.retries import Retries
-from altdiffusion_clip.sources.row import FIRST, Columns, Cursor, Read, Row
+from altdiffusion_clip.sources.row import FIRST, Columns, Cursor, Read
 
 _READERS: dict[str, Callable[..., Iterator[Read]]] = {
     ".jsonl": tables.read_json_lines,
@@ -20,6 +22,9 @@ _READERS: dict[str, Callable[..., Iterator[Read]]] = {
     "folder": folders.read_folder,
 }
 KINDS = tuple(kind for kind in _READERS if kind != "folder")
+_COUNTERS: dict[str, Callable[[Any, Retries], int]] = {".parquet": parquet.count_rows, ".tar": tars.count_rows}
+"""Of kinds whose rows can be counted without their pictures."""
+
 _PACKED = (".jsonl", ".ndjson", ".csv", ".tsv", ".tar")
 """Kinds that may also end in `.gz`."""
 
@@ -122,29 +127,40 @@ def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -
         ...     [(row.row_id, row.text) for row, _ in read_rows(Source(str(path)))]
         [('rows.jsonl:0', 'a cat')]
     """
-    try:
+    with _told(source, "read on"):
         yield from _READERS[kind_of(source.place, retries)](source, cursor, retries)
+
+
+@contextmanager
+def _told(source: Source, what: str) -> Iterator[None]:
+    """Says of which source an error is, and what cannot be done."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # every file system of fsspec's has errors of its own
-        raise UnfinishedError(f"{source.place}: cannot be read on ({one_line(error)})") from error
+        raise UnfinishedError(f"{source.place}: cannot be {what} ({one_line(error)})") from error
 
 
-def check_source(source: Source, retries: Retries = ONCE) -> None:
+def check_source(source: Source, retries: Retries = ONCE) -> str:
     """Reads the first row of a source, to see whether it can be read at all; of Parquet its schema.
+
+    Returns:
+        Its kind, as `kind_of` gives it.
 
     Raises:
         UserError: it cannot.
     """
+    kind = kind_of(source.place, retries)
     try:
-        if kind_of(source.place, retries) == ".parquet":
-            parquet.count_rows(source, retries)
-        else:
-            next(read_rows(source, retries=retries), None)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{source.place}: cannot be read ({one_line(error)})") from error
+        with _told(source, "read"):
+            if kind == ".parquet":
+                parquet.count_rows(source, retries)
+            else:
+                next(_READERS[kind](source, FIRST, retries), None)
+    except UnfinishedError as error:
+        raise UserError(str(error)) from error
+    return kind
 
 
 def count_rows(source: Source, retries: Retries = ONCE) -> int:
@@ -154,14 +170,8 @@ def count_rows(source: Source, retries: Retries = ONCE) -> int:
         UserError: as `read_rows`.
         UnfinishedError: likewise.
     """
-    try:
-        if kind_of(source.place, retries) == ".parquet":
-            return parquet.count_rows(source, retries)
-        return sum(1 for _ in read_rows(source, retries=retries))
-    except (UserError, UnfinishedError):
-        raise
-    except Exception as error:
-        raise UnfinishedError(f"{source.place}: cannot be counted ({one_line(error)})") from error
-
-
-__all__ = ["KINDS", "Columns", "Cursor", "Row", "Source", "UnfinishedError", "check_source", "count_rows", "read_rows"]
+    kind = kind_of(source.place, retries)
+    with _told(source, "counted"):
+        if kind in _COUNTERS:
+            return _COUNTERS[kind](source, retries)
+        return sum(1 for _ in _READERS[kind](source, FIRST, retries))

@@ -10,7 +10,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import SUFFIXES
 from altdiffusion_clip.sources.places import open_file
 from altdiffusion_clip.sources.retries import Retries
-from altdiffusion_clip.sources.row import Columns, Cursor, Read, Row, checked, field
+from altdiffusion_clip.sources.row import FIRST, Columns, Cursor, Read, Row, checked, field
 from altdiffusion_clip.sources.texts import NOT_UTF8, decode
 
 if TYPE_CHECKING:
@@ -26,15 +26,28 @@ _MOST_BYTES = 1 << 28
 
 def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
     """The rows of a tar, as `read_rows` gives them."""
-    begins = cursor.row if cursor.offset is not None else 0
-    number = begins
+    for key, found, after in _samples_from(source, cursor, retries, _content):
+        place = f"{source.name}:{key}"
+        yield Row(place, error=found) if isinstance(found, str) else _row(place, found, source), after
+
+
+def count_rows(source: "Source", retries: Retries) -> int:
+    """How many rows there are; pictures are passed over."""
+    return sum(1 for _ in _samples_from(source, FIRST, retries, lambda tar, member: b""))
+
+
+def _samples_from(
+    source: "Source", cursor: Cursor, retries: Retries, take: Callable[[tarfile.TarFile, tarfile.TarInfo], bytes]
+) -> Iterator[tuple[str, dict[str, bytes] | str, Cursor]]:
+    """Names and files of samples, with the cursor after each; at the end of a damaged tar what is wrong."""
+    number = cursor.row if cursor.offset is not None else 0
     with open_file(source.place, cursor.offset or 0, retries) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for key, members, after in samples(tar, lambda member: _content(tar, member)):
+                for key, members, after in samples(tar, lambda member: take(tar, member)):
                     number += 1
                     if number > cursor.row:
-                        yield _row(f"{source.name}:{key}", members, source), Cursor(number, after)
+                        yield key, members, Cursor(number, after)
                 file.seek(tar.offset)
                 # tarfile takes what is no header for the end.
                 if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -42,7 +55,7 @@ def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Rea
         except tarfile.ReadError as error:  # all of its bytes came, and they are damaged
             if number == 0:
                 raise UserError(f"{source.place} is no plain tar file: {error}") from None
-            yield Row(f"{source.name}:{number}", error=f"the tar file ends here, damaged ({error})"), Cursor(number + 1)
+            yield f"{number}", f"the tar file ends here, damaged ({error})", Cursor(number + 1)
 
 
 def samples(
