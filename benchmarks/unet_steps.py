@@ -28,7 +28,6 @@ from altdiffusion_clip.emoji_m18.languages import LANGUAGES
 from altdiffusion_clip.emoji_m18.pictures import ScenePictures
 from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS, PACKAGED
 from altdiffusion_clip.emoji_m18.scenes import draw_scenes
-from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.config import RunConfig
@@ -89,7 +88,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float | str]:
         part = source.load(source.draw(step_generator(0, 0)))
         part = {name: value.to(device) for name, value in part.items()}
     encoder = RobertaSeriesModelWithTransformation.from_pretrained(PACKAGED / "text_encoder", dtype=torch.float32)
-    conditioning = Conditioning(encoder.eval().to(device), tokenizer.pad_token_id, WINDOW if "compiled" in way else 1)
+    conditioning = Conditioning(encoder.eval().to(device), tokenizer.pad_token_id, "compiled" in way)
     unet = new_unet().to(device)
     if "channels-last" in way:
         unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -281,10 +281,8 @@ def _number_of(path: Path) -> int:
 
 def _overlaps(rows: Sequence[tuple[int, int]], span: Span) -> bool:
     place = bisect(rows, (span.start,))
-    # Only those beside it can reach into it.
-    return any(
-        start < span.start + span.count and span.start < stop for start, stop in rows[max(0, place - 1) : place + 1]
-    )
+    beside = rows[max(0, place - 1) : place + 1]  # no others can reach into it
+    return any(start < span.start + span.count and span.start < stop for start, stop in beside)
 
 
 def _shard_of(path: Path) -> Shard | None:

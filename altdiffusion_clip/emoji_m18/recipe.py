@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -356,11 +355,9 @@ def keep(work: Path, folder: Path) -> None:
     if average.is_file():
         pipeline = new_pipeline(work)
         pipeline.unet.half().load_state_dict(load_file(average))
-        with tempfile.TemporaryDirectory() as place:
-            pipeline.save_pretrained(place)
-            for part in ("unet", "scheduler"):
-                shutil.copytree(Path(place) / part, folder / part, dirs_exist_ok=True)
-            shutil.copy(Path(place) / "model_index.json", folder)
+        pipeline.unet.save_pretrained(folder / "unet")
+        pipeline.scheduler.save_pretrained(folder / "scheduler")
+        pipeline.save_config(folder)
     forget_paths(folder)
 
 

@@ -25,7 +25,6 @@ from altdiffusion_clip.checkpoints.model_ids import SCORER, resolve_scorer
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator
@@ -153,8 +152,7 @@ def new_conditioning(config: AlignConfig, parts: Parts, accelerator: Accelerator
         # GPUs convolve in half precision with the channels last.
         parts.unet.to(memory_format=torch.channels_last)
         parts.unet.compile(dynamic=False)
-    multiple = WINDOW if config.compile else 1
-    return Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id, multiple)
+    return Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id, config.compile)
 
 
 def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: Accelerator) -> None:

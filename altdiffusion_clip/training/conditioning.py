@@ -22,12 +22,12 @@ class Conditioning:
     Args:
         text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
         pad_token_id: of its tokenizer.
-        multiple: rows are rounded up to a multiple of this, 77 at most, so that a compiled UNet sees few shapes. Rows
-            beyond a prompt's padding are masked.
+        is_fixed: there are always 77 rows, so that a compiled UNet sees one shape. Rows beyond a prompt's padding are
+            masked.
     """
 
-    def __init__(self, text_encoder: Any, pad_token_id: int, multiple: int = 1) -> None:
-        self.text_encoder, self._pad, self._multiple = text_encoder, pad_token_id, multiple
+    def __init__(self, text_encoder: Any, pad_token_id: int, is_fixed: bool = False) -> None:
+        self.text_encoder, self._pad, self._is_fixed = text_encoder, pad_token_id, is_fixed
         config = text_encoder.config
         self.is_short = isinstance(text_encoder, RobertaSeriesModelWithTransformation) and config.use_attention_mask
 
@@ -43,7 +43,7 @@ class Conditioning:
             77 rows are there.
         """
         lengths = attention_mask.sum(1)
-        rows = self._rounded(int(lengths.max()) + 1) if self.is_short else WINDOW
+        rows = self._rows(int(lengths.max()) + 1) if self.is_short else WINDOW
         padded = torch.full((len(input_ids), rows), self._pad, dtype=input_ids.dtype, device=input_ids.device)
         columns = min(rows, input_ids.shape[1])
         padded[:, :columns] = torch.where(attention_mask[:, :columns].bool(), input_ids[:, :columns], self._pad)
@@ -77,11 +77,11 @@ class Conditioning:
         # A row of padding stands at the end of each, but for captions that fill the window.
         lengths = mask.sum(1)
         lengths = torch.where(lengths < WINDOW, lengths - 1, lengths)
-        count = self._rounded(values.shape[1])
+        count = self._rows(values.shape[1])
         return pad(values.float(), (0, 0, 0, count - values.shape[1])), padding_counts(lengths, count)
 
-    def _rounded(self, rows: int) -> int:
-        return min(-(-rows // self._multiple) * self._multiple, WINDOW)
+    def _rows(self, needed: int) -> int:
+        return WINDOW if self._is_fixed else min(needed, WINDOW)
 
 
 def padding_counts(lengths: Tensor, rows: int) -> Tensor:

@@ -221,6 +221,7 @@ class TestTars:
         assert 10 < len(found) < 53
         assert found[-1].error.startswith("the tar file ends here, damaged")
         assert not any(row.error for row in found[:-1])
+        assert count_rows(Source(str(path))) == len(found)
 
 
 def test_names_of_columns_may_be_paths_or_have_dots(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class TestConditioning:
         ids, mask = prompts(lengths)
         latents, steps = torch.randn(len(lengths), 4, 8, 8), torch.tensor([500] * len(lengths))
         drawn = []
-        for multiple in (1, 77):
-            states, counts = Conditioning(encoder, 1, multiple)(ids, mask)
+        for is_fixed in (False, True):
+            states, counts = Conditioning(encoder, 1, is_fixed)(ids, mask)
             drawn.append(unet(latents, steps, states, encoder_attention_mask=counts).sample)
         assert states.shape[1] == 77
         torch.testing.assert_close(*drawn, atol=1e-5, rtol=0)
