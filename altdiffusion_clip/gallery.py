@@ -1,7 +1,7 @@
 """Pictures side by side: a contact sheet, and a page for the browser."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,18 @@ def best_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a `results.jsonl`, prompt by prompt in their first order, the best of each first."""
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(row["prompt"] for row in rows))}
     return sorted(rows, key=lambda row: (places[row["prompt"]], row["rank"] or 0))
+
+
+def shown_score(score: Mapping[str, Any]) -> str:
+    """A row's score as people read it: what it is, its number, and those of other judges.
+
+    Example:
+        >>> shown_score({"cosine": 0.25, "clip_score": 25.0, "judges": {"sharpness": 7.0}})
+        'cosine 0.250, sharpness 7.000'
+    """
+    measure = "cosine" if "cosine" in score else "score"
+    others = score.get("judges", {})
+    return ", ".join(f"{name} {value:.3f}" for name, value in {measure: score[measure], **others}.items())
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], columns: int = 8) -> None:
@@ -81,7 +93,7 @@ def write_index(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>\n<section>')
         for row in group:
             file = html.escape(row["file"], quote=True)
-            score = "" if row["score"] is None else f"#{row['rank']} · cosine {row['score']['cosine']:.3f} · "
+            score = "" if row["score"] is None else f"#{row['rank']} · {html.escape(shown_score(row['score']))} · "
             body.append(
                 f'<figure><a href="{file}"><img src="{file}" alt="{html.escape(prompt, quote=True)}"></a>'
                 f"<figcaption>{score}seed {row['seed']}<br>{html.escape(row['model'])}</figcaption></figure>"

@@ -7,17 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from altdiffusion_clip.drawing import Settings, save_with_settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
-from altdiffusion_clip.gallery import best_first, write_contact_sheet, write_index
+from altdiffusion_clip.gallery import best_first, shown_score, write_contact_sheet, write_index
 from altdiffusion_clip.prompts.weights import parse_weights
+from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
 
 if TYPE_CHECKING:
-    from altdiffusion_clip.scoring import AltCLIPScorer
-
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.ensembles import Panel
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +33,21 @@ class ResultsFolder:
 
     Args:
         folder: made if it is not there.
-        scorer: scores the pictures, if given.
+        panel: judges the pictures, if given; the first judge ranks them.
         keep: of each prompt's pictures in this run only so many stay, the best ones; all if not given.
     """
 
-    def __init__(self, folder: Path, scorer: "AltCLIPScorer | None" = None, keep: int | None = None) -> None:
+    def __init__(self, folder: Path, panel: "Panel | None" = None, keep: int | None = None) -> None:
         self.folder = folder
-        self.scorer = scorer
+        self.panel = panel
         self.keep = keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}") from error
         self._results = folder / "results.jsonl"
+        self._bench = None if panel is None else _bench_of(panel)
+        self._scores: dict[str, Tensor] = {}  # of each member of the panel, by file
         self._earlier = read_results(folder)
         self.rows: list[dict[str, Any]] = []
         numbers = [int(found[1]) for p in folder.glob("*.png") if (found := re.match(r"(\d+)-seed", p.name))]
@@ -63,13 +68,14 @@ class ResultsFolder:
             "model": settings.model,
             "settings": asdict(settings),
         }
-        if self.scorer is not None:
-            scores = self.scorer.score(parse_weights(settings.prompt).text, image)
-            if scores.broken:
-                logger.warning("%s is not ranked: %s", name, scores.broken[0].reason)
+        if self._bench is not None:
+            from altdiffusion_clip.judges.judging import score_drawn
+
+            scores = score_drawn(parse_weights(settings.prompt).text, [image], self._bench)[:, 0]
+            if bool(scores.isfinite().all()):
+                self._scores[name] = scores
             else:
-                cosine = float(scores.cosine)
-                row["score"] = {"cosine": round(cosine, 6), "clip_score": round(100 * max(cosine, 0.0), 4)}
+                logger.warning("%s is not ranked: %s", name, NOT_A_NUMBER)
         self.rows.append(row)
         self._rank(settings.prompt)
         dropped = [r for r in self.rows if self.keep and r["prompt"] == row["prompt"] and (r["rank"] or 0) > self.keep]
@@ -86,7 +92,7 @@ class ResultsFolder:
         if not ordered:
             return
         labels = [
-            f"seed {row['seed']}" if row["score"] is None else f"{row['rank']}  cosine {row['score']['cosine']:.3f}"
+            f"seed {row['seed']}" if row["score"] is None else f"{row['rank']}  {shown_score(row['score'])}"
             for row in ordered
         ]
         pictures = [(self.folder / row["file"], label) for row, label in zip(ordered, labels, strict=True)]
@@ -94,13 +100,28 @@ class ResultsFolder:
         write_index(self.folder / "index.html", ordered)
 
     def _rank(self, prompt: str) -> None:
-        group = [row for row in self.rows if row["prompt"] == prompt and row["score"] is not None]
-        for rank, row in enumerate(sorted(group, key=lambda row: -row["score"]["cosine"]), start=1):
+        group = [row for row in self.rows if row["prompt"] == prompt and row["file"] in self._scores]
+        if self.panel is None or not group:
+            return
+        first, *others = self.panel.columns
+        # All of them each time, for some rules compare the pictures of a prompt.
+        scores = self.panel.combine(torch.stack([self._scores[row["file"]] for row in group], 1)).T.tolist()
+        for row, values in zip(group, scores, strict=True):
+            more = {column.name: value for column, value in zip(others, values[1:], strict=True)}
+            row["score"] = named_scores(values[0], first.measure, others=more)
+        order = sorted(zip(group, scores, strict=True), key=lambda each: -each[1][0])
+        for rank, (row, _) in enumerate(order, start=1):
             row["rank"] = rank
 
     def _write(self) -> None:
         rows = [*self._earlier, *self.rows]
         write_text(self._results, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _bench_of(panel: "Panel") -> "Bench":
+    from altdiffusion_clip.judges.encoding import Bench
+
+    return Bench(panel)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
 """What scoring and ranking give, and the one place that decides what a score is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from altdiffusion_clip.images import BrokenImage
+
+COSINE = "cosine"
 
 NOT_A_NUMBER = "the score is not a number"
 
@@ -38,17 +40,58 @@ class RankedImage:
         rank: from 1, the best.
         index: its place in the list that was ranked.
         name: its path, or what it is.
-        cosine: in [-1, 1].
-        clip_score: 100 · max(cosine, 0).
-        probability: softmax over logit_scale · cosine within this ranking.
+        score: that the ranking is ordered by.
+        measure: what the score is: "cosine", in [-1, 1], or "score", of no unit.
+        probability: of the text belonging to the picture, as the judge has it (of AltCLIP and CLIP the softmax over
+            logit_scale · cosine within this ranking); None if its scores say nothing of that.
+        scores: of the other judges, by their names.
     """
 
     rank: int
     index: int
     name: str
-    cosine: float
-    clip_score: float
-    probability: float
+    score: float
+    measure: str = COSINE
+    probability: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cosine(self) -> float | None:
+        """The score, if it is a cosine."""
+        return self.score if self.measure == COSINE else None
+
+    @property
+    def clip_score(self) -> float | None:
+        """100 · max(cosine, 0), if the score is a cosine."""
+        return clip_score_of(self.score) if self.measure == COSINE else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers with the names of what they are, for tables and JSON."""
+        return named_scores(self.score, self.measure, self.probability, self.scores)
+
+
+def clip_score_of(cosine: float) -> float:
+    """100 · max(cosine, 0), as torchmetrics' CLIPScore (Hessel et al., arXiv 2104.08718)."""
+    return 100 * max(cosine, 0.0)
+
+
+def named_scores(
+    score: float, measure: str, probability: float | None = None, others: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """A score as it stands in results: under the name of its measure, with what follows from it.
+
+    Example:
+        >>> named_scores(0.25, "cosine", others={"sharpness": 7.0})
+        {'cosine': 0.25, 'clip_score': 25.0, 'judges': {'sharpness': 7.0}}
+    """
+    row: dict[str, Any] = {measure: round(score, 6)}
+    if measure == COSINE:
+        row["clip_score"] = round(clip_score_of(score), 4)
+    if probability is not None:
+        row["probability"] = round(probability, 6)
+    if others:
+        row["judges"] = {name: round(value, 6) for name, value in others.items()}
+    return row
 
 
 @dataclass(frozen=True)
@@ -87,28 +130,81 @@ def without_score(cosine: Tensor, broken: Sequence[BrokenImage], names: Sequence
     return [known.get(place) or BrokenImage(place, names[place], NOT_A_NUMBER) for place in places]
 
 
+class Column(Protocol):
+    """What a score is, and what follows from it."""
+
+    @property
+    def name(self) -> str:
+        """To be shown."""
+
+    @property
+    def measure(self) -> str:
+        """The name of what it measures."""
+
+    def probability(self, scores: Tensor) -> Tensor | None:
+        """Of each picture of one text."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A cosine, whose probabilities are a softmax.
+
+    Attributes:
+        logit_scale: what cosines are multiplied by for it.
+        name: to be shown.
+        measure: cosine.
+    """
+
+    logit_scale: float
+    name: str = COSINE
+    measure: str = COSINE
+
+    def probability(self, scores: Tensor) -> Tensor:
+        """Of each picture, float32 (pictures,)."""
+        return (self.logit_scale * scores).softmax(0)
+
+
 def ranked(scores: Scores, names: Sequence[str], logit_scale: float) -> Ranking:
-    """Orders pictures by their scores, best first; equal scores keep their order, and broken pictures have no rank.
+    """Orders pictures by their cosines, best first; equal scores keep their order, and broken pictures have no rank.
 
     Args:
         scores: of the pictures.
         names: of the pictures.
         logit_scale: what cosines are multiplied by for the softmax.
     """
-    bad = {image.index for image in scores.broken}
-    good = [index for index in range(len(names)) if index not in bad]
-    cosine, clip_score = scores.cosine[good], scores.clip_score[good]
-    probability = (logit_scale * cosine).softmax(0)
-    order = cosine.argsort(descending=True, stable=True).tolist()
+    return in_order(scores.cosine[None], [Softmax(logit_scale)], names, {image.index: image for image in scores.broken})
+
+
+def in_order(
+    scores: Tensor, columns: Sequence[Column], names: Sequence[str], broken: Mapping[int, BrokenImage]
+) -> Ranking:
+    """Orders pictures by the first of some scores, best first; equal scores keep their order.
+
+    A picture without a finite score has no rank.
+
+    Args:
+        scores: float (columns, pictures).
+        columns: what they are.
+        names: of the pictures.
+        broken: the pictures that could not be read, by their places.
+    """
+    finite = torch.isfinite(scores).all(0)
+    good = [place for place in range(len(names)) if finite[place] and place not in broken]
+    lost = [broken.get(place) or BrokenImage(place, names[place], NOT_A_NUMBER) for place in range(len(names))]
+    first, *others = columns
+    kept = scores[:, good]
+    probability = first.probability(kept[0])
+    order = kept[0].argsort(descending=True, stable=True).tolist()
     images = [
         RankedImage(
             rank=rank,
             index=good[i],
             name=names[good[i]],
-            cosine=cosine[i].item(),
-            clip_score=clip_score[i].item(),
-            probability=probability[i].item(),
+            score=kept[0, i].item(),
+            measure=first.measure,
+            probability=None if probability is None else probability[i].item(),
+            scores={column.name: kept[place, i].item() for place, column in enumerate(others, start=1)},
         )
         for rank, i in enumerate(order, start=1)
     ]
-    return Ranking(images, scores.broken)
+    return Ranking(images, [image for place, image in enumerate(lost) if place not in set(good)])

@@ -351,7 +351,7 @@ class AltCLIPScorer(PreTrainedModel):
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.
         """
-        self._follow()
+        self.follow()
         texts = [texts] if isinstance(texts, str) else list(texts)
         with adapters_off(self.text_model):
             embeds = [
@@ -373,8 +373,8 @@ class AltCLIPScorer(PreTrainedModel):
         Returns:
             Unit vectors, float32 (images, projection_dim), on the scorer's device; and the broken ones.
         """
-        self._follow()
-        sources = _as_list(images)
+        self.follow()
+        sources = as_list(images)
         embeds = torch.full((len(sources), self.config.projection_dim), torch.nan, device=self.device)
         broken: list[BrokenImage] = []
         for start in range(0, len(sources), batch_size):
@@ -416,7 +416,7 @@ class AltCLIPScorer(PreTrainedModel):
         Raises:
             ValueError: there are neither as many texts as pictures nor one.
         """
-        sources = _as_list(images)
+        sources = as_list(images)
         texts = [texts] if isinstance(texts, str) else list(texts)
         if len(texts) not in (1, len(sources)):
             raise ValueError(f"{len(texts)} texts for {len(sources)} images: give one text, or one for each image")
@@ -426,13 +426,18 @@ class AltCLIPScorer(PreTrainedModel):
 
     def rank(self, prompt: str, images: ImageSource | Sequence[ImageSource], batch_size: int = 32) -> Ranking:
         """Orders pictures by how well they fit a prompt, best first; equal scores keep their order."""
-        sources = _as_list(images)
+        sources = as_list(images)
         names = [name_of(source, place) for place, source in enumerate(sources)]
         scale = self.logit_scale.detach().float().exp().item()
         return ranked(self.score(prompt, sources, batch_size), names, scale)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the text tower is a pipeline's, which says where it is."""
+        return self._followed is not None
+
     @torch.inference_mode(mode=False)
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Puts the head where the text encoder computes, if the pipeline that shares it has changed that.
 
         `pipe.to(...)` and diffusers' offloading know of the pipeline's own parts alone.
@@ -465,7 +470,7 @@ def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:
     return RobertaSeriesConfig(**fields)
 
 
-def _as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
+def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
     """One picture, a batch in an array, or any iterable of pictures."""
     if isinstance(images, (torch.Tensor, np.ndarray)):
         return list(images) if images.ndim == 4 else [images]

@@ -56,7 +56,7 @@ def main() -> None:
                 prompt,
                 n=options.n,
                 seed=1000 * number,
-                scorer=scorer,
+                judge=scorer,
                 batch_size=options.n,
                 strategy=strategy,
                 num_inference_steps=STEPS,
@@ -64,10 +64,10 @@ def main() -> None:
             )
             seconds[strategy] += time.perf_counter() - start
             work[strategy] += evaluations
-            kept[strategy].append(best.cosine[0])
+            kept[strategy].append(best.scores[0])
             recognised[strategy] += judge.concepts_of(best.images)[0] == concept
             if strategy == "full":
-                one_of_n.append(statistics.mean(best.all_cosines.values()))
+                one_of_n.append(statistics.mean(best.all_scores.values()))
     gain = {name: statistics.mean(values) - statistics.mean(one_of_n) for name, values in kept.items()}
     share = {name: 100 * right / options.prompts for name, right in recognised.items()}
     lines = [

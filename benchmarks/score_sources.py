@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import torch
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 from report import machine, report_at_most
 
-from altdiffusion_clip import AltCLIPScorer
-from altdiffusion_clip.bulk.encoding import Encoder
-from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.scoring import Job, score_sources
 from altdiffusion_clip.bulk.shards import ShardFolder
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.names import load_panel
+from altdiffusion_clip.judges.pictures import Workers
 from altdiffusion_clip.sources.rows import Source
 
 MIB = 1 << 20
@@ -119,25 +118,25 @@ def write_loose(folder: Path, rows: int) -> str:
     return f"store://{folder / 'loose'}"
 
 
-class Watched(Encoder):
-    """An encoder that notes how long it computes."""
+class Watched(Bench):
+    """A bench that notes how long it computes."""
 
     busy = 0.0
 
-    def begin(self, pixels: torch.Tensor) -> Any:
+    def begin_vectors(self, inputs: Any) -> Any:
         started = time.perf_counter()
-        begun = super().begin(pixels)
+        begun = super().begin_vectors(inputs)
         type(self).busy += time.perf_counter() - started
         return begun
 
 
 def score(places: list[str], output: Path) -> float:
     """Seconds from the first picture on."""
-    encoder = Watched(AltCLIPScorer.from_pretrained("emoji-m9").eval(), torch.float32, batch_size=32)
-    workers = Workers(encoder.image_processor)
+    bench = Watched(load_panel("emoji-m9"), batch_size=32)
+    workers = Workers(bench.preparation())
     folder = ShardFolder(output, {}, dict.fromkeys(places, ""))
     started = time.perf_counter()
-    report = score_sources(Job(tuple(Source(place) for place in places), SHARD), folder, [encoder], workers)
+    report = score_sources(Job(tuple(Source(place) for place in places), SHARD), folder, [bench], workers)
     workers.close()
     assert report.is_complete, report
     return time.perf_counter() - started

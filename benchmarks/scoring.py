@@ -28,11 +28,12 @@ from transformers import AltCLIPConfig, AltCLIPModel, AltCLIPProcessor, CLIPImag
 from transformers.initialization import no_init_weights
 
 from altdiffusion_clip import AltCLIPScorer
-from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size, fastest_dtype
-from altdiffusion_clip.bulk.pictures import Workers, default_workers
-from altdiffusion_clip.bulk.scoring import score_rows
 from altdiffusion_clip.checkpoints.layouts import read_json
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size, fastest_dtype
+from altdiffusion_clip.judges.judging import judge_rows
+from altdiffusion_clip.judges.pictures import Workers, default_workers
 from altdiffusion_clip.sources.places import Located
 from altdiffusion_clip.sources.row import Row
 
@@ -89,26 +90,27 @@ def straight_loop(model: AltCLIPModel, processor: AltCLIPProcessor, paths: list[
 
 
 @torch.inference_mode()
-def bare_tower(encoder: Encoder, count: int) -> None:
+def bare_tower(scorer: AltCLIPScorer, batch_size: int, count: int) -> None:
     """The vision tower and its projection on tensors that are there."""
-    side = encoder.scorer.config.vision_config.image_size
-    pixels = torch.zeros(encoder.batch_size, 3, side, side, device=encoder.scorer.device, dtype=encoder.dtype)
-    for start in range(0, count, encoder.batch_size):
-        encoder.scorer.get_image_features(pixels[: count - start])
+    side = scorer.config.vision_config.image_size
+    pixels = torch.zeros(batch_size, 3, side, side, device=scorer.device, dtype=scorer.dtype)
+    for start in range(0, count, batch_size):
+        scorer.get_image_features(pixels[: count - start])
 
 
 class Ours:
     """What `altdiffusion score` does with its defaults."""
 
     def __init__(self, scorer: AltCLIPScorer) -> None:
-        self.encoder = Encoder(scorer, fastest_dtype(scorer))
-        self.encoder.batch_size = fastest_batch_size(self.encoder)
+        judge = AltCLIPJudge(scorer)
+        judge.to(judge.device, fastest_dtype(judge))
+        self.bench = Bench.of(judge, fastest_batch_size(judge))
         self.count = default_workers(scorer.device.type != "cpu")
-        self.workers = Workers(self.encoder.image_processor, self.count)
+        self.workers = Workers(self.bench.preparation(), self.count)
 
     def score(self, paths: list[Path]) -> list[float]:
         rows = [Row(path.name, Located(str(path)), PROMPT) for path in paths]
-        return [row.cosine or 0.0 for row in score_rows(rows, [self.encoder], self.workers)[1]]
+        return [each.scores[0] for each in judge_rows(rows, [self.bench], self.workers)[1]]
 
     def prepare(self, paths: list[Path]) -> None:
         for _ in self.workers.prepare([Located(str(path)) for path in paths]):
@@ -126,8 +128,8 @@ def main() -> None:
     scorer, theirs, processor = models()
     theirs = theirs.to(options.device)
     ours = Ours(scorer.to(options.device))
-    encoder = ours.encoder
-    print(f"ours in {encoder.dtype}, {encoder.batch_size} at a time, {ours.count} workers", flush=True)
+    size = ours.bench.batch_size
+    print(f"ours in {scorer.dtype}, {size} at a time, {ours.count} workers", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_pictures(Path(folder), options.pictures)
         ours.score(paths[: 2 * BATCH])
@@ -140,7 +142,7 @@ def main() -> None:
         }
         name = f"scoring {len(paths)} JPEGs"
         if is_gpu:
-            sides["bare"] = lambda: bare_tower(encoder, len(paths))
+            sides["bare"] = lambda: bare_tower(scorer, size, len(paths))
         seconds = in_turns(sides, options.rounds, options.device, warm_up=False)
         difference = max(abs(a - b) for a, b in zip(cosines["ours"], cosines["theirs"], strict=True))
         goal = 4.0 if is_gpu else 3.0 if has_bf16() else 0.9
@@ -150,7 +152,7 @@ def main() -> None:
             many = many_of(paths, Path(folder), options.many)
             sides = {
                 "ours": lambda: ours.score(many),
-                "bare": lambda: bare_tower(encoder, len(many)),
+                "bare": lambda: bare_tower(scorer, size, len(many)),
                 "preparing": lambda: ours.prepare(many),
             }
             seconds = in_turns(sides, options.rounds, options.device, warm_up=False)

@@ -52,9 +52,9 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
                 draw = DrawTab(context)
             with labels.label(gr.Tab(id="change", elem_id="change-tab"), "change"):
                 change = ChangeTab(context)
-            if studio.scorer is not None:
+            if studio.bench is not None:
                 with labels.label(gr.Tab(id="rank", elem_id="rank-tab"), "rank"):
-                    RankTab(context, studio.scorer)
+                    RankTab(context, studio.bench)
             with labels.label(gr.Tab(id="compare", elem_id="compare-tab"), "compare"):
                 CompareTab(context)
 

@@ -12,6 +12,7 @@ from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.results import best_first, rows_of, write_archive, write_pictures
 from altdiffusion_clip.demo.studio import Drawn, Lost, Progress
 from altdiffusion_clip.demo.texts import announced, say
+from altdiffusion_clip.gallery import shown_score
 
 Events = Iterator[Progress | Drawn | Lost]
 
@@ -180,7 +181,7 @@ class DrawingView:
 
 
 def _caption(name: str, drawn: Drawn) -> str:
-    score = [] if drawn.cosine is None else [f"cosine {drawn.cosine:.3f}"]
+    score = [] if drawn.score is None else [shown_score({drawn.measure: drawn.score, "judges": drawn.judges})]
     return " · ".join([name, *score, f"seed {drawn.settings.seed}"])
 
 

@@ -11,7 +11,7 @@ from altdiffusion_clip.demo.ranking import compare
 from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.demo.uploads import quiet
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.judges.encoding import Bench
 
 
 class RankTab:
@@ -19,11 +19,11 @@ class RankTab:
 
     Args:
         context: of the page.
-        scorer: that ranks.
+        bench: the judges that rank.
     """
 
-    def __init__(self, context: Context, scorer: AltCLIPScorer) -> None:
-        self._context, self._scorer = context, scorer
+    def __init__(self, context: Context, bench: Bench) -> None:
+        self._context, self._bench = context, bench
         labels = context.labels
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -49,7 +49,7 @@ class RankTab:
         )
 
     def rank(self, uploads: list[str] | None, prompts: str, language: str) -> Iterator[tuple[str, str, str | None]]:
-        """Cosines of every picture with every prompt, best of the first prompt first."""
+        """Scores of every picture with every prompt, best of the first prompt first."""
         context = self._context
         with context.guard.call("rank", language):
             limits = context.limits
@@ -67,7 +67,7 @@ class RankTab:
                     paths.append(Path(upload))
                 except UserError as error:
                     refused.append(f"{Path(upload).name}: {say(str(error), language)}")
-            found = compare(self._scorer, wanted, paths)
+            found = compare(self._bench, wanted, paths)
             names = "; ".join([*refused, *found.broken])
             said = [say("ranked", language, count=len(found.names))]
             if names:

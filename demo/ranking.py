@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.judging import judge_all
+from altdiffusion_clip.sources.places import Located
 
 
 @dataclass(frozen=True)
@@ -19,32 +21,34 @@ class Comparison:
     Attributes:
         names: of the pictures, in the order of the first prompt's ranking.
         prompts: the columns.
-        cosines: float (pictures, prompts), in [-1, 1].
+        scores: float (pictures, prompts), by the first judge.
         broken: a line for each picture that cannot be read.
+        measure: what the scores are: "cosine", in [-1, 1], or "score", of no unit.
     """
 
     names: list[str]
     prompts: list[str]
-    cosines: np.ndarray
+    scores: np.ndarray
     broken: list[str]
+    measure: str = "cosine"
 
     def as_csv(self) -> str:
         """A table with the unit in its first cell."""
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow(["picture (cosine)", *map(_no_formula, self.prompts)])
-        for name, row in zip(self.names, self.cosines, strict=True):
+        writer.writerow([f"picture ({self.measure})", *map(_no_formula, self.prompts)])
+        for name, row in zip(self.names, self.scores, strict=True):
             writer.writerow([_no_formula(name), *(f"{value:.6f}" for value in row)])
         return out.getvalue()
 
     def as_html(self) -> str:
         """A table whose cells are the stronger in colour the better, within each column."""
         head = "".join(f'<th scope="col" dir="auto">{html.escape(prompt)}</th>' for prompt in self.prompts)
-        low, high = self.cosines.min(0), self.cosines.max(0)
+        low, high = self.scores.min(0), self.scores.max(0)
         rows = []
-        for name, cosines in zip(self.names, self.cosines, strict=True):
+        for name, scores in zip(self.names, self.scores, strict=True):
             cells = []
-            for value, least, most in zip(cosines, low, high, strict=True):
+            for value, least, most in zip(scores, low, high, strict=True):
                 share = (value - least) / (most - least) if most > least else 1.0
                 cells.append(f'<td style="background: rgb(22 120 180 / {0.08 + 0.6 * share:.2f})">{value:.3f}</td>')
             rows.append(f'<tr><th scope="row" dir="auto">{html.escape(name)}</th>{"".join(cells)}</tr>')
@@ -52,15 +56,15 @@ class Comparison:
         return f'<div class="table" tabindex="0"><table>{body}</table></div>'
 
 
-def compare(scorer: AltCLIPScorer, prompts: Sequence[str], paths: Sequence[Path]) -> Comparison:
+def compare(bench: Bench, prompts: Sequence[str], paths: Sequence[Path]) -> Comparison:
     """Scores every picture against every prompt, best of the first prompt first."""
-    embeds, broken = scorer.encode_images(list(paths))
-    bad = {image.index for image in broken}
-    good = [place for place in range(len(paths)) if place not in bad]
-    cosines = (embeds[good] @ scorer.encode_texts(list(prompts)).T).cpu().numpy()
-    order = np.argsort(-cosines[:, 0], kind="stable") if len(good) else np.empty(0, int)
-    lines = [f"{paths[image.index].name}: {image.reason}" for image in broken]
-    return Comparison([paths[good[place]].name for place in order], list(prompts), cosines[order], lines)
+    scores, broken = judge_all(prompts, [Located(str(path)) for path in paths], bench)
+    of_first_judge = scores[0].T.numpy()
+    good = np.flatnonzero(np.isfinite(of_first_judge).all(1))
+    order = good[np.argsort(-of_first_judge[good, 0], kind="stable")]
+    lines = [f"{paths[place].name}: {reason}" for place, reason in broken]
+    names, measure = [paths[place].name for place in order], bench.panel.columns[0].measure
+    return Comparison(names, list(prompts), of_first_judge[order], lines, measure)
 
 
 def _no_formula(text: str) -> str:

@@ -1,6 +1,7 @@
 """What is kept of a drawing: the pictures in their order, and what they were drawn with."""
 
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,17 +15,18 @@ from altdiffusion_clip.errors import UserError
 
 def best_first(drawn: Sequence[Drawn], keep: int) -> list[Drawn]:
     """The best pictures; without scores, the first."""
-    ordered = sorted(drawn, key=lambda each: -(each.cosine if each.cosine is not None else 0.0))
+    ordered = sorted(drawn, key=lambda each: -(each.score if each.score is not None else -math.inf))
     return ordered[:keep]
 
 
 def rows_of(drawn: Sequence[Drawn], paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What is said of each picture: rank, file, cosine, seed, and all its settings."""
+    """What is said of each picture: rank, file, score, seed, and all its settings."""
     return [
         {
             "rank": rank,
             "file": path.name,
-            "cosine": None if each.cosine is None else round(each.cosine, 6),
+            each.measure: None if each.score is None else round(each.score, 6),
+            **({"judges": each.judges} if each.judges else {}),
             "seed": each.settings.seed,
             "prompt": each.settings.prompt,
             "settings": asdict(each.settings),

@@ -1,10 +1,11 @@
 """What the demo does, without the page around it: drawing and changing pictures with previews."""
 
 import functools
+import math
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from altdiffusion_clip.checkpoints.licences import Licence, licence_of
 from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.drawing import Settings, call_pipeline, pictures_of, save_with_settings, size_multiple
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.ensembles import Panel
+from altdiffusion_clip.judges.judging import score_drawn
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import split_into_windows
-from altdiffusion_clip.scoring import AltCLIPScorer
 
 PREVIEWS = 5
 """Of each picture, while it is drawn."""
@@ -53,12 +56,16 @@ class Drawn:
     Attributes:
         image: the picture.
         settings: what it was drawn with.
-        cosine: with its prompt, in [-1, 1]; None if there is no scorer.
+        score: with its prompt, by the first judge; None if there is none.
+        measure: what the score is: "cosine", in [-1, 1], or "score", of no unit.
+        judges: the scores by other judges, by their names.
     """
 
     image: Image.Image
     settings: Settings
-    cosine: float | None
+    score: float | None
+    measure: str = "cosine"
+    judges: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Writes a PNG that holds its settings."""
@@ -83,15 +90,16 @@ class Studio:
 
     Args:
         pipeline: that draws.
-        scorer: that ranks; None where the model brings none.
+        panel: the judges that rank, each of them by the picture alone; None where there are none.
         model: what the pipeline is called.
 
     Attributes:
         licence: of the model, if it is known.
     """
 
-    def __init__(self, pipeline: AltDiffusionPipeline, scorer: AltCLIPScorer | None, model: str) -> None:
-        self.pipeline, self.scorer, self.model = _silent(pipeline), scorer, model
+    def __init__(self, pipeline: AltDiffusionPipeline, panel: Panel | None, model: str) -> None:
+        self.pipeline, self.panel, self.model = _silent(pipeline), panel, model
+        self.bench = None if panel is None else Bench(panel)
         self.licence: Licence | None = licence_of(model)
         self._one_at_a_time = threading.Lock()
         self._closing = threading.Event()
@@ -158,12 +166,17 @@ class Studio:
         """Lets the picture in hand be finished, and begins no other."""
         self._closing.set()
 
-    def cosine(self, prompt: str, image: Image.Image) -> float | None:
-        """How well a picture fits a prompt."""
-        if self.scorer is None:
-            return None
-        scores = self.scorer.score(parse_weights(prompt).text, image)
-        return None if scores.broken else float(scores.cosine)
+    def scored(self, image: Image.Image, settings: Settings) -> Drawn:
+        """A finished picture, with what the judges say of it."""
+        if self.bench is None:
+            return Drawn(image, settings, None)
+        panel = self.bench.panel
+        members = score_drawn(parse_weights(settings.prompt).text, [image], self.bench)
+        first, *others = panel.combine(members)[:, 0].tolist()
+        if not math.isfinite(first):
+            return Drawn(image, settings, None)
+        names = [column.name for column in panel.columns[1:]]
+        return Drawn(image, settings, first, panel.columns[0].measure, dict(zip(names, others, strict=True)))
 
     def _draw_one(self, settings: Settings, number: int, source: Source | None) -> Iterator[Progress | Drawn | Lost]:
         events: queue.Queue[Progress | Drawn | Lost | Exception] = queue.Queue()
@@ -222,7 +235,7 @@ class Studio:
             return Lost(settings, "broken_number")
         if source is not None:
             image = source.keep_the_rest(image)
-        return Drawn(image, settings, self.cosine(settings.prompt, image))
+        return self.scored(image, settings)
 
     def _look_at(self, latents: torch.Tensor) -> Image.Image | None:
         vae = self.pipeline.vae

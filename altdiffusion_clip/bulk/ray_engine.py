@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size
-from altdiffusion_clip.bulk.pictures import Workers
 from altdiffusion_clip.bulk.scoring import (
     Job,
     Placed,
@@ -36,8 +34,10 @@ from altdiffusion_clip.bulk.scoring import (
 from altdiffusion_clip.bulk.shards import Shard, ShardFolder, Span, gaps, spans_by_source
 from altdiffusion_clip.drawing import Settings, draw_batch
 from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
+from altdiffusion_clip.judges.names import load_panel
+from altdiffusion_clip.judges.pictures import Workers
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.sources.places import same_place
 from altdiffusion_clip.sources.row import Cursor
 from altdiffusion_clip.sources.rows import UnfinishedError, count_rows
@@ -48,7 +48,7 @@ class Model:
     """What an actor loads, and how it computes.
 
     Attributes:
-        name: a folder, a single file or a hub id, that every machine reaches.
+        names: a folder, a single file or a hub id, that every machine reaches; of judges one or several.
         dtype: of the arithmetic: "float32", "float16" or "bfloat16".
         batch_size: pictures at a time; each actor measures which is fastest there if not given.
         exact: decode pictures in full size.
@@ -56,7 +56,7 @@ class Model:
         workers: processes that decode, in each actor.
     """
 
-    name: str
+    names: tuple[str, ...]
     dtype: str = "float32"
     batch_size: int | None = None
     exact: bool = False
@@ -165,20 +165,16 @@ class ShardScorer:
     """An actor: has the model in memory and scores one shard after the other."""
 
     def __init__(self, job: Job, folder: str, model: Model) -> None:
-        device = own_device()
-        scorer = AltCLIPScorer.from_pretrained(model.name).to(device).eval()
-        self._encoder = Encoder(scorer, model.torch_dtype)
-        self._encoder.batch_size = model.batch_size or fastest_batch_size(self._encoder)
-        self._workers = Workers(
-            self._encoder.image_processor, model.workers, model.exact, model.max_pixels, job.retries
-        )
+        panel = load_panel(model.names, own_device(), model.torch_dtype)
+        self._bench = Bench(panel, model.batch_size or fastest_batch_size(panel.members[0]))
+        self._workers = Workers(self._bench.preparation(model.exact, model.max_pixels, job.retries), model.workers)
         self._job, self._folder = job, ShardFolder.there(Path(folder))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores a shard, and says how many rows, and which sources cannot be read on and why."""
         number, spans = _of_item(str(batch["task"][0]))
         unfinished: dict[str, str] = {}
-        common = ([self._encoder], self._workers)
+        common = ([self._bench], self._workers)
         if spans:
             rows = self._rows(spans, unfinished)
             done = score_shard(self._folder, number, rows, *common, self._job.min_cosine)
@@ -219,7 +215,7 @@ class BatchDrawer:
     """An actor: has the pipeline in memory and draws one batch after the other."""
 
     def __init__(self, model: Model) -> None:
-        pipeline = AltDiffusionPipeline.from_pretrained(model.name, dtype=model.torch_dtype)
+        pipeline = AltDiffusionPipeline.from_pretrained(model.names[0], dtype=model.torch_dtype)
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline.to(own_device())
 

@@ -2,22 +2,15 @@
 
 import itertools
 import json
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
-from altdiffusion_clip.bulk.encoding import Encoder
-from altdiffusion_clip.bulk.pictures import Prepared, Workers
 from altdiffusion_clip.bulk.shards import Scored, Shard, ShardFolder, Span, gaps, spans_by_source
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
-from altdiffusion_clip.scores import NOT_A_NUMBER
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.judging import judge_rows, without_bytes
+from altdiffusion_clip.judges.pictures import Workers
 from altdiffusion_clip.sources.places import Located, same_place
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import Cursor, Row
@@ -84,7 +77,7 @@ class Report:
 def score_sources(
     job: Job,
     folder: ShardFolder,
-    encoders: Sequence[Encoder],
+    benches: Sequence[Bench],
     workers: Workers,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Report:
@@ -95,19 +88,19 @@ def score_sources(
     Args:
         job: sources and how to read them.
         folder: for the shards.
-        encoders: of texts and pictures, one for each device.
+        benches: the judges, on each device.
         workers: that prepare pictures.
         progress: is called with the rows of each finished shard.
     """
     shards = folder.remove_damaged()
     unfinished: dict[str, str] = {}
     for shard in to_score_again(job, shards):
-        progress(score_again(job, folder, shard, encoders, workers, unfinished))
+        progress(score_again(job, folder, shard, benches, workers, unfinished))
     stream = _missing(job, shards, unfinished)
     numbers = folder.free_numbers()
     while (first := next(stream, None)) is not None:
         part = itertools.chain([first], itertools.islice(stream, job.shard_size - 1))
-        progress(score_shard(folder, next(numbers), part, encoders, workers, job.min_cosine))
+        progress(score_shard(folder, next(numbers), part, benches, workers, job.min_cosine))
     return report_of(job, folder, unfinished)
 
 
@@ -177,7 +170,7 @@ def score_again(
     job: Job,
     folder: ShardFolder,
     shard: Shard,
-    encoders: Sequence[Encoder],
+    benches: Sequence[Bench],
     workers: Workers,
     unfinished: dict[str, str],
 ) -> int:
@@ -187,7 +180,7 @@ def score_again(
         job: of the run.
         folder: of the shard.
         shard: as it is.
-        encoders: of texts and pictures, one for each device.
+        benches: the judges, on each device.
         workers: that prepare pictures.
         unfinished: gets the reason if a source cannot be read; the shard then stays as it is.
     """
@@ -198,11 +191,11 @@ def score_again(
         try:
             for row, *_ in placed(job.source_at(span.source), Cursor(span.start, span.offset), span.count, job.retries):
                 # What has its score needs no picture, which may lie in memory.
-                rows.append(row if again[len(rows)] else _without_bytes(row))
+                rows.append(row if again[len(rows)] else without_bytes(row))
         except (UserError, UnfinishedError) as error:
             unfinished[span.source] = str(error)
             return 0
-    _, scored = score_rows([row for row, is_due in zip(rows, again, strict=True) if is_due], encoders, workers)
+    scored = _score([row for row, is_due in zip(rows, again, strict=True) if is_due], benches, workers)[1]
     new = iter(scored)
     after = [next(new) if is_due else row for row, is_due in zip(before, again, strict=True)]
     kept = _write_kept(folder, shard.number, rows, after, job.min_cosine)
@@ -214,7 +207,7 @@ def score_shard(
     folder: ShardFolder,
     number: int,
     rows: Iterable[Placed],
-    encoders: Sequence[Encoder],
+    benches: Sequence[Bench],
     workers: Workers,
     min_cosine: float | None,
 ) -> int:
@@ -224,7 +217,7 @@ def score_shard(
         folder: for the shard.
         number: of the shard.
         rows: of the shard, in order; without any, nothing is written.
-        encoders: of texts and pictures, one for each device.
+        benches: the judges, on each device.
         workers: that prepare pictures.
         min_cosine: rows that reach it are also written, as JSON lines beside the shard.
     """
@@ -239,7 +232,7 @@ def score_shard(
                 spans.append(Span(place, before.row, 1, before.offset, after.offset))
             yield row
 
-    read, scored = score_rows(noted(), encoders, workers)
+    read, scored = _score(noted(), benches, workers)
     if scored:
         kept = _write_kept(folder, number, read, scored, min_cosine)
         # Last, for the shard says that all of it is there.
@@ -247,99 +240,11 @@ def score_shard(
     return len(scored)
 
 
-def score_rows(rows: Iterable[Row], encoders: Sequence[Encoder], workers: Workers) -> tuple[list[Row], list[Scored]]:
-    """Scores rows as they come, in order.
-
-    A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are.
-
-    Args:
-        rows: any number; pictures that they hold are let go once they are decoded.
-        encoders: one for each device.
-        workers: that prepare pictures.
-
-    Returns:
-        The rows without such pictures, and their scores.
-    """
-    read: list[Row] = []
-    picture_of: list[int | None] = []
-    known: dict[Located, int] = {}
-    counter = itertools.count()
-
-    def pictures() -> Iterator[Located | bytes]:
-        for row in rows:
-            read.append(_without_bytes(row))
-            if row.error or row.image is None:
-                picture_of.append(None)
-            elif isinstance(row.image, Located) and row.image in known:
-                picture_of.append(known[row.image])
-            else:
-                picture_of.append(next(counter))
-                if isinstance(row.image, Located):
-                    known[row.image] = picture_of[-1]  # type: ignore[assignment]
-                yield row.image
-
-    vectors, wrong = _encode(pictures(), encoders, workers)
-    good = [row for row, picture in zip(read, picture_of, strict=True) if picture in vectors]
-    texts = list(dict.fromkeys(row.text for row in good))
-    of_text = dict(zip(texts, encoders[0].texts(texts) if texts else (), strict=True))
-    scored = []
-    for row, picture in zip(read, picture_of, strict=True):
-        if picture is None or picture in wrong:
-            prepared = Prepared(error=row.error or "no picture") if picture is None else wrong[picture]
-            scored.append(Scored(row.row_id, None, prepared.error, prepared.may_pass))
-            continue
-        cosine = float(torch.dot(of_text[row.text], vectors[picture]))
-        finite = math.isfinite(cosine)
-        scored.append(Scored(row.row_id, cosine if finite else None, "" if finite else NOT_A_NUMBER))
-    return read, scored
-
-
-def _without_bytes(row: Row) -> Row:
-    return replace(row, image=None) if isinstance(row.image, bytes) else row
-
-
-def _encode(
-    pictures: Iterable[Located | bytes], encoders: Sequence[Encoder], workers: Workers
-) -> tuple[dict[int, Tensor], dict[int, Prepared]]:
-    """Unit vectors of pictures by their places, and what is wrong with the others."""
-    wrong: dict[int, Prepared] = {}
-    digests: dict[int, bytes] = {}
-    vector_of: dict[bytes, Tensor] = {}
-    seen: set[bytes] = set()
-    batch: dict[bytes, Tensor] = {}
-    running: deque[tuple[list[bytes], Future[Callable[[], Tensor]]]] = deque()
-    with ExitStack() as stack:
-        # A thread for each device, which begins one batch after the other.
-        threads = [stack.enter_context(ThreadPoolExecutor(1, "device")) for _ in encoders]
-        turns = itertools.cycle(range(len(encoders)))
-
-        def start() -> None:
-            turn = next(turns)
-            pixels = torch.stack(list(batch.values()))
-            running.append((list(batch), threads[turn].submit(encoders[turn].begin, pixels)))
-            batch.clear()
-
-        def finish(most: int) -> None:
-            while len(running) > most:
-                names, begun = running.popleft()
-                vector_of.update(zip(names, begun.result()(), strict=True))
-
-        for place, prepared in workers.prepare(pictures):
-            if prepared.pixels is None:
-                wrong[place] = prepared
-                continue
-            digests[place] = prepared.digest
-            if prepared.digest in seen:
-                continue
-            seen.add(prepared.digest)
-            batch[prepared.digest] = torch.from_numpy(prepared.pixels)
-            if len(batch) >= min(encoder.batch_size for encoder in encoders):
-                finish(BATCHES_AHEAD * len(encoders) - 1)
-                start()
-        if batch:
-            start()
-        finish(0)
-    return {place: vector_of[digest] for place, digest in digests.items()}, wrong
+def _score(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) -> tuple[list[Row], list[Scored]]:
+    read, judged = judge_rows(rows, benches, workers)
+    return read, [
+        Scored(row.row_id, each.scores, each.error, each.may_pass) for row, each in zip(read, judged, strict=True)
+    ]
 
 
 def _write_kept(
@@ -349,10 +254,11 @@ def _write_kept(
         return 0
     kept = []
     for row, score in zip(rows, scored, strict=True):
-        if score.cosine is not None and score.cosine >= least:
+        if score.scores and score.scores[0] >= least:
             image = {"image": row.image.url} if isinstance(row.image, Located) else {}
             language = {"language": row.language} if row.language else {}
-            kept.append({"id": row.row_id, **image, "text": row.text, **language, "cosine": round(score.cosine, 6)})
+            values = dict(zip(folder.columns, (round(value, 6) for value in score.scores), strict=True))
+            kept.append({"id": row.row_id, **image, "text": row.text, **language, **values})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
     write_text(folder.path(number).with_suffix(".jsonl"), lines)
     return len(kept)

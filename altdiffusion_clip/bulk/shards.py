@@ -5,7 +5,7 @@ import json
 import logging
 from bisect import bisect, insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.scores import COSINE, clip_score_of
 from altdiffusion_clip.sources.row import FIRST, Cursor
 
 logger = logging.getLogger(__name__)
 PLAN, LOCK = "_plan.json", "_lock"
 """With an underscore, so that the folder opens as one Parquet data set."""
 
-UNITS = {"cosine": "[-1, 1]", "clip_score": "100 max(cosine, 0)"}
+UNITS = {"cosine": "[-1, 1]", "clip_score": "100 max(cosine, 0)", "score": "none"}
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Scored:
 
     Attributes:
         row_id: of the row.
-        cosine: of its picture and text, in [-1, 1]; None if there is none.
+        scores: of its picture and text, one for each judge; empty if there are none.
         error: one line; empty if there is a score.
         may_pass: the error may be gone another time, so the row is still to be scored.
     """
 
     row_id: str
-    cosine: float | None
+    scores: tuple[float, ...] = ()
     error: str = ""
     may_pass: bool = False
 
@@ -86,7 +87,7 @@ class ShardFolder:
 
     Args:
         folder: made if it is not there.
-        plan: what decides the scores: columns, the model's fingerprint and so on. A folder made from another plan is
+        plan: what decides the scores: columns, the judges' fingerprints and so on. A folder made from another plan is
             refused.
         sources: the stamp of each source by its place. Sources may be added; those that were scored may not change.
 
@@ -96,6 +97,7 @@ class ShardFolder:
 
     def __init__(self, folder: Path, plan: dict[str, Any], sources: dict[str, str]) -> None:
         self.folder = folder
+        self.columns = columns_of(plan)
         before = planned(folder)
         if before is None:
             if folder.is_dir() and any(folder.glob("part-*.parquet")):
@@ -129,7 +131,7 @@ class ShardFolder:
     def there(cls, folder: Path) -> Self:
         """A folder that another process has made, for its shards alone."""
         shards = cls.__new__(cls)
-        shards.folder = folder
+        shards.folder, shards.columns = folder, columns_of(planned(folder) or {})
         return shards
 
     @contextmanager
@@ -192,19 +194,23 @@ class ShardFolder:
         import pyarrow
         import pyarrow.parquet
 
+        values = {
+            name: pyarrow.array([row.scores[place] if row.scores else None for row in rows], pyarrow.float32())
+            for place, name in enumerate(self.columns)
+        }
+        if self.columns[0] == COSINE:
+            clip_scores = [clip_score_of(row.scores[0]) if row.scores else None for row in rows]
+            values["clip_score"] = pyarrow.array(clip_scores, pyarrow.float32())
         table = pyarrow.table(
             {
                 "row_id": pyarrow.array([row.row_id for row in rows], pyarrow.string()),
-                "cosine": pyarrow.array([row.cosine for row in rows], pyarrow.float32()),
-                "clip_score": pyarrow.array(
-                    [None if row.cosine is None else 100 * max(row.cosine, 0.0) for row in rows], pyarrow.float32()
-                ),
+                **values,
                 "error": pyarrow.array([row.error or None for row in rows], pyarrow.string()),
                 "may_pass": pyarrow.array([row.may_pass if row.error else None for row in rows], pyarrow.bool_()),
             }
         )
         to_do = sum(row.may_pass for row in rows)
-        scored = sum(row.cosine is not None for row in rows)
+        scored = sum(bool(row.scores) for row in rows)
         counts = {"scored": scored, "failed": len(rows) - scored - to_do, "to_do": to_do, "kept": kept}
         metadata = {
             "spans": json.dumps([asdict(span) for span in spans]),
@@ -218,11 +224,27 @@ class ShardFolder:
         """The rows of a shard."""
         import pyarrow.parquet
 
-        table = pyarrow.parquet.read_table(self.path(number), columns=["row_id", "cosine", "error", "may_pass"])
+        columns = ["row_id", *self.columns, "error", "may_pass"]
         return [
-            Scored(record["row_id"], record["cosine"], record["error"] or "", bool(record["may_pass"]))
-            for record in table.to_pylist()
+            Scored(
+                record["row_id"],
+                () if record["error"] else tuple(record[name] for name in self.columns),
+                record["error"] or "",
+                bool(record["may_pass"]),
+            )
+            for record in pyarrow.parquet.read_table(self.path(number), columns=columns).to_pylist()
         ]
+
+
+def columns_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the scores in a plan's shards: of the first judge its measure, of the others with their names.
+
+    Example:
+        >>> columns_of({"judges": [{"name": "emoji-m9", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]})
+        ('cosine', 'score:sharp')
+    """
+    first, *others = plan.get("judges") or [{"measure": COSINE}]
+    return first["measure"], *(f"{each['measure']}:{each['name']}" for each in others)
 
 
 def planned(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pipeline
+from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
+from altdiffusion_clip.commands.loading import load_pipeline
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
@@ -18,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "machine only, unless --host says otherwise. Ctrl-C ends it.",
     )
     parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
-    parser.add_argument("--scorer", help="an AltCLIP (default: the model's own, if it brings one)")
+    add_judge_option(parser, "--scorer", OWN)
     parser.add_argument("--host", default="127.0.0.1", help="to listen at; 0.0.0.0 for all (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     parser.add_argument("--auth", metavar="NAME:PASSWORD", help="that visitors must give")
@@ -58,11 +59,12 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.demo.studio import Studio
 
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
-    head = options.scorer or (options.model if brings_scorer(options.model) else None)
-    scorer = None if head is None else load_head(head, pipeline)
+    panel = panel_for(options, pipeline)
+    if panel is not None:
+        panel.check_by_row()
     if options.fast:
         print(f"fast: {'; '.join(pipeline.optimize().changes)}", file=sys.stderr)
-    studio = Studio(pipeline, scorer, options.model)
+    studio = Studio(pipeline, panel, options.model)
     limits = Limits(
         queue=options.queue,
         calls_per_minute=options.calls_per_minute,

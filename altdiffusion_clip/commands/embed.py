@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
 
@@ -27,7 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--texts-file", type=Path, metavar="FILE", help="a text a line")
     parser.add_argument("--dataset", metavar="NAME", help="pictures and texts of a data set, for evaluate retrieval")
     parser.add_argument("--folder", type=Path, help="of the data set")
-    parser.add_argument("--model", default=EMOJI_M9, help="any system of evaluate retrieval (default: %(default)s)")
+    add_judge_option(parser, "--model")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz, .safetensors or .parquet")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
@@ -38,17 +38,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> bool:
     """Encodes and writes. Returns whether all pictures could be read."""
-    import numpy as np
-
     from altdiffusion_clip.commands.options import prepare_output
-    from altdiffusion_clip.evaluation.cache import EmbeddingCache
     from altdiffusion_clip.evaluation.datasets.names import read_dataset
     from altdiffusion_clip.evaluation.datasets.stored import ImageFile, StoredImage
     from altdiffusion_clip.evaluation.datasets.text_files import lines
-    from altdiffusion_clip.evaluation.embedding_files import Embeddings, check_suffix, write_embeddings
-    from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
-    from altdiffusion_clip.evaluation.systems.names import load_system
     from altdiffusion_clip.images import find_images
+    from altdiffusion_clip.judges.embedding_files import Embeddings, check_suffix, write_embeddings
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.judging import embed_pictures
+    from altdiffusion_clip.judges.names import load_dual
 
     check_suffix(options.output)
     if options.batch_size < 1:
@@ -65,35 +63,33 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError("nothing to embed; name pictures, --texts, --texts-file or --dataset")
 
     prepare_output()
-    system = load_system(options.model, device_of(options.device), dtype_of(options.dtype))
-    folder = cache_of(options)
-    cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
-    text_vectors = encode_texts(system, texts, cache) if texts else np.empty((0, 0), np.float32)
-    encoded = encode_images(system, list(images.values()), cache, options.batch_size) if images else None
-    vectors = encoded.vectors if encoded else np.empty((0, 0), np.float32)
-    broken = encoded.broken if encoded else []
-    gone = {place for place, _, _ in broken}
+    judge = load_dual(judges_of(options), device_of(options.device), dtype_of(options.dtype))
+    bench = Bench.of(judge, options.batch_size, cache_by(options))
+    text_vectors = bench.encoder.texts(texts).numpy()
+    encoded = embed_pictures(bench, list(images.values()))
+    broken = [(list(images.values())[place].name, reason) for place, reason in encoded.broken]
+    gone = {place for place, _ in encoded.broken}
     kept = [place for place in range(len(images)) if place not in gone]
     names = list(images)
-    embeddings = Embeddings([names[place] for place in kept], vectors[kept], texts, text_vectors, system.logit_scale)
+    vectors = encoded.vectors[kept]
+    embeddings = Embeddings([names[place] for place in kept], vectors, texts, text_vectors, judge.logit_scale)
     write_embeddings(options.output, embeddings)
-    for _, name, reason in broken:
+    for name, reason in broken:
         print(f"skipped {name}: {reason}", file=sys.stderr)
-    width = vectors.shape[1] or (text_vectors.shape[1] if texts else 0)
     summary = {
         "file": str(options.output),
         "images": len(kept),
         "texts": len(texts),
-        "width": width,
-        "logit_scale": round(system.logit_scale, 4),
-        "temperature": round(1 / system.logit_scale, 6),
+        "width": judge.dim,
+        "logit_scale": round(judge.logit_scale, 4),
+        "temperature": round(1 / judge.logit_scale, 6),
         "skipped": len(broken),
     }
     if options.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
         print(
-            f"{options.output}: {len(kept)} pictures and {len(texts)} texts, unit vectors of {width} numbers, "
+            f"{options.output}: {len(kept)} pictures and {len(texts)} texts, unit vectors of {judge.dim} numbers, "
             f"temperature {summary['temperature']}"
         )
     return not broken

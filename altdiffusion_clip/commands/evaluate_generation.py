@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.evaluate_retrieval import named
-from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("prompts", help="a .jsonl file, or emoji")
     parser.add_argument("pictures", type=Path, metavar="FOLDER", help="of altdiffusion generate, with results.jsonl")
     parser.add_argument("--model", help="draw with this model what is not in the folder yet")
-    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="as for retrieval")
+    add_judge_option(parser)
     parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
     parser.add_argument("--count", type=int, default=100, help="of the scenes of emoji (default: 100)")
     parser.add_argument("--num-images", type=int, default=1, help="pictures of each prompt (default: 1)")
@@ -55,11 +54,11 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"--output {options.output}: the name must end in .json")
 
     from altdiffusion_clip.commands.options import prepare_output
-    from altdiffusion_clip.evaluation.cache import EmbeddingCache
     from altdiffusion_clip.evaluation.generation import emoji_scenes, evaluate_generation, match, read_scenes
-    from altdiffusion_clip.evaluation.systems.names import load_system
     from altdiffusion_clip.evaluation.tables import table
     from altdiffusion_clip.files import write_text
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.results import read_results
 
     prepare_output()
@@ -74,14 +73,16 @@ def run(options: argparse.Namespace) -> bool:
         _draw(options, scenes)
     drawn = match(read_results(options.pictures), options.pictures, scenes)
     rows: list[dict[str, Any]] = []
-    for given in options.systems:
-        name, spec = named(given)
-        system = load_system(spec, device_of(options.device), dtype_of(options.dtype))
-        folder = cache_of(options)
-        cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
-        rows += [{"system": name, **_rounded(asdict(each))} for each in evaluate_generation(system, drawn, cache)]
+    units: list[str] = []
+    for name in judges_of(options):
+        panel = load_panel(name, device_of(options.device), dtype_of(options.dtype))
+        column = panel.columns[0]
+        results = evaluate_generation(Bench(panel, cache=cache_by(options)), drawn)
+        rows += [{"system": column.name, **_rounded(asdict(each))} for each in results]
+        unit = "CLIP score, 100 max(cosine, 0)" if column.measure == "cosine" else "score, without a unit"
+        units += [unit] * len(results)
 
-    full = [{**row, "unit": "CLIP score, 100 max(cosine, 0)"} for row in rows]
+    full = [{**row, "unit": unit} for row, unit in zip(rows, units, strict=True)]
     if options.json:
         for row in full:
             print(json.dumps(row, ensure_ascii=False))

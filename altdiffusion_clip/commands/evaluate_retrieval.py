@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_of, judges_of
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
 
@@ -17,9 +17,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="retrieval between texts and images, by language",
         description="Recall at 1, 5 and 10 both ways and their mean, for each system and language, with 95% intervals "
         "and the published figures beside them. Data sets are read where they lie; nothing is downloaded.",
-        epilog="Systems: emoji-m9, emoji-m9/teacher; a folder or hub id of an AltCLIP, CLIP, Chinese-CLIP or SigLIP; "
-        "TEXT+VISION for Taiyi's or M-CLIP's text tower with a CLIP; open_clip:ARCHITECTURE@WEIGHTS; or a file of "
-        "embeddings (.npz, .safetensors, .parquet; see altdiffusion embed). NAME=SYSTEM shows it under a name.",
+        epilog="A judge may also be a file of embeddings (.npz, .safetensors, .parquet; see altdiffusion embed).",
     )
     parser.add_argument(
         "dataset",
@@ -27,7 +25,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "xtd10, crossmodal-3600, webdataset, jsonl",
     )
     parser.add_argument("folder", nargs="?", type=Path, help="where the data set lies")
-    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="(default: %(default)s)")
+    add_judge_option(parser)
     parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
     parser.add_argument("--split", default="", help="default: the one that figures are published of")
     parser.add_argument("--allow-missing", action="store_true", help="leave out images that are not there or broken")
@@ -58,12 +56,13 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.evaluation.bench import measure, vectors_of
     from altdiffusion_clip.evaluation.datasets.names import read_dataset
     from altdiffusion_clip.evaluation.retrieval_report import as_json, as_text, write_html, write_json
+    from altdiffusion_clip.judges.names import named
 
     prepare_output()
     task = read_dataset(options.dataset, options.folder, options.split, options.languages, options.allow_missing)
     left_out = [f"{name}: no such file" for name in task.missing]
     measured = []
-    for given in options.systems:
+    for given in judges_of(options):
         name, spec = named(given)
         device, dtype = device_of(options.device), dtype_of(options.dtype)
         vectors = vectors_of(spec, task, cache_of(options), device, dtype, options.batch_size)
@@ -82,14 +81,3 @@ def run(options: argparse.Namespace) -> bool:
     if options.html:
         write_html(options.html, task, measured)
     return not left_out
-
-
-def named(given: str) -> tuple[str, str]:
-    """The name that a system is shown by, and the system: NAME=SYSTEM, or SYSTEM for both.
-
-    Example:
-        >>> named("AltCLIP=/data/altclip")
-        ('AltCLIP', '/data/altclip')
-    """
-    name, equals, spec = given.partition("=")
-    return (name, spec) if equals and name and spec and not Path(given).exists() else (given, given)

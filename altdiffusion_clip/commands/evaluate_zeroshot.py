@@ -1,15 +1,13 @@
 """`altdiffusion evaluate zeroshot`: pictures are classified by the names of their classes."""
 
 import argparse
-import functools
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.evaluate_retrieval import named
-from altdiffusion_clip.commands.options import add_cache_options, add_model_options, cache_of, device_of, dtype_of
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
 
@@ -26,7 +24,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "line with {c} for the name, by --templates or in zeroshot_classification_templates.txt beside the data.",
     )
     parser.add_argument("folder", type=Path, help="where the data set lies")
-    parser.add_argument("--systems", nargs="+", default=[EMOJI_M9], metavar="SYSTEM", help="as for retrieval")
+    add_judge_option(parser)
     parser.add_argument("--languages", nargs="+", default=["en"], metavar="CODE", help="(default: en)")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, for one language")
     parser.add_argument("--templates", type=Path, metavar="FILE", help="sentences, for one language")
@@ -53,14 +51,14 @@ def run(options: argparse.Namespace) -> bool:
     import numpy as np
 
     from altdiffusion_clip.commands.options import prepare_output
-    from altdiffusion_clip.evaluation.cache import EmbeddingCache
     from altdiffusion_clip.evaluation.datasets.classification import class_names, read_classification, templates_of
-    from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
-    from altdiffusion_clip.evaluation.systems.names import load_system
     from altdiffusion_clip.evaluation.tables import table
     from altdiffusion_clip.evaluation.zeroshot import class_vectors, zero_shot
     from altdiffusion_clip.evaluation.zeroshot_report import write_html
     from altdiffusion_clip.files import write_text
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.judging import embed_pictures
+    from altdiffusion_clip.judges.names import load_dual
 
     prepare_output()
     task = read_classification(options.folder, options.split)
@@ -69,26 +67,23 @@ def run(options: argparse.Namespace) -> bool:
     rows: list[dict[str, Any]] = []
     confusions = []
     left_out: list[str] = []
-    for given in options.systems:
-        name, spec = named(given)
-        system = load_system(spec, device_of(options.device), dtype_of(options.dtype))
-        folder = cache_of(options)
-        cache = EmbeddingCache(folder, system.fingerprint() if folder else "")
-        encoded = encode_images(system, task.images, cache, options.batch_size)
+    for given in judges_of(options):
+        judge = load_dual([given], device_of(options.device), dtype_of(options.dtype))
+        bench = Bench.of(judge, options.batch_size, cache_by(options))
+        encoded = embed_pictures(bench, task.images)
         if encoded.broken and not options.allow_missing:
-            _, first, reason = encoded.broken[0]
+            place, reason = encoded.broken[0]
             raise UserError(
-                f"{len(encoded.broken)} of {len(task.images)} images cannot be read, the first is {first}: {reason}; "
-                "mend them, or leave them out with --allow-missing"
+                f"{len(encoded.broken)} of {len(task.images)} images cannot be read, the first is "
+                f"{task.images[place].name}: {reason}; mend them, or leave them out with --allow-missing"
             )
-        left_out += [f"{image}: {reason}" for _, image, reason in encoded.broken]
+        left_out += [f"{task.images[place].name}: {reason}" for place, reason in encoded.broken]
         whole = np.isfinite(encoded.vectors).all(1)
         for code in options.languages:
-            encode = functools.partial(encode_texts, system, cache=cache)
-            vectors = class_vectors(encode, names[code], templates[code])
+            vectors = class_vectors(bench.encoder.texts, names[code], templates[code])
             result = zero_shot(encoded.vectors[whole], vectors, task.labels[whole])
             counts = {"images": int(whole.sum()), "classes": len(names[code])}
-            rows.append({"system": name, "language": code, **counts, **result.as_dict()})
+            rows.append({"system": judge.name, "language": code, **counts, **result.as_dict()})
             confusions.append(result.confusion)
 
     full = [{"dataset": task.name, **row, "unit": "percent"} for row in rows]

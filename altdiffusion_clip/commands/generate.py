@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.commands.loading import brings_scorer, load_head, load_pipeline
+from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
+from altdiffusion_clip.commands.loading import load_pipeline
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from altdiffusion_clip.drawing import Settings
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
     from altdiffusion_clip.results import ResultsFolder
-    from altdiffusion_clip.scoring import AltCLIPScorer
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="draw a picture again from its own settings")
     parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
-    parser.add_argument("--scorer", help="an AltCLIP, or `none` (default: the model's own, if it brings one)")
+    add_judge_option(parser, "--scorer", OWN)
     parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
     parser.add_argument("--keep", type=int, metavar="K", help="keep only the K best of each prompt's pictures")
@@ -67,13 +67,13 @@ def run(options: argparse.Namespace) -> bool:
     jobs, wanted = _again(options) if options.from_png else (_jobs(options, prompts), None)
     pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
     _check_size(options, pipeline)
-    scorer = _scorer(options, pipeline)
-    if options.keep and scorer is None:
-        raise UserError("--keep needs a scorer to tell the best; name one with --scorer")
+    panel = panel_for(options, pipeline)
+    if options.keep and panel is None:
+        raise UserError("--keep needs a judge to tell the best; name one with --judge")
     if options.fast:
         jobs = _made_fast(pipeline, jobs)
     drawn = _on_ray(options, jobs) if options.engine == "ray" else _here(pipeline, jobs)
-    results = ResultsFolder(options.output, scorer, options.keep)
+    results = ResultsFolder(options.output, panel, options.keep)
     try:
         failed = [*empty, *_collect(drawn, results, jobs, wanted)]
     finally:
@@ -170,16 +170,6 @@ def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -
             raise UserError(f"--{name} must be a multiple of {multiple} for this model")
 
 
-def _scorer(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer | None":
-    if options.scorer == "none":
-        return None
-    head = options.scorer or options.model
-    if options.scorer is None and not brings_scorer(head):
-        print("this model brings no scorer, so the pictures are not ranked (--scorer names one)", file=sys.stderr)
-        return None
-    return load_head(head, pipeline)
-
-
 def _made_fast(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> list["Settings"]:
     """Optimizes the pipeline, as it was when a picture is drawn again, and notes how."""
     from dataclasses import replace
@@ -208,7 +198,7 @@ def _on_ray(options: argparse.Namespace, jobs: list["Settings"]) -> Iterator[lis
 
     cluster = cluster_of(options)
     connect(cluster)
-    for pngs in draw_on_ray(jobs, Model(options.model, options.dtype), cluster):
+    for pngs in draw_on_ray(jobs, Model((options.model,), options.dtype), cluster):
         yield [None if png is None else Image.open(io.BytesIO(png)) for png in pngs]
 
 
@@ -236,7 +226,7 @@ def _collect(
 
 
 def _report(options: argparse.Namespace, results: "ResultsFolder") -> None:
-    from altdiffusion_clip.gallery import best_first
+    from altdiffusion_clip.gallery import best_first, shown_score
 
     rows = best_first(results.rows)
     if options.json:
@@ -246,7 +236,7 @@ def _report(options: argparse.Namespace, results: "ResultsFolder") -> None:
     for prompt, group in itertools.groupby(rows, key=lambda row: row["prompt"]):
         print(prompt)
         for row in group:
-            score = "" if row["score"] is None else f"{row['rank']:>3}  cosine {row['score']['cosine']:.4f}  "
+            score = "" if row["score"] is None else f"{row['rank']:>3}  {shown_score(row['score'])}  "
             print(f"{score}{results.folder / row['file']}")
     if rows:
         print(f"all of them: {results.folder / 'index.html'}")

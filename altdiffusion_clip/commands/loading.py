@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from altdiffusion_clip.checkpoints.layouts import Checkpoint
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-    from altdiffusion_clip.scoring import AltCLIPScorer
 
 
 def load_pipeline(model: str, device: "torch.device", dtype: "torch.dtype") -> "AltDiffusionPipeline":
@@ -30,18 +29,6 @@ def load_pipeline(model: str, device: "torch.device", dtype: "torch.dtype") -> "
     return pipeline.to(device)
 
 
-def load_scorer(model: str, device: "torch.device", dtype: "torch.dtype") -> "AltCLIPScorer":
-    """Loads the AltCLIP of a folder, single file or hub id.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    from altdiffusion_clip import AltCLIPScorer
-
-    with _one_line_for(model):
-        return AltCLIPScorer.from_pretrained(model, dtype=dtype).to(device).eval()
-
-
 def opened(model: str, config: Path | None = None) -> "Checkpoint":
     """Opens a checkpoint without loading it.
 
@@ -53,20 +40,6 @@ def opened(model: str, config: Path | None = None) -> "Checkpoint":
 
     with _one_line_for(model):
         return open_checkpoint(fetch(model), config)
-
-
-def load_head(head: str, pipeline: "AltDiffusionPipeline") -> "AltCLIPScorer":
-    """Puts the head of a folder, single file or hub id on a pipeline's text encoder.
-
-    Raises:
-        UserError: there is none, or it belongs to another text encoder.
-    """
-    from altdiffusion_clip.scoring import AltCLIPScorer
-
-    try:
-        return AltCLIPScorer.from_pipeline(pipeline, head)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"cannot use the scorer {head}: {one_line(error)}") from error
 
 
 def brings_scorer(model: str) -> bool:

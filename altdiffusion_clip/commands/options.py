@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.errors import UserError
@@ -89,22 +88,3 @@ def _once() -> Callable[[logging.LogRecord], bool]:
         return is_new
 
     return passes
-
-
-def add_cache_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --cache and --no-cache."""
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FOLDER",
-        help="where embeddings are kept, by model and content (default: $ALTDIFFUSION_CACHE, or altdiffusion-clip "
-        "where the system has its caches)",
-    )
-    parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
-
-
-def cache_of(options: argparse.Namespace) -> Path | None:
-    """The folder for embeddings, or None."""
-    from altdiffusion_clip.evaluation.cache import default_cache
-
-    return None if options.no_cache else options.cache or default_cache()

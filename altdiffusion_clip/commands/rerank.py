@@ -5,18 +5,19 @@ import csv
 import io
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
-    from altdiffusion_clip.scoring import RankedImage
+    from altdiffusion_clip.scores import RankedImage
 
-COLUMNS = ("rank", "cosine", "clip_score", "probability", "file")
+
+FEW = 500
+"""Pictures that are not worth the start of processes."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,16 +28,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Order pictures by how well they fit a prompt, best first. Pictures that cannot be read are "
         "listed on stderr, and the exit code is then 1.",
     )
-    parser.add_argument("prompt", help="in any language of the model")
+    parser.add_argument("prompt", help="in any language of the judge")
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="pictures, or folders of them")
-    parser.add_argument(
-        "--model", default=EMOJI_M9, help="an AltCLIP: a folder, a FlagAI file, a hub id (default: %(default)s)"
-    )
+    add_judge_option(parser, "--model")
     parser.add_argument("--top", type=int, metavar="K", help="only the best K")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to a .csv, .tsv, .json or .jsonl file")
     parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="write a picture of the ranking")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--exact", action="store_true", help="decode large pictures in full size; others within 1e-3")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    add_cache_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -52,52 +54,71 @@ def run(options: argparse.Namespace) -> bool:
     if options.output and options.output.suffix not in (".csv", ".tsv", ".json", ".jsonl"):
         raise UserError(f"--output {options.output}: the name must end in .csv, .tsv, .json or .jsonl")
 
-    from altdiffusion_clip.commands.loading import load_scorer
     from altdiffusion_clip.gallery import write_contact_sheet
     from altdiffusion_clip.images import find_images
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.judging import ranking
+    from altdiffusion_clip.judges.names import load_panel
+    from altdiffusion_clip.judges.pictures import Workers, default_workers
+    from altdiffusion_clip.sources.places import Located
 
     files = find_images(options.paths)
     if not files:
         raise UserError(f"no pictures in {', '.join(map(str, options.paths))}")
     prepare_output()
-    scorer = load_scorer(options.model, device_of(options.device), dtype_of(options.dtype))
-    ranking = scorer.rank(options.prompt, list(files), batch_size=options.batch_size)
+    device = device_of(options.device)
+    panel = load_panel(judges_of(options), device, dtype_of(options.dtype))
+    bench = Bench(panel, options.batch_size, cache_by(options))
+    names = [str(file) for file in files]
+    count = default_workers(device.type != "cpu") if options.workers is None else options.workers
+    # A process takes seconds to start, in which two threads read some hundreds of pictures.
+    with Workers(bench.preparation(options.exact), count if len(files) > FEW else 0) as workers:
+        ranked = ranking(options.prompt, [Located(name) for name in names], names, [bench], workers)
 
-    rows = [_row(image) for image in ranking.images[: options.top]]
+    rows = [_row(image) for image in ranked.images[: options.top]]
     if options.json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
         _print_table(rows)
-    for image in ranking.broken:
+    for image in ranked.broken:
         print(f"skipped {image}", file=sys.stderr)
     if options.output:
         _write(options.output, rows)
     if options.contact_sheet:
         write_contact_sheet(
-            options.contact_sheet, [(Path(row["file"]), f"{row['rank']}  cosine {row['cosine']:.3f}") for row in rows]
+            options.contact_sheet,
+            [
+                (Path(image.name), f"{image.rank}  {image.measure} {image.score:.3f}")
+                for image in ranked.images[: len(rows)]
+            ],
         )
-    return not ranking.broken
+    return not ranked.broken
 
 
 def _row(image: "RankedImage") -> dict[str, Any]:
-    fields = asdict(image)
-    return {
-        "rank": fields["rank"],
-        "file": fields["name"],
-        "cosine": round(fields["cosine"], 6),
-        "clip_score": round(fields["clip_score"], 4),
-        "probability": round(fields["probability"], 6),
-    }
+    return {"rank": image.rank, "file": image.name, **image.as_dict()}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table, in which other judges have a column each, and the file is last."""
+    others = row.get("judges", {})
+    own = {key: value for key, value in row.items() if key not in ("file", "judges")}
+    return {**own, **others, "file": row["file"]}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'rank':>4}  {'cosine':>7}  {'clip_score':>10}  {'probability':>11}  file")
-    for row in rows:
-        print(
-            f"{row['rank']:>4}  {row['cosine']:>7.4f}  {row['clip_score']:>10.2f}  "
-            f"{row['probability']:>11.4f}  {row['file']}"
-        )
+    flat = [_flat(row) for row in rows]
+    names = list(flat[0]) if flat else ["rank", "file"]
+    widths = [max(len(name), 7) for name in names[:-1]]
+    print("  ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=False)) + f"  {names[-1]}")
+    for row in flat:
+        *numbers, file = row.values()
+        shown = [
+            f"{number:>{w}.4f}" if isinstance(number, float) else f"{number:>{w}}"
+            for number, w in zip(numbers, widths, strict=True)
+        ]
+        print("  ".join(shown) + f"  {file}")
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -108,9 +129,11 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     elif path.suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
+        flat = [_flat(row) for row in rows]
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, COLUMNS, delimiter="\t" if path.suffix == ".tsv" else ",")
+        names = list(flat[0]) if flat else ["rank", "file"]
+        writer = csv.DictWriter(buffer, names, delimiter="\t" if path.suffix == ".tsv" else ",")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
         text = buffer.getvalue()
     write_text(path, text)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
 from altdiffusion_clip.commands.options import DTYPES, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from altdiffusion_clip.bulk.scoring import Job, Report
     from altdiffusion_clip.bulk.shards import ShardFolder
-    from altdiffusion_clip.scoring import AltCLIPScorer
+    from altdiffusion_clip.judges.ensembles import Panel
     from altdiffusion_clip.sources.retries import Retries
     from altdiffusion_clip.sources.rows import Source
 
@@ -29,18 +29,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "score",
         help="scores for whole data sets of pictures and texts",
-        description="Score rows of a picture and a text, in any language of the model. Writes shards of Parquet "
-        "(row_id, cosine, clip_score, error, may_pass), each whole or not there; the same command goes on where a run "
-        "was stopped. A row that cannot be scored has its error, and the exit code is then 1. A fault that may pass, "
-        "such as a reset or a time-out, is tried again; what it still keeps back is left to do, and the same command "
-        "does it.",
+        description="Score rows of a picture and a text, in any language of the judge. Writes shards of Parquet "
+        "(row_id, cosine, clip_score, error, may_pass, and a column for each further judge), each whole or not there; "
+        "the same command goes on where a run was stopped. A row that cannot be scored has its error, and the exit "
+        "code is then 1. A fault that may pass, such as a reset or a time-out, is tried again; what it still keeps "
+        "back is left to do, and the same command does it.",
         epilog="Sources: .jsonl, .csv, .tsv (also with .gz), .parquet, webdataset .tar and .tar.gz, or a folder of "
         "pictures with a .txt of the same name beside each; as a path or any URL that fsspec opens, with *, ? and "
         "{0000..0099}, or @FILE with one of them in each line.",
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--model", default=EMOJI_M9, help="an AltCLIP: a folder, file or hub id (default: %(default)s)")
+    add_judge_option(parser, "--model")
     parser.add_argument("--image-column", default="image", help="a path or URL, or the picture itself (default: image)")
     parser.add_argument("--text-column", default="text", help="(default: text)")
     parser.add_argument("--language-column", default="language", help="(default: language)")
@@ -63,6 +63,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic; auto measures which is faster"
     )
+    add_cache_options(parser, is_kept=False)
     add_ray_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a sentence")
     parser.set_defaults(run=run)
@@ -75,7 +76,6 @@ def run(options: argparse.Namespace) -> bool:
 
     from altdiffusion_clip.bulk.scoring import Job
     from altdiffusion_clip.bulk.shards import ShardFolder, planned
-    from altdiffusion_clip.commands.loading import load_scorer
     from altdiffusion_clip.sources.places import same_place, stamp_of
     from altdiffusion_clip.sources.retries import Retries
 
@@ -83,20 +83,20 @@ def run(options: argparse.Namespace) -> bool:
     retries = Retries(options.attempts)
     sources, refused = _sources(options, retries)
     devices = [device_of(name) for name in options.device.split(",")]
-    scorer = load_scorer(options.model, devices[0], dtype_of("float32"))
+    panel = _panel(options, devices[0])
     before = planned(options.output) or {}
     # What "auto" became is kept, so that a run ends in the arithmetic in which it began.
-    dtype = options.dtype if options.dtype != "auto" else before.get("dtype") or _dtype(options, scorer)
+    dtype = options.dtype if options.dtype != "auto" else before.get("dtype") or _dtype(options, panel)
     # A source that cannot be reached now is as it was.
     known = before.get("sources", {})
     stamps = {same_place(place): known[same_place(place)] for place, _ in refused if same_place(place) in known}
     stamps |= {same_place(source.place): stamp_of(source.place, retries) for source in sources}
-    folder = ShardFolder(options.output, _plan(options, scorer, dtype), stamps)
+    folder = ShardFolder(options.output, _plan(options, panel, dtype), stamps)
     job = Job(sources, options.shard_size, options.min_cosine, retries, options.retry_errors)
     score = _on_ray if options.engine == "ray" else _here
     with folder.locked(), tqdm(desc="scoring", unit="row", unit_scale=True, file=sys.stderr) as bar:
         try:
-            report = score(options, job, folder, scorer, dtype, devices, bar.update)
+            report = score(options, job, folder, panel, dtype, devices, bar.update)
         except OSError as error:
             raise UserError(f"cannot write to {options.output}: {error.strerror or error}") from error
     places = tuple(place for place, _ in refused)
@@ -183,75 +183,80 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f'scoring needs {package}; pip install "altdiffusion-clip[score]"')
 
 
-def _dtype(options: argparse.Namespace, scorer: "AltCLIPScorer") -> str:
+def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":
+    """The judges, whose scores of a row depend on that row alone."""
+    from altdiffusion_clip.judges.names import load_panel
+
+    panel = load_panel(judges_of(options), device)
+    panel.check_by_row()
+    if options.min_cosine is not None and panel.columns[0].measure != "cosine":
+        raise UserError(f"--min-cosine is of the first judge, and {panel.columns[0].name} gives no cosines")
+    return panel
+
+
+def _dtype(options: argparse.Namespace, panel: "Panel") -> str:
     """The arithmetic that is fastest."""
     if options.engine == "ray":
         # What is faster on this machine says nothing of another's.
         return "float16" if cluster_of(options).gpus else "float32"
-    from altdiffusion_clip.bulk.encoding import fastest_dtype
+    from altdiffusion_clip.judges.encoding import fastest_dtype
 
-    return str(fastest_dtype(scorer)).removeprefix("torch.")
+    return str(fastest_dtype(panel.members[0])).removeprefix("torch.")
 
 
 def _here(
     options: argparse.Namespace,
     job: "Job",
     folder: "ShardFolder",
-    scorer: "AltCLIPScorer",
+    panel: "Panel",
     dtype: str,
     devices: "list[torch.device]",
     progress: Callable[[int], object],
 ) -> "Report":
     """Scores on this machine."""
-    import copy
-
-    from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size
-    from altdiffusion_clip.bulk.pictures import Workers, default_workers
     from altdiffusion_clip.bulk.scoring import score_sources
+    from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
+    from altdiffusion_clip.judges.names import load_panel
+    from altdiffusion_clip.judges.pictures import Workers, default_workers
 
-    others = [copy.deepcopy(scorer).to(device) for device in devices[1:]]
-    encoders = [Encoder(each, dtype_of(dtype)) for each in (scorer, *others)]
-    size = options.batch_size or fastest_batch_size(encoders[0])
-    for encoder in encoders:
-        encoder.batch_size = size
-    count = default_workers(scorer.device.type != "cpu") if options.workers is None else options.workers
-    workers = Workers(encoders[0].image_processor, count, options.exact, options.max_pixels, job.retries)
-    try:
-        return score_sources(job, folder, encoders, workers, progress)
-    finally:
-        workers.close()
+    panels = [panel, *(load_panel(judges_of(options), device) for device in devices[1:])]
+    for each, device in zip(panels, devices, strict=True):
+        each.to(device, dtype_of(dtype))
+    size = options.batch_size or fastest_batch_size(panel.members[0])
+    benches = [Bench(each, size, cache_by(options)) for each in panels]
+    count = default_workers(devices[0].type != "cpu") if options.workers is None else options.workers
+    with Workers(benches[0].preparation(options.exact, options.max_pixels, job.retries), count) as workers:
+        return score_sources(job, folder, benches, workers, progress)
 
 
 def _on_ray(
     options: argparse.Namespace,
     job: "Job",
     folder: "ShardFolder",
-    scorer: "AltCLIPScorer",
+    panel: "Panel",
     dtype: str,
     devices: "list[torch.device]",
     progress: Callable[[int], object],
 ) -> "Report":
     """Scores on a Ray cluster."""
-    del scorer, devices  # the plan has its fingerprint; each actor loads its own
-    from altdiffusion_clip.bulk.pictures import default_workers
+    del panel, devices  # the plan has its fingerprints; each actor loads its own
     from altdiffusion_clip.bulk.ray_engine import Model, connect, score_on_ray
+    from altdiffusion_clip.judges.pictures import default_workers
 
     cluster = cluster_of(options)
     count = default_workers(cluster.gpus > 0, int(cluster.cpus)) if options.workers is None else options.workers
-    model = Model(options.model, dtype, options.batch_size, options.exact, options.max_pixels, count)
+    model = Model(tuple(judges_of(options)), dtype, options.batch_size, options.exact, options.max_pixels, count)
     connect(cluster)
     return score_on_ray(job, folder, model, cluster, progress)
 
 
-def _plan(options: argparse.Namespace, scorer: "AltCLIPScorer", dtype: str) -> dict[str, object]:
+def _plan(options: argparse.Namespace, panel: "Panel", dtype: str) -> dict[str, object]:
     """All that decides the scores, so that a folder is not mixed of two runs."""
-    from altdiffusion_clip.evaluation.systems.base import fingerprint_of
-
     return {
         "columns": [options.image_column, options.text_column, options.language_column, options.id_column],
         "image_root": options.image_root,
         "encoding": options.encoding,
-        "model": fingerprint_of("altclip", scorer.state_dict().items()).hex(),
+        "judges": panel.describe(),
         "exact": options.exact,
         "max_pixels": options.max_pixels,
         "dtype": dtype,

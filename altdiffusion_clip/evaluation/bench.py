@@ -9,13 +9,16 @@ import numpy as np
 import torch
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.cache import EmbeddingCache
 from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
-from altdiffusion_clip.evaluation.embedding_files import SUFFIXES, read_embeddings
-from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
-from altdiffusion_clip.evaluation.ranks import ranks_of_embeddings
+from altdiffusion_clip.evaluation.ranks import Ranks, ranks_of_embeddings, ranks_of_similarity
 from altdiffusion_clip.evaluation.retrieval import KS, Retrieval, intervals, retrieval_of_ranks
-from altdiffusion_clip.evaluation.systems.names import load_system
+from altdiffusion_clip.judges.base import is_dual
+from altdiffusion_clip.judges.cache import VectorCache
+from altdiffusion_clip.judges.embedding_files import SUFFIXES, read_embeddings
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.ensembles import Ensemble, Panel
+from altdiffusion_clip.judges.judging import embed_pictures, judge_all
+from altdiffusion_clip.judges.names import load_judge
 
 FAILURES = 12
 
@@ -28,15 +31,15 @@ class Failure:
         text: the query.
         right: place of its image in the task's images.
         found: place of the image that came first.
-        cosine_right: of the text with its image, in [-1, 1].
-        cosine_found: of the text with the first.
+        score_right: of the text with its image; a cosine if the judge gives vectors.
+        score_found: of the text with the first.
     """
 
     text: str
     right: int
     found: int
-    cosine_right: float
-    cosine_found: float
+    score_right: float
+    score_found: float
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,43 @@ class Measured:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What a system makes of a task: vectors of all images, and of the texts by language."""
+    """What a judge makes of a task: vectors of all images, and of the texts by language."""
 
     images: np.ndarray
     texts: Callable[[str], np.ndarray]
     broken: list[tuple[int, str, str]]
+
+    def compared(self, code: str, rows: np.ndarray, places: np.ndarray) -> "Compared":
+        """Some texts of a language with some images."""
+        texts, images = self.texts(code)[rows], self.images[places]
+        return Compared(
+            lambda pairs, ties: ranks_of_embeddings(texts, images, pairs, max(KS), ties),
+            lambda row: images @ texts[row],
+        )
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """What a judge without vectors makes of a task: scores of all texts of a language with all images."""
+
+    matrix: Callable[[str], np.ndarray]
+    broken: list[tuple[int, str, str]]
+
+    def compared(self, code: str, rows: np.ndarray, places: np.ndarray) -> "Compared":
+        """Some texts of a language with some images."""
+        scores = self.matrix(code)[rows][:, places]
+        return Compared(
+            lambda pairs, ties: ranks_of_similarity(torch.from_numpy(scores), pairs, max(KS), ties),
+            lambda row: scores[row],
+        )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Texts with images: the ranks of pairs by their ties, and the scores of one text."""
+
+    ranks: Callable[[np.ndarray, str], Ranks]
+    row: Callable[[int], np.ndarray]
 
 
 def vectors_of(
@@ -90,19 +125,19 @@ def vectors_of(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int = 64,
-) -> Vectors:
-    """Encodes a task with a system, or reads its embeddings from a file.
+) -> Vectors | Similarities:
+    """Has a judge look at a task, or reads its embeddings from a file.
 
     Args:
-        spec: as for `load_system`, or an embedding file.
+        spec: as for `load_judge`, or an embedding file.
         task: whose texts and images.
         cache: folder of embeddings from before; None for none.
-        device: for the system.
+        device: for the judge.
         dtype: of its weights and arithmetic.
         batch_size: pictures at a time.
 
     Raises:
-        UserError: the system cannot be loaded, or the file lacks something.
+        UserError: the judge cannot be loaded, or the file lacks something.
     """
     path = Path(spec)
     if path.suffix in SUFFIXES and not path.is_dir():
@@ -111,18 +146,32 @@ def vectors_of(
         images = np.full((len(task.ids), stored.img_embedding.shape[-1]), np.nan, np.float32)
         images[here] = stored.images_of([task.ids[place] for place in here], path)
         return Vectors(images, lambda code: stored.texts_of(task.languages[code].texts, path), [])
-    system = load_system(spec, device, dtype)
-    kept = EmbeddingCache(cache, system.fingerprint() if cache is not None else "")
+    judge = load_judge(spec, device, dtype)
     used = np.unique(np.concatenate([language.images for language in task.languages.values()]))
-    encoded = encode_images(system, [task.images[place] for place in used], kept, batch_size)
-    images = np.full((len(task.ids), encoded.vectors.shape[1]), np.nan, np.float32)
-    images[used] = encoded.vectors
-    broken = [(int(used[place]), name, reason) for place, name, reason in encoded.broken]
-    return Vectors(images, lambda code: encode_texts(system, task.languages[code].texts, kept), broken)
+    pictures = [task.images[place] for place in used]
+    keep = None if cache is None else lambda fingerprint: VectorCache(cache, fingerprint)
+
+    def named(broken: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
+        return [(int(used[place]), pictures[place].name, reason) for place, reason in broken]
+
+    if isinstance(judge, Ensemble) or not is_dual(judge):
+        bench = Bench(Panel([judge]), batch_size, keep)
+        texts = {code: language.texts for code, language in task.languages.items()}
+        scores, wrong = judge_all([text for said in texts.values() for text in said], pictures, bench)
+        whole = np.full((scores.shape[1], len(task.ids)), np.nan, np.float32)
+        whole[:, used] = scores[0].numpy()
+        starts = np.cumsum([0, *map(len, texts.values())])
+        of = {code: whole[a:b] for code, a, b in zip(texts, starts, starts[1:], strict=False)}
+        return Similarities(of.__getitem__, named(wrong))
+    bench = Bench.of(judge, batch_size, keep)
+    embedded = embed_pictures(bench, pictures)
+    images = np.full((len(task.ids), judge.dim), np.nan, np.float32)
+    images[used] = embedded.vectors
+    return Vectors(images, lambda code: bench.encoder.texts(task.languages[code].texts).numpy(), named(embedded.broken))
 
 
 def measure(
-    name: str, vectors: Vectors, task: RetrievalTask, ties: str = "mean", allow_missing: bool = False
+    name: str, vectors: Vectors | Similarities, task: RetrievalTask, ties: str = "mean", allow_missing: bool = False
 ) -> list[Measured]:
     """Retrieval in every language of a task.
 
@@ -146,41 +195,37 @@ def measure(
     return [_measure(name, vectors, task, code, ties, gone) for code in task.languages]
 
 
-def _measure(name: str, vectors: Vectors, task: RetrievalTask, code: str, ties: str, gone: set[int]) -> Measured:
+def _measure(
+    name: str, vectors: Vectors | Similarities, task: RetrievalTask, code: str, ties: str, gone: set[int]
+) -> Measured:
     language = task.languages[code]
-    texts, places, pairs = vectors.texts(code), language.images, language.pairs
-    said: Sequence[str] = language.texts
+    kept, places, pairs = np.arange(len(language.texts)), language.images, language.pairs
     if gone:
         whole = np.array([place not in gone for place in places])
         pairs = pairs[whole[pairs[:, 1]]]
         kept = np.unique(pairs[:, 0])
         pairs = np.stack([np.searchsorted(kept, pairs[:, 0]), (np.cumsum(whole) - 1)[pairs[:, 1]]], 1)
-        texts, said, places = texts[kept], [said[row] for row in kept], places[whole]
+        places = places[whole]
         if not len(kept):
             raise UserError(f"{task.name}: no image with a text in {code} can be read")
-    images = vectors.images[places]
-    ranks = ranks_of_embeddings(texts, images, pairs, max(KS), ties)
-    failures = _failures(texts, images, pairs, ranks.of_texts, said, places)
-    return Measured(name, code, len(texts), len(images), retrieval_of_ranks(ranks), intervals(ranks, pairs), failures)
+    compared = vectors.compared(code, kept, places)
+    ranks = compared.ranks(pairs, ties)
+    failures = _failures(compared, pairs, ranks.of_texts, [language.texts[row] for row in kept], places)
+    return Measured(name, code, len(kept), len(places), retrieval_of_ranks(ranks), intervals(ranks, pairs), failures)
 
 
 def _failures(
-    texts: np.ndarray,
-    images: np.ndarray,
-    pairs: np.ndarray,
-    ranks: np.ndarray,
-    said: Sequence[str],
-    places: np.ndarray,
+    compared: Compared, pairs: np.ndarray, ranks: np.ndarray, said: Sequence[str], places: np.ndarray
 ) -> list[Failure]:
     failures = []
     for row in np.flatnonzero(ranks > 1)[:FAILURES]:
-        cosines = images @ texts[row]
+        scores = compared.row(row)
         own = pairs[pairs[:, 0] == row, 1]
-        right = own[cosines[own].argmax()]
-        others = cosines.copy()
+        right = own[scores[own].argmax()]
+        others = scores.copy()
         others[own] = -np.inf
         found = others.argmax()
         failures.append(
-            Failure(said[row], int(places[right]), int(places[found]), float(cosines[right]), float(cosines[found]))
+            Failure(said[row], int(places[right]), int(places[found]), float(scores[right]), float(scores[found]))
         )
     return failures

@@ -15,12 +15,14 @@ import numpy as np
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.cache import EmbeddingCache
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile
 from altdiffusion_clip.evaluation.datasets.text_files import json_lines
 from altdiffusion_clip.evaluation.emoji import pairs
-from altdiffusion_clip.evaluation.encoding import encode_images, encode_texts
-from altdiffusion_clip.evaluation.systems.base import System
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.judging import judge_rows
+from altdiffusion_clip.judges.pictures import Workers
+from altdiffusion_clip.scores import COSINE
+from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.row import Row
 
 ENGLISH = "en"
 RESAMPLES = 1000
@@ -113,12 +115,13 @@ def match(rows: Sequence[dict[str, Any]], folder: Path, scenes: Sequence[Scene])
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A system's view of one language.
+    """A judge's view of one language.
 
     Attributes:
         language: code.
         pictures: how many.
-        clip_score: mean of 100 · max(cosine, 0) of pictures and their own prompts.
+        clip_score: mean of 100 · max(cosine, 0) of pictures and their own prompts; of a judge that gives no cosines,
+            of its scores.
         clip_score_english: the same with the English prompt of the scene; None if there is none.
         gap: English's `clip_score_english` on the same scenes less this language's; None without English.
         interval_95: of `gap` if there is one, else of `clip_score`; by bootstrap over the scenes.
@@ -132,28 +135,32 @@ class GenerationResult:
     interval_95: tuple[float, float]
 
 
-def evaluate_generation(system: System, drawn: Sequence[Drawn], cache: EmbeddingCache) -> list[GenerationResult]:
+def evaluate_generation(bench: Bench, drawn: Sequence[Drawn]) -> list[GenerationResult]:
     """Measures every language.
 
+    Args:
+        bench: of one judge.
+        drawn: the pictures.
+
     Raises:
-        UserError: a picture cannot be read.
+        UserError: a picture cannot be read, or a score is not a number.
     """
-    encoded = encode_images(system, [ImageFile(picture.file) for picture in drawn], cache)
-    if encoded.broken:
-        _, name, reason = encoded.broken[0]
-        raise UserError(f"{len(encoded.broken)} pictures cannot be read, the first is {name}: {reason}")
-    own = 100 * _cosines(system, encoded.vectors, [p.scene.prompts[p.language] for p in drawn], cache).clip(0)
-    english = np.full(len(drawn), np.nan)
-    has = [place for place, picture in enumerate(drawn) if ENGLISH in picture.scene.prompts]
-    if has:
-        texts = [drawn[place].scene.prompts[ENGLISH] for place in has]
-        english[has] = 100 * _cosines(system, encoded.vectors[has], texts, cache).clip(0)
+    english = [picture.scene.prompts.get(ENGLISH, "") for picture in drawn]
+    own = [picture.scene.prompts[picture.language] for picture in drawn]
+    rows = [Row(str(p.file), Located(str(p.file)), text) for p, text in zip(drawn, own, strict=True)]
+    rows += [Row(str(p.file), Located(str(p.file)), text) for p, text in zip(drawn, english, strict=True) if text]
+    with Workers(bench.preparation(exact=True)) as workers:
+        _, judged = judge_rows(rows, [bench], workers)
+    broken = [f"{row.row_id}: {each.error}" for row, each in zip(rows, judged, strict=True) if each.error]
+    if broken:
+        raise UserError(f"{len(set(broken))} pictures cannot be judged, the first is {broken[0]}")
+    scores = np.array([each.scores[0] for each in judged])
+    if bench.panel.columns[0].measure == COSINE:
+        scores = 100 * scores.clip(0)
+    to_english = np.full(len(drawn), np.nan)
+    to_english[[place for place, text in enumerate(english) if text]] = scores[len(drawn) :]
     codes = list(dict.fromkeys(picture.language for picture in drawn))
-    return [_result(code, drawn, own, english) for code in codes]
-
-
-def _cosines(system: System, vectors: np.ndarray, texts: list[str], cache: EmbeddingCache) -> np.ndarray:
-    return (vectors * encode_texts(system, texts, cache)).sum(1)
+    return [_result(code, drawn, scores[: len(drawn)], to_english) for code in codes]
 
 
 def _result(code: str, drawn: Sequence[Drawn], own: np.ndarray, english: np.ndarray) -> GenerationResult:

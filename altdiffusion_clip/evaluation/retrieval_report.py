@@ -138,7 +138,7 @@ def _failures(task: RetrievalTask, row: Measured) -> str:
         )
         figures.append(
             f"<figure>{pictures}<figcaption>{html.escape(failure.text)}<small>its image: cosine "
-            f"{failure.cosine_right:.3f}, first: {failure.cosine_found:.3f}</small></figcaption></figure>"
+            f"{failure.score_right:.3f}, first: {failure.score_found:.3f}</small></figcaption></figure>"
         )
     return (
         f"<h3>{html.escape(row.system)}: texts whose image was not the first</h3>"

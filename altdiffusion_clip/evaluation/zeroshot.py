@@ -49,9 +49,7 @@ class ZeroShot:
         }
 
 
-def class_vectors(
-    encode: Callable[[Sequence[str]], np.ndarray], names: Sequence[str], templates: Sequence[str]
-) -> np.ndarray:
+def class_vectors(encode: Callable[[Sequence[str]], Any], names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """A unit vector for each class: the normalised mean of the unit vectors of its sentences.
 
     Args:
@@ -63,7 +61,7 @@ def class_vectors(
         float32 (classes, dim).
     """
     texts = [template.replace("{c}", name) for name in names for template in templates]
-    vectors = encode(texts).reshape(len(names), len(templates), -1).mean(1)
+    vectors = np.asarray(encode(texts)).reshape(len(names), len(templates), -1).mean(1)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

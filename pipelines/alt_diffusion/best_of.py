@@ -5,7 +5,7 @@ import inspect
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,9 @@ from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER
 from altdiffusion_clip.scoring import AltCLIPScorer
 
+if TYPE_CHECKING:
+    from altdiffusion_clip.judges.encoding import Bench
+
 logger = logging.getLogger(__name__)
 STRATEGIES = ("full", "halving")
 OURS = ("generator", "num_images_per_prompt", "output_type", "return_dict")
@@ -30,20 +33,22 @@ class Entry:
     """A picture that was drawn to its end.
 
     Attributes:
-        cosine: with the prompt.
+        score: by the first judge.
         seed: that it was drawn from.
         image: the picture.
         is_nsfw: what the safety checker says; None if there is none. It makes such pictures black.
+        members: scores of each member of the panel, float32 (members,).
     """
 
-    cosine: float
+    score: float
     seed: int
     image: Image.Image
     is_nsfw: bool | None = None
+    members: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __lt__(self, other: "Entry") -> bool:
         """Worse than another; of equals the later seed is."""
-        return (self.cosine, -self.seed) < (other.cosine, -other.seed)
+        return (self.score, -self.seed) < (other.score, -other.seed)
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,20 @@ class BestOf:
     Attributes:
         images: the pictures.
         seeds: of each.
-        cosine: of each with the prompt, in [-1, 1].
-        all_cosines: of every picture that was drawn to its end, by its seed.
+        scores: of each with the prompt, by the first judge.
+        all_scores: of every picture that was drawn to its end, by its seed.
         nsfw_content_detected: of each, what the safety checker says; None if the pipeline has none.
+        measure: what the scores are: "cosine", in [-1, 1], or "score", of no unit.
+        judges: the scores of each picture by the other judges, by their names.
     """
 
     images: list[Image.Image]
     seeds: list[int]
-    cosine: list[float]
-    all_cosines: dict[int, float]
+    scores: list[float]
+    all_scores: dict[int, float]
     nsfw_content_detected: list[bool] | None = None
+    measure: str = "cosine"
+    judges: dict[str, list[float]] = field(default_factory=dict)
 
 
 class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -74,16 +83,17 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         prompt: str,
         n: int = 8,
         keep: int = 1,
-        scorer: AltCLIPScorer | None = None,
+        judge: Any = None,
         seed: int = 0,
         batch_size: int = 1,
         strategy: str = "full",
         **arguments: Any,
     ) -> BestOf:
-        """Draws `n` pictures of a prompt and keeps those that a scorer finds to fit it best.
+        """Draws `n` pictures of a prompt and keeps those that a judge finds to fit it best.
 
         Each picture's noise comes from a CPU generator of its own seed, so what is kept does not depend on the batch
-        size. No more than `keep` pictures and one batch are in memory. A picture that comes out as not a number, or
+        size. No more than `keep` pictures and one batch are in memory, unless the judge compares pictures with each
+        other, as ensembles of z-scores and of ranks do. A picture that comes out as not a number, or
         whose score does, is named in a warning and left out. When the pipeline is interrupted (`pipe._interrupt`), what
         was finished before is what there is.
 
@@ -91,7 +101,9 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             prompt: what to draw, and what to score by.
             n: how many to draw, with the seeds `seed` to `seed + n - 1`.
             keep: how many to keep.
-            scorer: the judge; by default the pipeline's own head, as `AltCLIPScorer.from_pipeline` finds it.
+            judge: a scorer, any other judge, the name of one (see `judges.names.load_judge`), a function of texts and
+                pictures, or several of these, the first of which decides. By default the pipeline's own head, as
+                `AltCLIPScorer.from_pipeline` finds it.
             seed: of the first picture.
             batch_size: pictures drawn at a time.
             strategy: "full" draws every picture to its end. "halving" draws short drafts of all, and to the end only
@@ -102,14 +114,15 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
 
         Raises:
             ValueError: `n`, `keep` or `batch_size` is less than one, there are more to keep than to draw, or the
-                strategy is not known, or an argument is given that it would have to choose.
+                strategy is not known or does not suit the judge, or an argument is given that it would have to choose.
+            UserError: there is no such judge.
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
             >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
             >>> pipe.set_progress_bar_config(disable=True)
             >>> best = pipe.best_of("蓝色背景上的猫", n=3, keep=2, num_inference_steps=2, guidance_scale=3.0)
-            >>> len(best.images), best.cosine[0] >= best.cosine[1]
+            >>> len(best.images), best.scores[0] >= best.scores[1]
             (2, True)
         """
         if not 1 <= keep <= n:
@@ -121,17 +134,23 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         given = [name for name in OURS if name in arguments]
         if given:
             raise ValueError(f"best_of gives {given[0]} itself; leave it away")
-        scorer = scorer or self._own_scorer()
+        bench = self._bench_of(judge)
+        panel = bench.panel
+        if strategy == "halving" and not panel.is_by_row:
+            raise ValueError("halving compares drafts one by one; take a judge that does not compare pictures")
         seeds = list(range(seed, seed + n))
         draw = self._best_of_finalists if strategy == "halving" else self._best_of_seeds
-        best, cosines = draw(prompt, seeds, keep, scorer, batch_size, arguments)
+        best, scores = draw(prompt, seeds, keep, bench, batch_size, arguments)
         checked = [bool(each.is_nsfw) for each in best if each.is_nsfw is not None]
+        columns = panel.combine(torch.stack([each.members for each in best], 1)).tolist() if best else []
         return BestOf(
             [each.image for each in best],
             [each.seed for each in best],
-            [each.cosine for each in best],
-            cosines,
+            [each.score for each in best],
+            scores,
             checked if best and len(checked) == len(best) else None,
+            panel.columns[0].measure,
+            {column.name: values for column, values in zip(panel.columns[1:], columns[1:], strict=False)},
         )
 
     def _best_of_finalists(
@@ -139,7 +158,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         prompt: str,
         seeds: list[int],
         keep: int,
-        scorer: AltCLIPScorer,
+        bench: "Bench",
         batch_size: int,
         arguments: dict[str, Any],
     ) -> tuple[list[Entry], dict[int, float]]:
@@ -154,36 +173,36 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         )
         plan = plan_drafts(len(seeds), keep, steps, strength)
         if plan is None:
-            return self._best_of_seeds(prompt, seeds, keep, scorer, batch_size, arguments)
+            return self._best_of_seeds(prompt, seeds, keep, bench, batch_size, arguments)
         shortened = {**arguments, "num_inference_steps": plan.steps}
-        _, drafts = self._best_of_seeds(prompt, seeds, 1, scorer, batch_size, shortened)
+        _, drafts = self._best_of_seeds(prompt, seeds, 1, bench, batch_size, shortened)
         if getattr(self, "_interrupt", False):
             return [], {}
         order = sorted(drafts, key=lambda each: (-drafts[each], each))
-        best, cosines = self._best_of_seeds(prompt, order[:keep], keep, scorer, batch_size, arguments)
+        best, scores = self._best_of_seeds(prompt, order[:keep], keep, bench, batch_size, arguments)
         for each in order[keep : plan.most]:
             if getattr(self, "_interrupt", False):
                 break
-            drawn = [(drafts[known], cosine) for known, cosine in cosines.items()]
+            drawn = [(drafts[known], score) for known, score in scores.items()]
             if not may_win(drafts[each], list(drafts.values()), drawn, keep):
                 break
-            more, cosine = self._best_of_seeds(prompt, [each], 1, scorer, 1, arguments)
-            best, cosines = _first([*best, *more], keep), cosines | cosine
-        return best, cosines
+            more, score = self._best_of_seeds(prompt, [each], 1, bench, 1, arguments)
+            best, scores = _first([*best, *more], keep), scores | score
+        return best, scores
 
     def _best_of_seeds(
         self,
         prompt: str,
         seeds: list[int],
         keep: int,
-        scorer: AltCLIPScorer,
+        bench: "Bench",
         batch_size: int,
         arguments: dict[str, Any],
     ) -> tuple[list[Entry], dict[int, float]]:
-        """The best pictures of some seeds, best first, and the cosine of each seed's."""
-        text = scorer.encode_texts(parse_weights(prompt).text)[0]
+        """The best pictures of some seeds, best first, and the score of each seed's."""
+        text = parse_weights(prompt).text
         kept: list[Entry] = []
-        cosines: dict[int, float] = {}
+        scores: dict[int, float] = {}
         for start in range(0, len(seeds), batch_size):
             part = seeds[start : start + batch_size]
             drawn = self(
@@ -195,12 +214,26 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             )
             if getattr(self, "_interrupt", False):
                 break  # the pictures of this batch are half drawn
-            for entry in _judged(scorer, text, part, drawn):
-                cosines[entry.seed] = entry.cosine
+            for entry in _judged(bench, text, part, drawn):
+                scores[entry.seed] = entry.score
                 heapq.heappush(kept, entry)
-                if len(kept) > keep:
+                if len(kept) > keep and bench.panel.is_by_row:
                     heapq.heappop(kept)
-        return _first(kept, keep), cosines
+        if kept and not bench.panel.is_by_row:
+            kept = _compared(bench, kept)
+            scores = {entry.seed: entry.score for entry in kept}
+        return _first(kept, keep), scores
+
+    def _bench_of(self, judge: Any) -> "Bench":
+        from altdiffusion_clip.judges.encoding import Bench
+        from altdiffusion_clip.judges.ensembles import Panel
+        from altdiffusion_clip.judges.names import load_panel
+
+        if judge is None:
+            judge = self._own_scorer()
+        if isinstance(judge, Panel):
+            return Bench(judge)
+        return Bench(load_panel(judge, self._execution_device, self.unet.dtype, pipeline=self))
 
     def _own_scorer(self) -> AltCLIPScorer:
         """The head beside the pipeline, which is loaded once."""
@@ -223,11 +256,17 @@ def _for_each(arguments: dict[str, Any], count: int) -> dict[str, Any]:
     return {**arguments, "image": [image] * count}
 
 
+def _compared(bench: "Bench", entries: list[Entry]) -> list[Entry]:
+    """Pictures with the scores that they have among each other."""
+    scores = bench.panel.combine(torch.stack([entry.members for entry in entries], 1))[0].tolist()
+    return [replace(entry, score=score) for entry, score in zip(entries, scores, strict=True)]
+
+
 def _first(entries: list[Entry], keep: int) -> list[Entry]:
     return sorted(entries, reverse=True)[:keep]
 
 
-def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], drawn: Any) -> Iterator[Entry]:
+def _judged(bench: "Bench", text: str, seeds: list[int], drawn: Any) -> Iterator[Entry]:
     """Scores the pictures of a batch; those that are, or score, not a number are named and left out."""
     flags = getattr(drawn, "nsfw_content_detected", None) or [None] * len(seeds)
     pictures: list[tuple[int, Image.Image, bool | None]] = []
@@ -238,9 +277,12 @@ def _judged(scorer: AltCLIPScorer, text: Tensor, seeds: list[int], drawn: Any) -
             pictures.append((seed, image, flag))
     if not pictures:
         return
-    embeds, _ = scorer.encode_images([image for _, image, _ in pictures])
-    for (seed, image, flag), cosine in zip(pictures, (embeds @ text).cpu().tolist(), strict=True):
-        if math.isfinite(cosine):
-            yield Entry(cosine, seed, image, flag)
+    from altdiffusion_clip.judges.judging import score_drawn
+
+    members = score_drawn(text, [image for _, image, _ in pictures], bench)
+    scores = bench.panel.combine(members)[0].tolist()
+    for (seed, image, flag), score, of_each in zip(pictures, scores, members.T, strict=True):
+        if math.isfinite(score):
+            yield Entry(score, seed, image, flag, of_each)
         else:
             logger.warning("the picture of seed %d is left out: %s", seed, NOT_A_NUMBER)

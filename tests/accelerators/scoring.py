@@ -58,7 +58,7 @@ def test_a_scorer_follows_its_pipeline(move: Callable[[Any], object], expected: 
     move(pipe)
     torch.testing.assert_close(scorer.similarity(TEXTS, PICTURES), expected, atol=NEAR, rtol=0)
     assert scorer.device.type == scorer.vision_model.device.type == DEVICE
-    assert len(pipe.best_of("猫", n=1, scorer=scorer, num_inference_steps=2).images) == 1
+    assert len(pipe.best_of("猫", n=1, judge=scorer, num_inference_steps=2).images) == 1
 
 
 def test_a_scorer_of_an_offloaded_pipeline(expected: torch.Tensor) -> None:
@@ -79,7 +79,7 @@ def test_best_of_there_and_back() -> None:
     for device in ("cpu", DEVICE, "cpu"):
         best = pipe.to(device).best_of("蓝色背景上的猫", **settings)
         assert best.seeds == expected.seeds
-        assert best.cosine == pytest.approx(expected.cosine, abs=NEAR)
+        assert best.scores == pytest.approx(expected.scores, abs=NEAR)
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, device in (("there", DEVICE), ("both", f"{DEVICE},cpu"), ("cpu", "cpu")):
         arguments = ["--batch-size", "3", "--workers", "0", "--dtype", "float32", "--device", device]
         assert main(["score", str(source), "--output", str(tmp_path / name), *arguments]) == 0
-    there, both, cpu = ([row.cosine for row in read_shards(tmp_path / name)] for name in ("there", "both", "cpu"))
+    there, both, cpu = ([row.scores[0] for row in read_shards(tmp_path / name)] for name in ("there", "both", "cpu"))
     assert there == pytest.approx(cpu, abs=NEAR)
     assert both == pytest.approx(cpu, abs=NEAR)
     assert main(["rerank", "猫", *PICTURES, "--device", DEVICE]) == 0

@@ -56,7 +56,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert "141 rows, 140 scored, 1 without a score" in out
     scored, expected = read_shards(tmp_path / "ray"), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
-    assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+    assert [row.scores[0] for row in scored] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
     for path in (tmp_path / "here").glob("part-*.jsonl"):
         assert path.read_text().count("\n") == (tmp_path / "ray" / path.name).read_text().count("\n")
 
@@ -74,7 +74,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert (code, "141 rows, 140 scored, 1 without a score" in out) == (1, True)
     found = read_shards(tmp_path / "both")
     assert [row.row_id for row in found] == [row.row_id for row in expected]
-    assert [row.cosine for row in found] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+    assert [row.scores[0] for row in found] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pyte
     run(capsys, *common, str(tmp_path / "here"))
     scored, expected = read_shards(folder), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
-    assert [row.cosine for row in scored] == pytest.approx([row.cosine for row in expected], abs=1e-5)
+    assert [row.scores[0] for row in scored] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
 
 
 @pytest.mark.full

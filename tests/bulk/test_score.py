@@ -17,14 +17,15 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer
-from altdiffusion_clip.bulk.encoding import Encoder, fastest_batch_size
-from altdiffusion_clip.bulk.pictures import Workers, default_workers
-from altdiffusion_clip.bulk.scoring import score_rows
-from altdiffusion_clip.bulk.shards import Scored, read_shards
+from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
+from altdiffusion_clip.judges.judging import Judged, judge_rows
+from altdiffusion_clip.judges.pictures import Workers, default_workers
 from altdiffusion_clip.sources.places import Located
 from altdiffusion_clip.sources.row import Row
 from altdiffusion_clip.sources.rows import Source, read_rows
@@ -63,6 +64,14 @@ def rows_of(source: Path) -> list[Row]:
     return [row for row, _ in read_rows(Source(str(source)))]
 
 
+def bench_of(scorer: AltCLIPScorer) -> Bench:
+    return Bench.of(AltCLIPJudge(scorer))
+
+
+def random_picture(side: int) -> dict[str, np.ndarray]:
+    return {"pixel_values": np.random.default_rng().integers(0, 256, (3, side, side), np.uint8)}
+
+
 @pytest.fixture(scope="module")
 def scorer() -> AltCLIPScorer:
     return AltCLIPScorer.from_pretrained("emoji-m9").eval()
@@ -77,11 +86,11 @@ def test_scores_are_the_scorers(tmp_path: Path, scorer: AltCLIPScorer, capsys: p
     scored = read_shards(tmp_path / "scores")
     assert [row.row_id for row in scored] == [row["id"] for row in rows]
     expected = scorer.score([row["text"] for row in rows], [row["image"] for row in rows])
-    np.testing.assert_allclose([row.cosine for row in scored], expected.cosine.numpy(), atol=1e-5)
+    np.testing.assert_allclose([row.scores[0] for row in scored], expected.cosine.numpy(), atol=1e-5)
     kept = [
         json.loads(line) for p in sorted((tmp_path / "scores").glob("*.jsonl")) for line in p.open(encoding="utf-8")
     ]
-    assert [row["id"] for row in kept] == [r.row_id for r in scored if r.cosine >= 0.6]
+    assert [row["id"] for row in kept] == [r.row_id for r in scored if r.scores[0] >= 0.6]
     assert kept[0].keys() == {"id", "image", "text", "language", "cosine"}
     report = json.loads(out)
     assert (report["rows"], report["scored"], report["kept"]) == (70, 70, len(kept))
@@ -158,12 +167,12 @@ def test_every_kind_of_source_gives_the_same(
         code, _, _ = run(capsys, str(write(folder)), "--output", str(folder / "scores"), "--shard-size", "5")
         assert code == 0, name
         np.testing.assert_allclose(
-            [r.cosine for r in read_shards(folder / "scores")], expected, atol=1e-5, err_msg=name
+            [r.scores[0] for r in read_shards(folder / "scores")], expected, atol=1e-5, err_msg=name
         )
     folder = tmp_path / "folder"
     folder.mkdir()
     assert run(capsys, str(as_folder(folder, rows)), "--output", str(folder / "scores"))[0] == 0
-    by_id = {row.row_id: row.cosine for row in read_shards(folder / "scores")}
+    by_id = {row.row_id: row.scores[0] for row in read_shards(folder / "scores")}
     for number, cosine in enumerate(expected):
         assert by_id[f"{number % 3}/{number:04d}.png"] == pytest.approx(cosine, abs=1e-5)
 
@@ -176,10 +185,10 @@ def test_relative_paths_and_other_columns(tmp_path: Path, capsys: pytest.Capture
     assert run(capsys, str(source), "--output", str(tmp_path / "scores"), *names)[0] == 0
     (row,) = read_shards(tmp_path / "scores")
     assert row.row_id == "rows.jsonl:0"
-    assert row.cosine > 0.3
+    assert row.scores[0] > 0.3
     source = write_jsonl(tmp_path / "beside.jsonl", [{"image": "pictures/a.png", "text": "猫"}])
     assert run(capsys, str(source), "--output", str(tmp_path / "beside"))[0] == 0
-    assert read_shards(tmp_path / "beside")[0].cosine == pytest.approx(row.cosine, abs=1e-6)
+    assert read_shards(tmp_path / "beside")[0].scores[0] == pytest.approx(row.scores[0], abs=1e-6)
 
 
 def test_rows_that_cannot_be_scored_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +214,7 @@ def test_rows_that_cannot_be_scored_say_why(tmp_path: Path, capsys: pytest.Captu
     assert "10 rows, 2 scored, 8 without a score" in out
     errors = [row.error for row in read_shards(tmp_path / "scores")]
     assert errors[0] == errors[9] == ""
-    assert errors[1:6] == ["no text", "no text", "no image", "no such file", "empty"]
+    assert errors[1:6] == ["no text", "no text", "no image", "no such file", "an empty file"]
     assert errors[6].startswith("damaged")
     assert errors[7:9] == ["no JSON", "no JSON object"]
 
@@ -244,8 +253,8 @@ def test_pictures_and_texts_of_every_kind(tmp_path: Path, capsys: pytest.Capture
     ]
     as_it_is = AltCLIPScorer.from_pretrained("emoji-m9").eval().score("蓝色背景上的猫", cat).cosine.item()
     for name, row in zip(good, rows, strict=False):
-        assert row.cosine is not None
-        assert row.cosine == pytest.approx(as_it_is, abs=1.0 if name == "sixteen.png" else 0.05), name
+        assert bool(row.scores)
+        assert row.scores[0] == pytest.approx(as_it_is, abs=1.0 if name == "sixteen.png" else 0.05), name
 
 
 def test_several_devices_score_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,16 +263,17 @@ def test_several_devices_score_as_one(tmp_path: Path, capsys: pytest.CaptureFixt
         arguments = ["--device", device, "--batch-size", "16", "--output", str(tmp_path / name)]
         assert run(capsys, str(source), *arguments)[0] == 0
     one, two = read_shards(tmp_path / "one"), read_shards(tmp_path / "two")
-    assert [row.cosine for row in two] == pytest.approx([row.cosine for row in one], abs=1e-6)
+    assert [row.scores[0] for row in two] == pytest.approx([row.scores[0] for row in one], abs=1e-6)
 
 
 def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: AltCLIPScorer) -> None:
     copy = tmp_path / "copy.png"
     shutil.copy(PICTURES[0].path, copy)
-    encoder = Encoder(scorer, torch.float32)
+    bench = bench_of(scorer)
+    encoder = bench.encoder
     seen = {"texts": 0, "pictures": 0}
-    texts, begin = encoder.texts, encoder.begin
-    encoder.texts = lambda given: (seen.update(texts=seen["texts"] + len(given)), texts(given))[1]
+    texts, begin = encoder.judge.text_features, encoder.begin
+    encoder.judge.text_features = lambda given: (seen.update(texts=seen["texts"] + len(given)), texts(given))[1]
     encoder.begin = lambda given: (seen.update(pictures=seen["pictures"] + len(given)), begin(given))[1]
     source = write_jsonl(
         tmp_path / "rows.jsonl",
@@ -273,11 +283,10 @@ def test_each_distinct_text_and_picture_is_encoded_once(tmp_path: Path, scorer: 
             for text in "猫狗猫"
         ],
     )
-    workers = Workers(encoder.image_processor)
-    _, scored = score_rows(rows_of(source), [encoder], workers)
-    workers.close()
+    with Workers(bench.preparation()) as workers:
+        _, scored = judge_rows(rows_of(source), [bench], workers)
     assert seen == {"texts": 2, "pictures": 2}
-    assert scored[0].cosine == scored[3].cosine == scored[5].cosine
+    assert scored[0].scores == scored[3].scores == scored[5].scores
 
 
 @pytest.mark.full
@@ -285,26 +294,25 @@ def test_worker_processes_and_threads_prepare_the_same(scorer: AltCLIPScorer) ->
     pictures = [Located(str(picture.path)) for picture in PICTURES[:40]]
     pixels = []
     for count in (0, 2):
-        workers = Workers(scorer.processor.image_processor, count)
-        pixels.append(np.stack([prepared.pixels for _, prepared in workers.prepare(pictures)]))
-        workers.close()
+        with Workers(bench_of(scorer).preparation(), count) as workers:
+            pixels.append(np.stack([prepared.inputs[0]["pixel_values"] for _, prepared in workers.prepare(pictures)]))
     np.testing.assert_array_equal(*pixels)
 
 
 def test_preparing_is_what_the_processor_does(scorer: AltCLIPScorer) -> None:
-    encoder, workers = Encoder(scorer, torch.float32), Workers(scorer.processor.image_processor)
-    prepared = [p.pixels for _, p in workers.prepare([Located(str(picture.path)) for picture in PICTURES[:5]])]
-    workers.close()
+    bench = bench_of(scorer)
+    with Workers(bench.preparation()) as workers:
+        inputs = [p.inputs[0] for _, p in workers.prepare([Located(str(picture.path)) for picture in PICTURES[:5]])]
     expected, _ = scorer.encode_images([picture.path for picture in PICTURES[:5]])
-    torch.testing.assert_close(encoder.pictures(torch.from_numpy(np.stack(prepared))), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(bench.encoder.pictures(inputs), expected, atol=1e-5, rtol=0)
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_until_it_does(
     scorer: AltCLIPScorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    encoder = Encoder(scorer, torch.float32, batch_size=32)
+    encoder = bench_of(scorer).encoder
     side = scorer.config.vision_config.image_size
-    pixels = torch.randint(0, 256, (21, 3, side, side), dtype=torch.uint8)
+    pixels = [random_picture(side) for _ in range(21)]
     expected = encoder.pictures(pixels)
     features, sizes = scorer.get_image_features, []
 
@@ -329,13 +337,13 @@ def test_what_a_gpu_begins_is_what_a_cpu_gives(scorer: AltCLIPScorer) -> None:
     import copy
 
     side = scorer.config.vision_config.image_size
-    batches = [torch.randint(0, 256, (9, 3, side, side), dtype=torch.uint8) for _ in range(6)]
-    expected = [Encoder(scorer, torch.float32).pictures(batch) for batch in batches]
-    encoder = Encoder(copy.deepcopy(scorer).cuda(), torch.float32)
+    batches = [[random_picture(side) for _ in range(9)] for _ in range(6)]
+    expected = [bench_of(scorer).encoder.pictures(batch) for batch in batches]
+    encoder = bench_of(copy.deepcopy(scorer).cuda()).encoder
     begun = [encoder.begin(batch) for batch in batches]
     for wait, there in zip(begun, expected, strict=True):
         torch.testing.assert_close(wait(), there, atol=1e-3, rtol=0)
-    assert fastest_batch_size(encoder) >= encoder.batch_size
+    assert fastest_batch_size(encoder.judge) >= encoder.batch_size
 
 
 def test_workers_are_those_that_the_tower_leaves_cores_for() -> None:
@@ -351,12 +359,10 @@ def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer:
         Image.open(picture.path).convert("RGB").resize((1024, 768), Image.Resampling.BICUBIC).save(path, quality=92)
         rows.append({"image": str(path), "text": captions(picture.concept, picture.colour, "zh")[0]})
     source = write_jsonl(tmp_path / "rows.jsonl", rows)
-    encoder = Encoder(scorer, torch.float32)
-    cosines = {}
+    bench, cosines = bench_of(scorer), {}
     for exact in (True, False):
-        workers = Workers(encoder.image_processor, exact=exact)
-        cosines[exact] = [row.cosine for row in score_rows(rows_of(source), [encoder], workers)[1]]
-        workers.close()
+        with Workers(bench.preparation(exact)) as workers:
+            cosines[exact] = [row.scores[0] for row in judge_rows(rows_of(source), [bench], workers)[1]]
     np.testing.assert_allclose(cosines[False], cosines[True], atol=1e-3)
     assert cosines[False] != cosines[True]
 
@@ -430,9 +436,8 @@ def test_a_model_that_gives_no_number(scorer: AltCLIPScorer, tmp_path: Path) -> 
     broken = copy.deepcopy(scorer)
     with torch.no_grad():
         broken.text_projection.weight.fill_(torch.nan)
-    encoder = Encoder(broken, torch.float32)
+    bench = bench_of(broken)
     source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2))
-    workers = Workers(encoder.image_processor)
-    _, scored = score_rows(rows_of(source), [encoder], workers)
-    workers.close()
-    assert scored == [Scored(f"row-{number}", None, "the score is not a number") for number in range(2)]
+    with Workers(bench.preparation()) as workers:
+        _, judged = judge_rows(rows_of(source), [bench], workers)
+    assert judged == [Judged(error="the score is not a number")] * 2

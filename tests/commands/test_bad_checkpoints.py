@@ -144,5 +144,5 @@ def test_generate_with_a_single_file_and_its_own_scorer(tmp_path: Path, capsys) 
     capsys.readouterr()
     assert main(["generate", "猫", "--model", str(file), "--output", str(tmp_path / "again"), *size[4:]]) == 0
     printed = capsys.readouterr()
-    assert "brings no scorer" in printed.err
+    assert "brings no judge" in printed.err
     assert len(printed.out.splitlines()) == 2

@@ -7,7 +7,7 @@ import pytest
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.evaluation.embedding_files import SUFFIXES
+from altdiffusion_clip.judges.embedding_files import SUFFIXES
 from tests.evaluation.datasets import replicas
 
 
@@ -53,7 +53,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def test_retrieval_of_two_systems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, report = tmp_path / "report.html", tmp_path / "report.json"
-    command = ["evaluate", "retrieval", "emoji", "--systems", "ours=emoji-m9", "emoji-m9/teacher"]
+    command = ["evaluate", "retrieval", "emoji", "--judge", "ours=emoji-m9", "--judge", "emoji-m9/teacher"]
     options = ["--languages", "en", "zh", "--cache", str(tmp_path), "--output", str(report), "--html", str(page)]
     code, out, _ = run(capsys, *command, *options)
     assert code == 0
@@ -78,7 +78,7 @@ def test_retrieval_of_two_systems(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_published_figures_stand_beside_the_measured_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = replicas.write_muge(tmp_path / "MUGE")
-    command = ["evaluate", "retrieval", "muge", str(folder), "--systems", "CN-CLIP ViT-B/16=emoji-m9", "--no-cache"]
+    command = ["evaluate", "retrieval", "muge", str(folder), "--judge", "CN-CLIP ViT-B/16=emoji-m9", "--no-cache"]
     code, out, _ = run(capsys, *command)
     assert code == 0
     lines = out.splitlines()
@@ -112,11 +112,11 @@ def test_images_that_are_left_out_are_listed(tmp_path: Path, capsys: pytest.Capt
         ("emojis", "no data set 'emojis'; there are emoji, flickr30k"),
         ("muge", "muge is not in the package; say where its folder is"),
         ("flickr30k {tmp}", "has no captions of Flickr30k's test split; Flickr30k's pictures are given out at"),
-        ("emoji --systems {tmp}", "has no config.json"),
+        ("emoji --judge {tmp}", "has no model_index.json and no config.json"),
         ("emoji --languages ko de fi", "there are no captions in fi"),
         ("emoji --output report.txt", "the name must end in .json"),
         ("emoji --batch-size 0", "--batch-size must be 1 or more"),
-        ("emoji --systems {tmp}/a.npz", "there is no"),
+        ("emoji --judge {tmp}/a.npz", "there is no"),
     ],
 )
 def test_wrong_calls_of_retrieval(
@@ -142,7 +142,7 @@ def test_what_embed_writes_is_measured_as_the_system_itself(
     summary = json.loads(out)
     assert (summary["images"], summary["texts"], summary["width"]) == (180, 1620, 128)
     assert summary["temperature"] == pytest.approx(1 / summary["logit_scale"], rel=1e-3)
-    command = ["evaluate", "retrieval", "emoji", "--systems", "emoji-m9", str(file), "--json", *cache]
+    command = ["evaluate", "retrieval", "emoji", "--judge", "emoji-m9", "--judge", str(file), "--json", *cache]
     _, out, _ = run(capsys, *command)
     rows = [json.loads(line) for line in out.splitlines()]
     own, stored = rows[:9], rows[9:]
@@ -159,7 +159,7 @@ def test_embed_names_pictures_by_their_paths(tmp_path: Path, capsys: pytest.Capt
     command = ["embed", *pictures, str(broken), "--texts", "a dog", "خنزير", "--texts-file", str(texts)]
     code, out, err = run(capsys, *command, "--output", str(file), "--no-cache")
     assert code == 1
-    assert f"skipped {broken}: empty" in err
+    assert f"skipped {broken}: an empty file" in err
     assert "3 pictures and 3 texts, unit vectors of 128 numbers, temperature" in out
     stored = np.load(file, allow_pickle=False)
     assert stored["images"].tolist() == pictures
@@ -175,7 +175,7 @@ def test_embed_names_pictures_by_their_paths(tmp_path: Path, capsys: pytest.Capt
     [
         ("--output a.npz", "nothing to embed"),
         ("--texts x --output a.csv", "the name must end in .npz, .safetensors, .parquet"),
-        ("--texts x --output a.npz --model {tmp}", "has no config.json"),
+        ("--texts x --output a.npz --model {tmp}", "has no model_index.json and no config.json"),
         ("--texts-file {tmp}/none.txt --output a.npz", "cannot be read: No such file"),
     ],
 )

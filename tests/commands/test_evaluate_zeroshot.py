@@ -86,7 +86,7 @@ def test_two_languages_two_systems_and_a_page(tmp_path: Path, capsys: pytest.Cap
     names = write_folders(tmp_path / "set")
     write_names(tmp_path / "set", names, "zh")
     page, report = tmp_path / "page.html", tmp_path / "report.json"
-    command = [str(tmp_path / "set"), "--languages", "en", "zh", "--systems", "emoji-m9", "emoji-m9/teacher"]
+    command = [str(tmp_path / "set"), "--languages", "en", "zh", "--judge", "emoji-m9", "--judge", "emoji-m9/teacher"]
     code, out, _ = run(capsys, *command, "--html", str(page), "--output", str(report))
     assert code == 0
     assert "zero-shot classification, percent" in out
@@ -126,7 +126,7 @@ def test_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     code, out, err = run(capsys, str(tmp_path), "--json", "--allow-missing")
     assert code == 1
     assert json.loads(out)["images"] == 23
-    assert f"skipped {broken}: empty" in err
+    assert f"skipped {broken}: an empty file" in err
 
 
 def test_bad_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

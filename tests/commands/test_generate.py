@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.drawing import SETTINGS_KEY, Settings, save_with_settings
 from tests.processes import Command
@@ -106,14 +107,15 @@ def test_any_diffusers_folder(published: Path, tmp_path: Path, capsys: pytest.Ca
     model = published / "alt-diffusion-m9-tiny"
     size = ["--height", 64, "--width", 64]
     assert generate("猫", *FAST, *size, "--model", model, "--output", tmp_path / "a") == 0
-    assert "brings no scorer" in capsys.readouterr().err
+    assert "brings no judge" in capsys.readouterr().err
     assert rows_of(tmp_path / "a")[0]["score"] is None
-    head = published / "alt-clip-m9-tiny"
-    assert generate("猫", *FAST, *size, "--model", model, "--scorer", head, "--output", tmp_path / "b") == 0
-    assert rows_of(tmp_path / "b")[0]["score"] is not None
-    assert generate("猫", *FAST, *size, "--model", model, "--scorer", published / "alt-clip-m2-tiny",
-                    "--output", tmp_path / "c") == 2  # fmt: skip
-    assert "another text encoder" in capsys.readouterr().err
+    # Its own head shares the text encoder; the other has one of its own.
+    for name in ("alt-clip-m9-tiny", "alt-clip-m2-tiny"):
+        judge = ["--judge", published / name, "--output", tmp_path / name]
+        assert generate("猫", *FAST, *size, "--model", model, *judge) == 0
+        drawn = tmp_path / name / rows_of(tmp_path / name)[0]["file"]
+        expected = AltCLIPScorer.from_pretrained(published / name).score("猫", drawn).cosine.item()
+        assert rows_of(tmp_path / name)[0]["score"]["cosine"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_prompt_that_is_cut_is_said_once(tmp_path: Path) -> None:
@@ -231,9 +233,9 @@ def test_only_the_best_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("more", "message"), [(["--keep", "0"], "--keep must be"), (["--keep", "1", "--scorer", "none"], "needs a scorer")]
+    ("more", "message"), [(["--keep", "0"], "--keep must be"), (["--keep", "1", "--scorer", "none"], "needs a judge")]
 )
-def test_keeping_needs_a_number_and_a_scorer(more: list[str], message: str, tmp_path: Path, capsys) -> None:
+def test_keeping_needs_a_number_and_a_judge(more: list[str], message: str, tmp_path: Path, capsys) -> None:
     assert main(["generate", "猫", "--num-images", "2", "--output", str(tmp_path / "out"), *more]) == 2
     assert message in capsys.readouterr().err
 

@@ -21,6 +21,8 @@ from PIL import Image
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.ensembles import Panel
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def scorer(pipe: AltDiffusionPipeline) -> AltCLIPScorer:
 
 @pytest.fixture
 def studio(pipe: AltDiffusionPipeline, scorer: AltCLIPScorer) -> Studio:
-    return Studio(pipe, scorer, "emoji-m9")
+    return Studio(pipe, Panel([AltCLIPJudge(scorer)]), "emoji-m9")
 
 
 def free_port() -> int:

@@ -18,6 +18,8 @@ from altdiffusion_clip.drawing import SETTINGS_KEY
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.ensembles import Panel
 from tests.conftest import in_full
 from tests.demo.conftest import Demo, demo, serving
 
@@ -307,7 +309,7 @@ def test_one_call_too_many_is_said(browser: Any, studio: Studio) -> None:
 def test_a_licence_is_accepted_once(browser: Any, pipe: Any, scorer: Any, tmp_path: Path) -> None:
     shutil.copy(emoji_m9_folder() / "model_index.json", tmp_path)
     (tmp_path / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
-    with serving(Service(Studio(pipe, scorer, str(tmp_path)), Limits())) as address:
+    with serving(Service(Studio(pipe, Panel([AltCLIPJudge(scorer)]), str(tmp_path)), Limits())) as address:
         visit = Visit(browser, address)
         page = visit.page
         page.wait_for_selector("#terms:has-text('CreativeML OpenRAIL-M')")

@@ -7,17 +7,19 @@ import numpy as np
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.demo.ranking import Comparison, compare
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.encoding import Bench
 
 
 def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     cat, dog = (held_out_pictures()[place].path for place in (2, 4))
-    found = compare(scorer, ["一只狗", "a cat"], [cat, dog, tmp_path / "empty.png"])
+    found = compare(Bench.of(AltCLIPJudge(scorer)), ["一只狗", "a cat"], [cat, dog, tmp_path / "empty.png"])
     assert found.names == [dog.name, cat.name]
-    assert found.cosines[0, 0] > found.cosines[1, 0]
-    assert found.cosines[1, 1] > found.cosines[0, 1]
+    assert found.scores[0, 0] > found.scores[1, 0]
+    assert found.scores[1, 1] > found.scores[0, 1]
     assert found.broken == ["empty.png: an empty file"]
-    np.testing.assert_allclose(found.cosines[:, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
+    np.testing.assert_allclose(found.scores[:, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
     assert found.as_csv().splitlines()[0] == "picture (cosine),一只狗,a cat"
 
 

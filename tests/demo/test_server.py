@@ -27,6 +27,8 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.judge import Judge
 from altdiffusion_clip.images import load_image
+from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.ensembles import Panel
 from tests.demo.conftest import data_url, demo, serving
 
 CAT, DOG = (held_out_pictures()[place].path for place in (2, 4))
@@ -35,7 +37,7 @@ MANY = Limits(calls_per_minute=10_000)
 
 @pytest.fixture(scope="module")
 def server(pipe: AltDiffusionPipeline, scorer: AltCLIPScorer) -> Iterator[str]:
-    with serving(Service(Studio(pipe, scorer, "emoji-m9"), MANY)) as address:
+    with serving(Service(Studio(pipe, Panel([AltCLIPJudge(scorer)]), "emoji-m9"), MANY)) as address:
         yield address
 
 
@@ -283,7 +285,7 @@ class TestOtherModels:
         shutil.copy(emoji_m9_folder() / "model_index.json", folder)
         (folder / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
         limits = Limits(queue=2, calls_per_minute=10_000)
-        with serving(Service(Studio(pipe, scorer, str(folder)), limits)) as address:
+        with serving(Service(Studio(pipe, Panel([AltCLIPJudge(scorer)]), str(folder)), limits)) as address:
             yield address
 
     def test_the_licence_is_accepted_first(self, strict: str) -> None:

@@ -133,5 +133,5 @@ def test_what_a_safety_checker_finds_is_held_back(finds_everything: bool, publis
     if finds_everything:
         assert [event.reason for event in finished if isinstance(event, Lost)] == ["held_back"] * 2
     else:
-        assert [event.cosine for event in finished if isinstance(event, Drawn)] == [None, None]
+        assert [event.score for event in finished if isinstance(event, Drawn)] == [None, None]
     assert not any(event.preview for event in events if isinstance(event, Progress)), "nothing is shown unchecked"

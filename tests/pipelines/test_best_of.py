@@ -29,8 +29,8 @@ def test_the_best_are_kept_in_order(pipe: AltDiffusionPipeline) -> None:
     best = pipe.best_of(PROMPT, n=5, keep=2, **QUICK)
     assert sorted(everything.seeds) == [0, 1, 2, 3, 4]
     assert best.seeds == everything.seeds[:2]
-    assert best.cosine == sorted(everything.cosine, reverse=True)[:2]
-    assert best.all_cosines == everything.all_cosines
+    assert best.scores == sorted(everything.scores, reverse=True)[:2]
+    assert best.all_scores == everything.all_scores
     for kept, of_all in zip(best.images, everything.images, strict=False):
         np.testing.assert_array_equal(np.asarray(kept), np.asarray(of_all))
     ranked = AltCLIPScorer.from_pipeline(pipe).rank(PROMPT, best.images)
@@ -40,7 +40,7 @@ def test_the_best_are_kept_in_order(pipe: AltDiffusionPipeline) -> None:
 def test_batches_change_nothing(pipe: AltDiffusionPipeline) -> None:
     one, three = (pipe.best_of(PROMPT, n=4, keep=2, seed=7, batch_size=size, **QUICK) for size in (1, 3))
     assert one.seeds == three.seeds
-    assert one.cosine == pytest.approx(three.cosine, abs=1e-4)
+    assert one.scores == pytest.approx(three.scores, abs=1e-4)
     difference = np.abs(np.asarray(one.images[0], int) - np.asarray(three.images[0], int))
     assert difference.max() <= 1
 
@@ -55,14 +55,14 @@ def test_the_scorer_is_loaded_once_and_shares_the_tower(pipe: AltDiffusionPipeli
 def test_weights_are_no_words_for_the_scorer(pipe: AltDiffusionPipeline) -> None:
     plain = AltCLIPScorer.from_pipeline(pipe)
     best = pipe.best_of("(蓝色:1.2)背景上的猫", n=1, **QUICK)
-    assert best.cosine[0] == pytest.approx(float(plain.score(PROMPT, best.images[0]).cosine), abs=1e-6)
+    assert best.scores[0] == pytest.approx(float(plain.score(PROMPT, best.images[0]).cosine), abs=1e-6)
 
 
 def test_other_tasks(pipe: AltDiffusionPipeline) -> None:
     redraw = AltDiffusionImg2ImgPipeline.from_pipe(pipe)
     redraw.set_progress_bar_config(disable=True)
     scorer = AltCLIPScorer.from_pipeline(pipe)
-    best = redraw.best_of("狗", n=2, scorer=scorer, image=Image.new("RGB", (64, 64), "red"), strength=0.9, **QUICK)
+    best = redraw.best_of("狗", n=2, judge=scorer, image=Image.new("RGB", (64, 64), "red"), strength=0.9, **QUICK)
     assert best.images[0].size == (64, 64)
 
 
@@ -85,7 +85,7 @@ def test_batches_change_nothing_where_a_picture_is_given(kind: type, pipe: AltDi
         more |= {"mask_image": Image.new("L", (64, 64), 255), "height": 64, "width": 64}
     scorer = AltCLIPScorer.from_pipeline(pipe)
     one, three = (
-        changing.best_of(PROMPT, n=3, keep=3, batch_size=size, scorer=scorer, **QUICK, **more).all_cosines
+        changing.best_of(PROMPT, n=3, keep=3, batch_size=size, judge=scorer, **QUICK, **more).all_scores
         for size in (1, 3)
     )
     assert one == pytest.approx(three, abs=1e-4)
@@ -130,15 +130,15 @@ def test_what_it_gives_itself_is_refused_in_a_line(name: str, pipe: AltDiffusion
 
 def test_scores_that_are_no_numbers_are_left_out(pipe: AltDiffusionPipeline, caplog) -> None:
     scorer = AltCLIPScorer.from_pretrained("emoji-m9")
-    real = scorer.encode_images
+    real = scorer.get_image_features
 
-    def spoil(images):
-        embeds, broken = real(images)
-        embeds[0] = float("nan")
-        return embeds, broken
+    def spoil(pixel_values):
+        features = real(pixel_values)
+        features[0] = float("nan")
+        return features
 
-    scorer.encode_images = spoil
+    scorer.get_image_features = spoil
     with caplog.at_level(logging.WARNING):
-        best = pipe.best_of(PROMPT, n=4, keep=4, batch_size=2, scorer=scorer, **QUICK)
+        best = pipe.best_of(PROMPT, n=4, keep=4, batch_size=2, judge=scorer, **QUICK)
     assert sorted(best.seeds) == [1, 3]
     assert "seed 0 is left out: the score is not a number" in caplog.text

@@ -47,9 +47,9 @@ def test_about_half_the_work_for_nearly_the_best_of_eight(emoji: AltDiffusionPip
             emoji.best_of(prompt, n=8, strategy=strategy, guidance_scale=3.0, num_inference_steps=20, batch_size=8)
             for prompt in ("蓝色背景上的猫", "пингвин")
         ]
-        spent[strategy], gained[strategy] = sum(work), sum(each.cosine[0] for each in best)
+        spent[strategy], gained[strategy] = sum(work), sum(each.scores[0] for each in best)
         if strategy == "full":
-            at_random = sum(float(np.mean(list(each.all_cosines.values()))) for each in best)
+            at_random = sum(float(np.mean(list(each.all_scores.values()))) for each in best)
     assert spent["halving"] <= 0.6 * spent["full"], "of two prompts; benchmarks/halving.py has the mean of many"
     assert gained["halving"] - at_random >= 0.8 * (gained["full"] - at_random)
 
@@ -58,15 +58,15 @@ def test_what_is_kept_is_the_picture_that_its_seed_draws(emoji: AltDiffusionPipe
     full = emoji.best_of(PROMPT, n=8, keep=8, **SETTINGS)
     halved = emoji.best_of(PROMPT, n=8, strategy="halving", **SETTINGS)
     (seed,) = halved.seeds
-    assert halved.cosine[0] == pytest.approx(full.all_cosines[seed], abs=1e-4)
-    assert 1 <= len(halved.all_cosines) <= 3, "finalists alone were drawn to the end"
-    assert max(halved.all_cosines, key=halved.all_cosines.__getitem__) == seed
+    assert halved.scores[0] == pytest.approx(full.all_scores[seed], abs=1e-4)
+    assert 1 <= len(halved.all_scores) <= 3, "finalists alone were drawn to the end"
+    assert max(halved.all_scores, key=halved.all_scores.__getitem__) == seed
 
 
 def test_as_many_are_kept_as_are_asked_for(emoji: AltDiffusionPipeline) -> None:
     best = emoji.best_of(PROMPT, n=6, keep=2, strategy="halving", **SETTINGS)
     assert len(best.images) == len(best.seeds) == 2
-    assert best.cosine[0] >= best.cosine[1]
+    assert best.scores[0] >= best.scores[1]
 
 
 def test_where_nothing_is_saved_all_are_drawn(emoji: AltDiffusionPipeline, work: list[int]) -> None:
@@ -89,9 +89,9 @@ def test_pictures_that_begin_with_a_picture(kind: type, strength: float, emoji: 
     more: dict[str, object] = {"image": load_image(held_out_pictures()[0].path), "strength": strength}
     if kind is AltDiffusionInpaintPipeline:
         more |= {"mask_image": Image.new("L", (64, 64), 255), "height": 64, "width": 64}
-    full = pipe.best_of("红苹果", n=4, keep=4, scorer=scorer, **SETTINGS, **more)
-    halved = pipe.best_of("红苹果", n=4, strategy="halving", scorer=scorer, **SETTINGS, **more)
-    assert halved.cosine[0] == pytest.approx(full.all_cosines[halved.seeds[0]], abs=1e-4)
+    full = pipe.best_of("红苹果", n=4, keep=4, judge=scorer, **SETTINGS, **more)
+    halved = pipe.best_of("红苹果", n=4, strategy="halving", judge=scorer, **SETTINGS, **more)
+    assert halved.scores[0] == pytest.approx(full.all_scores[halved.seeds[0]], abs=1e-4)
 
 
 @pytest.mark.parametrize("scheduler", [PNDMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
@@ -103,9 +103,9 @@ def test_other_schedulers(scheduler: type, emoji: AltDiffusionPipeline) -> None:
     )
     pipe.set_progress_bar_config(disable=True)
     scorer = AltCLIPScorer.from_pipeline(emoji)
-    halved = pipe.best_of(PROMPT, n=4, strategy="halving", scorer=scorer, **SETTINGS)
-    full = pipe.best_of(PROMPT, n=4, keep=4, scorer=scorer, **SETTINGS)
-    assert halved.cosine[0] == pytest.approx(full.all_cosines[halved.seeds[0]], abs=1e-4)
+    halved = pipe.best_of(PROMPT, n=4, strategy="halving", judge=scorer, **SETTINGS)
+    full = pipe.best_of(PROMPT, n=4, keep=4, judge=scorer, **SETTINGS)
+    assert halved.scores[0] == pytest.approx(full.all_scores[halved.seeds[0]], abs=1e-4)
 
 
 def test_a_callback_sees_drafts_and_pictures(emoji: AltDiffusionPipeline) -> None:

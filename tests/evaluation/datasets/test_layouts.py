@@ -147,7 +147,7 @@ def test_broken_images_are_named(tmp_path: Path, cache: Path) -> None:
     pictures[5].write_bytes(pictures[5].read_bytes()[:100])
     task = read_dataset("jsonl", folder)
     vectors = vectors_of("emoji-m9", task, cache)
-    with pytest.raises(UserError, match=r"2 of 180 images cannot be read, the first is .*: empty; mend them"):
+    with pytest.raises(UserError, match=r"2 of 180 images cannot be read, the first is .*: an empty file; mend them"):
         measure("emoji-m9", vectors, task)
     rows = measure("emoji-m9", vectors, task, allow_missing=True)
     assert [(row.texts, row.images) for row in rows] == [(178, 178)] * 2

@@ -1,4 +1,4 @@
-"""Systems of a text tower of their own and the vision tower of a CLIP: Taiyi and M-CLIP."""
+"""Judges of a text tower of their own and the vision tower of a CLIP: Taiyi and M-CLIP."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from altdiffusion_clip.checkpoints.layouts import read_json
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.text_files import read_json
-from altdiffusion_clip.evaluation.systems.base import Towers, loaded, max_length_of
+from altdiffusion_clip.judges.dual import DualEncoder, loaded, max_length_of
 
 _LENGTH = 77
 
 
-def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch.dtype) -> Towers:
+def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch.dtype) -> DualEncoder:
     """Puts a text tower and a CLIP's vision tower together.
 
     Args:
@@ -54,13 +54,14 @@ def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch
     del eyes.text_model, eyes.text_projection
     eyes.to(device, dtype)
     tokenizer = loaded("a tokenizer", text, AutoTokenizer.from_pretrained)
-    return Towers(
+    return DualEncoder(
         name,
         {"text": tower, "vision": eyes},
         tower,
         lambda inputs: eyes.get_image_features(**inputs).pooler_output,
         tokenizer,
         loaded("an image processor", vision, AutoImageProcessor.from_pretrained),
+        tower.width,
         max_length_of(tokenizer, min(tower.positions, _LENGTH)),
     )
 

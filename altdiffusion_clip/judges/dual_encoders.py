@@ -1,4 +1,4 @@
-"""Systems that are one model of transformers with both towers in it: CLIP, Chinese-CLIP, SigLIP and SigLIP 2."""
+"""Judges that are one model of transformers with both towers in it: CLIP, Chinese-CLIP, SigLIP and SigLIP 2."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, ChineseCLIPModel, CLIPModel, Siglip2Model, SiglipModel
 
-from altdiffusion_clip.evaluation.systems.base import Towers, loaded, max_length_of
+from altdiffusion_clip.judges.dual import DualEncoder, loaded, max_length_of
 
 _MODELS: dict[str, type[Any]] = {
     "clip": CLIPModel,
@@ -19,7 +19,7 @@ _CHINESE_CLIP_LENGTH = 52
 """Tokens of a text in Chinese-CLIP's own scripts; its tokenizer and positions allow 512."""
 
 
-def load(name: str, place: Path, model_type: str, device: torch.device, dtype: torch.dtype) -> Towers:
+def load(name: str, place: Path, model_type: str, device: torch.device, dtype: torch.dtype) -> DualEncoder:
     """Loads a model in transformers' layout.
 
     Args:
@@ -45,17 +45,19 @@ def load(name: str, place: Path, model_type: str, device: torch.device, dtype: t
         more = {} if is_siglip else {"attention_mask": mask}
         return model.get_text_features(input_ids=ids, **more).pooler_output
 
-    def image_features(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def picture_features(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return model.get_image_features(**inputs).pooler_output
 
-    return Towers(
+    return DualEncoder(
         name,
         {model_type: model},
         text_features,
-        image_features,
+        picture_features,
         tokenizer,
         processor,
+        model.config.vision_config.hidden_size if is_siglip else model.config.projection_dim,
         max_length_of(tokenizer, positions),
         pad_to_max=is_siglip,
         logit_scale=float(model.logit_scale.detach().float().exp()),
+        logit_bias=float(model.logit_bias.detach()) if is_siglip else None,
     )

@@ -1,4 +1,4 @@
-"""Each system's adapter against its reference implementation, on tiny random checkpoints in the published layouts."""
+"""Each judge against its reference implementation, on tiny random checkpoints in the published layouts."""
 
 import json
 import logging
@@ -36,7 +36,8 @@ from transformers import (
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.systems.names import load_system
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.names import load_judge
 
 TEXTS = ["a cat", "蓝色背景上的猫", "a picture of a very small green turtle on a red background", "x"]
 PICTURES = [Image.open(picture.path).convert("RGB") for picture in held_out_pictures()[:12:4]]
@@ -48,9 +49,10 @@ def unit(features: Tensor) -> Tensor:
     return F.normalize(features, dim=-1)
 
 
-def assert_same(system, texts: Tensor, images: Tensor) -> None:
-    torch.testing.assert_close(system.encode_texts(TEXTS), unit(texts), atol=1e-5, rtol=0)
-    torch.testing.assert_close(system.encode_images(PICTURES), unit(images), atol=1e-5, rtol=0)
+def assert_same(judge, texts: Tensor, images: Tensor) -> None:
+    torch.testing.assert_close(judge.text_features(TEXTS), unit(texts), atol=1e-5, rtol=0)
+    inputs = [judge.preprocess(picture) for picture in PICTURES]
+    torch.testing.assert_close(Bench.of(judge).encoder.pictures(inputs), unit(images), atol=1e-5, rtol=0)
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -85,15 +87,15 @@ def clip(tmp_path: Path) -> Path:
 @torch.no_grad()
 def test_altclip_against_transformers() -> None:
     theirs = AltCLIPModel.from_pretrained(emoji_m9_folder() / "scorer").eval()
-    system = load_system("emoji-m9")
-    encoded = system.tokenizer(TEXTS, padding=True, return_tensors="pt")
-    pixels = system.image_processor(PICTURES, return_tensors="pt").pixel_values
+    judge = load_judge("emoji-m9")
+    encoded = judge.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    pixels = judge.preprocess.processor(PICTURES, return_tensors="pt").pixel_values
     assert_same(
-        system,
+        judge,
         theirs.get_text_features(encoded.input_ids, encoded.attention_mask).pooler_output,
         theirs.get_image_features(pixels).pooler_output,
     )
-    assert system.logit_scale == pytest.approx(theirs.logit_scale.exp().item())
+    assert judge.logit_scale == pytest.approx(theirs.logit_scale.exp().item())
 
 
 @torch.no_grad()
@@ -102,7 +104,7 @@ def test_clip_against_transformers(clip: Path) -> None:
     encoded = clip_tokenizer()(TEXTS, padding=True, return_tensors="pt")
     pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
     assert_same(
-        load_system(str(clip)),
+        load_judge(str(clip)),
         theirs.get_text_features(**encoded).pooler_output,
         theirs.get_image_features(pixels).pooler_output,
     )
@@ -122,7 +124,7 @@ def test_chinese_clip_against_transformers(tmp_path: Path, width: int) -> None:
     encoded = tokenizer(TEXTS, padding=True, truncation=True, max_length=52, return_tensors="pt")
     pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
     assert_same(
-        load_system(str(tmp_path)),
+        load_judge(str(tmp_path)),
         theirs.get_text_features(**encoded).pooler_output,
         theirs.get_image_features(pixels).pooler_output,
     )
@@ -150,7 +152,7 @@ def test_siglip_against_transformers(tmp_path: Path, naflex: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     encoded = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
     assert_same(
-        load_system(str(tmp_path)),
+        load_judge(str(tmp_path)),
         theirs.get_text_features(input_ids=encoded.input_ids).pooler_output,
         theirs.get_image_features(**processor(PICTURES, return_tensors="pt")).pooler_output,
     )
@@ -182,7 +184,7 @@ def test_taiyi_against_bert_and_clip_vision(taiyi: Path, clip: Path) -> None:
     tokenizer = BertTokenizer.from_pretrained(taiyi)
     # One at a time, as in its model card: nothing is padded.
     texts = [head(bert(tokenizer(text, return_tensors="pt").input_ids).pooler_output)[0] for text in TEXTS]
-    assert_same(load_system(f"{taiyi}+{clip}"), torch.stack(texts), vision_of(clip))
+    assert_same(load_judge(f"{taiyi}+{clip}"), torch.stack(texts), vision_of(clip))
 
 
 @torch.no_grad()
@@ -214,50 +216,50 @@ def test_m_clip_against_xlm_roberta_and_clip_vision(tmp_path: Path, clip: Path, 
     encoded = tokenizer(TEXTS, padding=True, return_tensors="pt")
     states, mask = xlmr(**encoded).last_hidden_state, encoded.attention_mask
     texts = linear((states * mask.unsqueeze(2)).sum(1) / mask.sum(1)[:, None])
-    assert_same(load_system(f"{folder}+{clip}"), texts, vision_of(clip))
+    assert_same(load_judge(f"{folder}+{clip}"), texts, vision_of(clip))
 
 
 @torch.no_grad()
 def test_open_clip_against_itself() -> None:
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)
-    from altdiffusion_clip.evaluation.systems.open_clip import OpenCLIPSystem
+    from altdiffusion_clip.judges.open_clip import OpenCLIPJudge
 
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=None)
     tokenizer = open_clip.get_tokenizer("ViT-S-32-alt")
     model.eval()
-    system = OpenCLIPSystem("open_clip", model, preprocess, tokenizer, torch.device("cpu"))
+    judge = OpenCLIPJudge("open_clip", model, preprocess, tokenizer)
     pixels = torch.stack([preprocess(picture) for picture in PICTURES])
-    assert_same(system, model.encode_text(tokenizer(TEXTS)), model.encode_image(pixels))
+    assert_same(judge, model.encode_text(tokenizer(TEXTS)), model.encode_image(pixels))
 
 
 def test_a_text_does_not_depend_on_those_beside_it(taiyi: Path, clip: Path) -> None:
     for name in ("emoji-m9", "emoji-m9/teacher", str(clip), f"{taiyi}+{clip}"):
-        system = load_system(name)
-        alone = torch.cat([system.encode_texts([text]) for text in TEXTS])
-        torch.testing.assert_close(system.encode_texts(TEXTS), alone, atol=1e-5, rtol=0)
+        judge = load_judge(name)
+        alone = torch.cat([judge.text_features([text]) for text in TEXTS])
+        torch.testing.assert_close(judge.text_features(TEXTS), alone, atol=1e-5, rtol=0)
 
 
 def test_the_fingerprint_tells_weights_and_preprocessing_apart(clip: Path) -> None:
-    first = load_system(str(clip)).fingerprint()
-    assert load_system(str(clip)).fingerprint() == first
-    assert load_system("emoji-m9").fingerprint() != first
+    first = load_judge(str(clip)).fingerprint()
+    assert load_judge(str(clip)).fingerprint() == first
+    assert load_judge("emoji-m9").fingerprint() != first
     settings = json.loads((clip / "preprocessor_config.json").read_text())
     (clip / "preprocessor_config.json").write_text(json.dumps({**settings, "do_center_crop": False}))
-    other = load_system(str(clip)).fingerprint()
+    other = load_judge(str(clip)).fingerprint()
     assert other != first
     model = CLIPModel.from_pretrained(clip)
     with torch.no_grad():
         model.logit_scale += 1
     model.save_pretrained(clip)
-    assert load_system(str(clip)).fingerprint() != other
+    assert load_judge(str(clip)).fingerprint() != other
 
 
 def test_a_text_that_is_cut_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    system = load_system("emoji-m9/teacher")
+    judge = load_judge("emoji-m9/teacher")
     with caplog.at_level(logging.WARNING):
-        system.encode_texts(["a cat " * 60, "a dog " * 60])
-        system.encode_texts(["a dog " * 60])
+        judge.text_features(["a cat " * 60, "a dog " * 60])
+        judge.text_features(["a dog " * 60])
     (record,) = caplog.records
     assert "longer texts are cut, as 'a cat" in record.getMessage()
 
@@ -270,15 +272,15 @@ def test_towers_of_two_widths(taiyi: Path, clip: Path, tmp_path: Path) -> None:
     BertForSequenceClassification(small).save_pretrained(other)
     tokenizer.save_pretrained(other)
     with pytest.raises(UserError, match=r"vectors of 16 numbers and .* of 24"):
-        load_system(f"{other}+{clip}")
+        load_judge(f"{other}+{clip}")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nowhere/at/all", "cannot get nowhere/at/all: there is no file or folder"),
-        ("{empty}", "has no config.json"),
-        ("{gpt}", "is a gpt2; what can be measured is"),
+        ("{empty}", "has no model_index.json and no config.json"),
+        ("{gpt}", "neither an AltDiffusion nor an AltCLIP"),
         ("{gpt}+{clip}", "a text tower alone is Taiyi's or M-CLIP's"),
         ("open_clip:ViT-B-32", "names no weights|not installed"),
     ],
@@ -288,5 +290,5 @@ def test_bad_names_are_one_line(name: str, message: str, tmp_path: Path, clip: P
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UserError, match=message) as caught:
-        load_system(name.format(empty=tmp_path / "empty", gpt=tmp_path / "gpt", clip=clip))
+        load_judge(name.format(empty=tmp_path / "empty", gpt=tmp_path / "gpt", clip=clip))
     assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.bench import measure, vectors_of
 from altdiffusion_clip.evaluation.datasets.names import read_dataset
-from altdiffusion_clip.evaluation.embedding_files import SUFFIXES, Embeddings, read_embeddings, write_embeddings
+from altdiffusion_clip.judges.embedding_files import SUFFIXES, Embeddings, read_embeddings, write_embeddings
 
 
 def some(images: int = 3, texts: int = 2, width: int = 4) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Whatever says how well pictures fit texts: models of many kinds, functions, and several of them together."""

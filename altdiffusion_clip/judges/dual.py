@@ -1,0 +1,174 @@
+"""Judges of two towers: what their adapters share."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from altdiffusion_clip.checkpoints.model_ids import fetch
+from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.judges.preprocessing import Normalise, TransformersPreprocess
+
+logger = logging.getLogger(__name__)
+
+
+class DualEncoder:
+    """A judge of two functions over modules, with the warning for texts that are cut.
+
+    Args:
+        name: to be shown.
+        modules: whose weights the vectors depend on.
+        text_features: of token ids and mask, float (texts, dim).
+        picture_features: of what the image processor gives, float (pictures, dim).
+        tokenizer: pads on the right.
+        image_processor: transformers'.
+        dim: numbers in a vector.
+        max_length: tokens of a text, with the special ones.
+        pad_to_max: texts are padded to `max_length`, for towers that read their padding.
+        logit_scale: what cosines are multiplied with.
+        logit_bias: what is added then, for towers whose pairs were told apart one by one (SigLIP); None for a softmax.
+    """
+
+    measure = "cosine"
+
+    def __init__(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        text_features: Callable[[Tensor, Tensor], Tensor],
+        picture_features: Callable[[dict[str, Tensor]], Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any,
+        dim: int,
+        max_length: int,
+        pad_to_max: bool = False,
+        logit_scale: float = 100.0,
+        logit_bias: float | None = None,
+    ) -> None:
+        self.name, self.dim, self.logit_scale, self.logit_bias = name, dim, logit_scale, logit_bias
+        self.modules = {key: module.eval() for key, module in modules.items()}
+        self._text_features, self._picture_features = text_features, picture_features
+        self.tokenizer, self.max_length, self._pad_to_max = tokenizer, max_length, pad_to_max
+        self.preprocess = TransformersPreprocess.of(image_processor)
+        self._normalise = Normalise(self.preprocess)
+        self._has_warned = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its arithmetic."""
+        return self._parameter.dtype
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Moves it, and changes its arithmetic."""
+        for module in self.modules.values():
+            module.to(device, dtype)
+        return self
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors, float32 (texts, dim); texts that are too long are cut, and the first is named in a warning."""
+        return unit(self._text_features(*(each.to(self.device) for each in self._tokenize(texts))))
+
+    @torch.no_grad()
+    def picture_features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Unit vectors, float32 (pictures, dim)."""
+        return unit(self._picture_features(self._normalise(inputs, self.dtype)))
+
+    def probability(self, scores: Tensor) -> Tensor:
+        """A softmax over the pictures, or with a bias a sigmoid for each, of logit_scale · cosine."""
+        logits = self.logit_scale * scores
+        return logits.softmax(0) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
+
+    def fingerprint(self) -> str:
+        """Of weights, tokenizer and preprocessing."""
+        digest = hashlib.blake2b(digest_size=16)
+        for key, module in self.modules.items():
+            digest.update(fingerprint_of(key, module.state_dict().items()))
+        tokens = json.dumps([sorted(self.tokenizer.get_vocab().items()), self.max_length, self._pad_to_max])
+        digest.update(tokens.encode())
+        digest.update(self.preprocess.settings.encode())
+        return digest.hexdigest()
+
+    @property
+    def _parameter(self) -> Tensor:
+        return next(next(iter(self.modules.values())).parameters())
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        encoded = self.tokenizer(
+            list(texts),
+            padding="max_length" if self._pad_to_max else True,
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids = encoded.input_ids
+        # Some tokenizers give none where the padding is read.
+        mask = encoded.get("attention_mask", torch.ones_like(ids))
+        self._warn(texts, mask)
+        return ids, mask
+
+    def _warn(self, texts: Sequence[str], mask: Tensor) -> None:
+        full = [text for text, length in zip(texts, mask.sum(1).tolist(), strict=True) if length >= self.max_length]
+        if not full or self._has_warned:
+            return
+        lengths = self.tokenizer(full, verbose=False).input_ids
+        cut = [text for text, ids in zip(full, lengths, strict=True) if len(ids) > self.max_length]
+        if cut:
+            logger.warning("%s reads %d tokens; longer texts are cut, as %r", self.name, self.max_length, cut[0][:60])
+            self._has_warned = True
+
+
+def unit(features: Tensor) -> Tensor:
+    """Rows of length one, float32."""
+    return F.normalize(features.float(), dim=-1)
+
+
+def fingerprint_of(name: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
+    """A hash of named tensors, with their names, shapes and dtypes."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
+    for key, tensor in tensors:
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def place_of(name: str) -> Path:
+    """The folder or file of a model's name.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    try:
+        return fetch(name)
+    except OSError as error:
+        raise UserError(f"cannot get {name}: {one_line(error)}") from error
+
+
+def loaded(what: str, place: Path, loader: Callable[..., Any], **kwargs: Any) -> Any:
+    """Loads a part, with one line for what goes wrong.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return loader(place, **kwargs)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        raise UserError(f"cannot load {place} as {what}: {one_line(error)}") from error
+
+
+def max_length_of(tokenizer: PreTrainedTokenizerBase, positions: int) -> int:
+    """How many tokens a tower reads: what its tokenizer says, if it says anything, and no more than it has places."""
+    return min(tokenizer.model_max_length, positions)

@@ -1,0 +1,353 @@
+"""The encoder: judges run over many texts and pictures, as fast as the device allows."""
+
+import functools
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from altdiffusion_clip.judges.base import DualJudge, Inputs, Judge, Preprocess, is_dual, is_pair
+from altdiffusion_clip.judges.cache import VectorCache, key_of
+from altdiffusion_clip.judges.ensembles import Panel
+from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers
+from altdiffusion_clip.sources.retries import Retries
+
+logger = logging.getLogger(__name__)
+TEXTS_AT_ONCE = 256
+PICTURES_ON_CPU = 8
+"""At a time: of ViT-L/14 in bfloat16 8 were a fifth faster than 32, whose activations do not fit into caches."""
+BATCHES_AHEAD = 2
+"""On each device, so that it does not wait while the next batch is gathered."""
+
+
+class Encoder:
+    """A judge that gives vectors, run over many texts and pictures.
+
+    Args:
+        judge: in the arithmetic that is wanted.
+        batch_size: pictures at a time; halved when the device's memory does not hold them.
+        cache: of the judge's vectors; nothing is kept if not given.
+    """
+
+    def __init__(self, judge: DualJudge, batch_size: int = 32, cache: VectorCache | None = None) -> None:
+        self.judge, self.batch_size = judge, batch_size
+        self.cache = cache or VectorCache(None, "")
+        self._copies = torch.cuda.Stream(judge.device) if judge.device.type == "cuda" else None
+
+    def texts(self, texts: Sequence[str], progress: Callable[[int], object] = lambda texts: None) -> Tensor:
+        """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once; those of like length together.
+
+        Args:
+            texts: any number.
+            progress: is called with the number of distinct texts that are done.
+        """
+        distinct = sorted(dict.fromkeys(texts), key=len)
+        keys = [key_of(b"text ", text.encode("utf-8", "surrogatepass")) for text in distinct]
+        known = {key: torch.from_numpy(vector.copy()) for key, vector in self.cache.get(keys).items()}
+        new = [(key, text) for key, text in zip(keys, distinct, strict=True) if key not in known]
+        progress(len(distinct) - len(new))
+        for start in range(0, len(new), TEXTS_AT_ONCE):
+            part = new[start : start + TEXTS_AT_ONCE]
+            vectors = self.judge.text_features([text for _, text in part]).cpu()
+            known.update(zip((key for key, _ in part), vectors, strict=True))
+            self.cache.put([key for key, _ in part], vectors.numpy())
+            progress(len(part))
+        of_text = dict(zip(distinct, keys, strict=True))
+        return torch.stack([known[of_text[text]] for text in texts]) if texts else torch.empty(0, self.judge.dim)
+
+    def pictures(self, inputs: Sequence[Inputs]) -> Tensor:
+        """Unit vectors, float32 (pictures, dim), on the CPU, of prepared pictures."""
+        return self.begin(inputs)()
+
+    def begin(self, inputs: Sequence[Inputs]) -> Callable[[], Tensor]:
+        """Begins what `pictures` does, and gives what waits for the vectors.
+
+        A GPU works through what was begun while the next batch is pinned, copied and begun.
+        """
+        try:
+            vectors = self.judge.picture_features(self._on_device(stacked(inputs)))
+        except torch.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise
+        else:
+            return _copied(vectors)
+        # Not while the error is handled, for it holds on to what there was memory for.
+        torch.cuda.empty_cache()
+        size = self.batch_size = max(1, len(inputs) // 2)
+        logger.warning("batches of %d pictures do not fit; going on with %d", len(inputs), size)
+        parts = [self.begin(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+        return lambda: torch.cat([part() for part in parts])
+
+    def _on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        device = self.judge.device
+        if self._copies is None:
+            return {key: value.to(device) for key, value in inputs.items()}
+        # On a stream of their own, so that they are copied while the batch before is computed.
+        with torch.cuda.stream(self._copies):
+            copied = {key: value.pin_memory().to(device, non_blocking=True) for key, value in inputs.items()}
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(self._copies)
+        for value in copied.values():
+            value.record_stream(computing)
+        return copied
+
+
+def stacked(inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+    """One batch of prepared pictures."""
+    return {key: torch.from_numpy(np.stack([each[key] for each in inputs])) for key in inputs[0]}
+
+
+def _copied(vectors: Tensor) -> Callable[[], Tensor]:
+    """Begins to copy vectors to the CPU, and gives what waits for them."""
+    if vectors.device.type != "cuda":
+        return vectors.cpu
+    # Into pinned memory, so that this returns at once; they are there when the event is.
+    on_cpu = vectors.to("cpu", non_blocking=True)
+    done = torch.cuda.current_stream(vectors.device).record_event()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return on_cpu
+
+    return wait
+
+
+class Bench:
+    """A panel of judges on one device.
+
+    Args:
+        panel: of them.
+        batch_size: pictures at a time.
+        cache: makes the cache of a judge's fingerprint; nothing is kept if not given.
+    """
+
+    def __init__(self, panel: Panel, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None) -> None:
+        self.panel = panel
+        self.encoders = {
+            place: Encoder(judge, batch_size, cache(judge.fingerprint()) if cache else None)
+            for place, judge in enumerate(panel.members)
+            if is_dual(judge)
+        }
+        self.preprocesses: tuple[Preprocess, ...] = tuple(dict.fromkeys(judge.preprocess for judge in panel.members))
+        self._pair_batch_size = batch_size
+
+    @classmethod
+    def of(cls, judge: DualJudge, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None) -> "Bench":
+        """That of one judge that gives vectors."""
+        return cls(Panel([judge]), batch_size, cache)
+
+    @property
+    def encoder(self) -> Encoder:
+        """Of a bench of one judge that gives vectors."""
+        (encoder,) = self.encoders.values()
+        return encoder
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures at a time, as the memory of the device allows."""
+        return min((encoder.batch_size for encoder in self.encoders.values()), default=self._pair_batch_size)
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether all judges give vectors."""
+        return len(self.encoders) == len(self.panel.members)
+
+    def preparation(
+        self, exact: bool = False, max_pixels: int | None = None, retries: Retries | None = None
+    ) -> Preparation:
+        """How pictures become what these judges take."""
+        caches = tuple(encoder.cache for encoder in self.encoders.values())
+        known = caches if self.is_dual and all(cache.is_open for cache in caches) else ()
+        return Preparation(self.preprocesses, exact, max_pixels, retries or Retries(), known)
+
+    def begin_vectors(self, inputs: Sequence[tuple[Inputs, ...]]) -> list[Callable[[], Tensor]]:
+        """Begins to encode prepared pictures, by each judge that gives vectors."""
+        return [encoder.begin(self._of(encoder.judge, inputs)) for encoder in self.encoders.values()]
+
+    def pair_scores(self, texts: Sequence[str], inputs: Sequence[tuple[Inputs, ...]]) -> dict[int, Tensor]:
+        """Scores of pairs, by the places of the judges that look at pairs."""
+        return {
+            place: judge.pair_scores(texts, self._of(judge, inputs)).cpu().float()
+            for place, judge in enumerate(self.panel.members)
+            if is_pair(judge)
+        }
+
+    def _of(self, judge: Judge, inputs: Sequence[tuple[Inputs, ...]]) -> list[Inputs]:
+        place = self.preprocesses.index(judge.preprocess)
+        return [each[place] for each in inputs]
+
+
+@dataclass
+class Seen:
+    """What judges have made of pictures.
+
+    Attributes:
+        keys: of the pictures that could be read, by their places.
+        wrong: what is wrong with the others, by their places.
+        vectors: by the places of the judges that give them, and by key: float32 (dim,).
+        pairs: likewise, of the judges that look at pairs: scores by the pictures' places.
+    """
+
+    keys: dict[int, bytes] = field(default_factory=dict)
+    wrong: dict[int, Prepared] = field(default_factory=dict)
+    vectors: dict[int, dict[bytes, Tensor]] = field(default_factory=dict)
+    pairs: dict[int, dict[int, float]] = field(default_factory=dict)
+
+
+def look_at(
+    pictures: Iterable[Picture],
+    benches: Sequence[Bench],
+    workers: Workers,
+    text_of: Callable[[int], str] | None = None,
+    progress: Callable[[int], object] = lambda pictures: None,
+) -> Seen:
+    """Has judges look at pictures as they come; equal ones are encoded once.
+
+    Args:
+        pictures: any number; what they hold is let go once they are decoded.
+        benches: the same panel, on each device.
+        workers: that prepare pictures for it.
+        text_of: the text that a picture's place belongs to, for judges that look at pairs.
+        progress: is called with the number of pictures that are prepared.
+    """
+    seen = Seen(
+        vectors={place: {} for place in benches[0].encoders},
+        pairs={place: {} for place, judge in enumerate(benches[0].panel.members) if is_pair(judge)},
+    )
+    begun: set[bytes] = set()
+    batch: dict[bytes, tuple[Inputs, ...]] = {}
+    pair_batch: dict[int, tuple[Inputs, ...]] = {}
+    running: deque[tuple[Any, Future[Any]]] = deque()
+    with ExitStack() as stack:
+        # A thread for each device, which begins one batch after the other.
+        threads = [stack.enter_context(ThreadPoolExecutor(1, "device")) for _ in benches]
+        turns = itertools.cycle(zip(benches, threads, strict=True))
+
+        def start() -> None:
+            finish(BATCHES_AHEAD * len(benches) - 1)
+            bench, thread = next(turns)
+            if batch:
+                running.append((list(batch), thread.submit(bench.begin_vectors, list(batch.values()))))
+                batch.clear()
+            if pair_batch:
+                assert text_of is not None
+                texts = [text_of(place) for place in pair_batch]
+                running.append((list(pair_batch), thread.submit(bench.pair_scores, texts, list(pair_batch.values()))))
+                pair_batch.clear()
+
+        def finish(most: int) -> None:
+            while len(running) > most:
+                names, done = running.popleft()
+                result = done.result()
+                if isinstance(result, dict):
+                    for judge, scores in result.items():
+                        seen.pairs[judge].update(zip(names, scores.tolist(), strict=True))
+                    continue
+                for (judge, encoder), waiting in zip(benches[0].encoders.items(), result, strict=True):
+                    vectors = waiting()
+                    seen.vectors[judge].update(zip(names, vectors, strict=True))
+                    # A picture that came decoded has no bytes to be found by.
+                    kept = [at for at, name in enumerate(names) if not name.startswith(b"place ")]
+                    encoder.cache.put([names[at] for at in kept], vectors[kept].numpy())
+
+        for place, prepared in workers.prepare(pictures):
+            progress(1)
+            if prepared.error:
+                seen.wrong[place] = prepared
+                continue
+            seen.keys[place] = key = prepared.key or b"place %d" % place
+            if seen.pairs:
+                pair_batch[place] = prepared.inputs
+            if seen.vectors and key not in begun:
+                begun.add(key)
+                if prepared.vectors:
+                    for judge, vector in zip(seen.vectors, prepared.vectors, strict=True):
+                        seen.vectors[judge][key] = torch.from_numpy(vector.copy())
+                else:
+                    batch[key] = prepared.inputs
+            if max(len(batch), len(pair_batch)) >= min(bench.batch_size for bench in benches):
+                start()
+        start()
+        finish(0)
+    return seen
+
+
+def fastest_dtype(judge: Judge, batch_size: int = 8, rounds: int = 3) -> torch.dtype:
+    """The arithmetic in which a judge looks at pictures fastest here, measured on the spot: float32 or a half.
+
+    bfloat16 on CPUs, float16 on GPUs; a half must be faster by a fifth to be taken, since it rounds.
+
+    Args:
+        judge: in float32; it stays so.
+        batch_size: pictures at a time.
+        rounds: of which the fastest counts.
+    """
+    modules: Mapping[str, nn.Module] = getattr(judge, "modules", {})
+    if not is_dual(judge) or not modules:
+        return judge.dtype
+    half = torch.float16 if judge.device.type == "cuda" else torch.bfloat16
+    inputs = {key: value.to(judge.device) for key, value in stacked([_blank(judge)] * batch_size).items()}
+    run = functools.partial(judge.picture_features, inputs)
+    seconds = {torch.float32: min(_timed(run, judge.device) for _ in range(rounds))}
+    with _in_dtype(modules.values(), half):
+        seconds[half] = min(_timed(run, judge.device) for _ in range(rounds))
+    return half if seconds[half] * 1.2 < seconds[torch.float32] else torch.float32
+
+
+def fastest_batch_size(judge: Judge, start: int = 32, most: int = 512, gain: float = 1.05) -> int:
+    """How many pictures at a time a GPU looks at fastest, measured on the spot; `PICTURES_ON_CPU` on others.
+
+    Doubled until that gains less than a twentieth, or until the memory is full.
+    """
+    if judge.device.type != "cuda" or not is_dual(judge):
+        return PICTURES_ON_CPU
+    size, best = start, 0.0
+    while size <= most:
+        try:
+            inputs = {key: value.to(judge.device) for key, value in stacked([_blank(judge)] * size).items()}
+            seconds = min(_timed(functools.partial(judge.picture_features, inputs), judge.device) for _ in range(3))
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if size / seconds < gain * best:
+            break
+        size, best = 2 * size, size / seconds
+    return max(start, size // 2)
+
+
+def _blank(judge: Judge) -> Inputs:
+    side = judge.preprocess.side or 224
+    return judge.preprocess(Image.new("RGB", (side, side)))
+
+
+@contextmanager
+def _in_dtype(modules: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
+    """Has modules compute in another dtype; their own weights are back afterwards, not rounded."""
+    kept = [(p, p.data) for module in modules for p in itertools.chain(module.parameters(), module.buffers())]
+    try:
+        for parameter, data in kept:
+            if data.is_floating_point():
+                parameter.data = data.to(dtype)
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
+
+
+@torch.no_grad()
+def _timed(run: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,281 @@
+"""Rows of pictures and texts before judges, and the pictures of one text in order."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import BrokenImage, ImageSource, name_of
+from altdiffusion_clip.judges.base import Function, Judge, PairJudge, is_dual, is_pair
+from altdiffusion_clip.judges.encoding import Bench, Seen, look_at
+from altdiffusion_clip.judges.ensembles import Ensemble, Panel
+from altdiffusion_clip.judges.names import load_panel
+from altdiffusion_clip.judges.pictures import Picture, Workers
+from altdiffusion_clip.scores import NOT_A_NUMBER, Ranking, in_order
+from altdiffusion_clip.scoring import as_list
+from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.row import Row
+
+PAIRED_AT_ONCE = 64
+"""Pictures that are in memory while judges look at pairs."""
+
+JudgeLike = Judge | Ensemble | Function | str
+"""A judge, the name of one, or a function of texts and pictures."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What judges say of a row.
+
+    Attributes:
+        scores: one for each column of the panel; empty if there is none.
+        error: one line; empty if there is a score.
+        may_pass: the error may be gone another time.
+    """
+
+    scores: tuple[float, ...] = ()
+    error: str = ""
+    may_pass: bool = False
+
+
+def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) -> tuple[list[Row], list[Judged]]:
+    """Judges rows as they come, in order.
+
+    A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are. A row has
+    scores if every judge gives it one.
+
+    Args:
+        rows: any number; pictures that they hold are let go once they are decoded.
+        benches: the same panel, on each device.
+        workers: that prepare pictures for it.
+
+    Returns:
+        The rows without such pictures, and their scores.
+    """
+    read: list[Row] = []
+    picture_of: list[int | None] = []
+    known: dict[Located, int] = {}
+    texts: list[str] = []
+
+    def pictures() -> Iterator[Picture]:
+        for row in rows:
+            read.append(without_bytes(row))
+            if row.error or row.image is None:
+                picture_of.append(None)
+            elif isinstance(row.image, Located) and row.image in known:
+                picture_of.append(known[row.image])
+            else:
+                picture_of.append(len(texts))
+                # What looks at pairs has to see the picture with each of its texts.
+                if isinstance(row.image, Located) and benches[0].is_dual:
+                    known[row.image] = len(texts)
+                texts.append(row.text)
+                yield row.image
+
+    seen = look_at(pictures(), benches, workers, texts.__getitem__)
+    good = [
+        (place, picture)
+        for place, picture in enumerate(picture_of)
+        if picture is not None and picture not in seen.wrong
+    ]
+    scores = _scores(benches[0], seen, [(read[place].text, picture) for place, picture in good])
+    of_place = dict(zip((place for place, _ in good), scores.T.tolist(), strict=True))
+    judged = []
+    for place, picture in enumerate(picture_of):
+        if picture is None:
+            judged.append(Judged(error=read[place].error or "no picture"))
+        elif picture in seen.wrong:
+            wrong = seen.wrong[picture]
+            judged.append(Judged(error=wrong.error, may_pass=wrong.may_pass))
+        elif all(map(math.isfinite, of_place[place])):
+            judged.append(Judged(tuple(of_place[place])))
+        else:
+            judged.append(Judged(error=NOT_A_NUMBER))
+    return read, judged
+
+
+def _scores(bench: Bench, seen: Seen, pairs: Sequence[tuple[str, int]]) -> Tensor:
+    """Of texts with pictures by their places, float32 (columns, pairs)."""
+    scores = torch.empty(len(bench.panel.members), len(pairs))
+    texts = [text for text, _ in pairs]
+    for judge, encoder in bench.encoders.items():
+        if pairs:
+            vectors = torch.stack([seen.vectors[judge][seen.keys[picture]] for _, picture in pairs])
+            scores[judge] = torch.linalg.vecdot(encoder.texts(texts), vectors)
+    for judge, of_picture in seen.pairs.items():
+        scores[judge] = torch.tensor([of_picture[picture] for _, picture in pairs])
+    return bench.panel.combine(scores)
+
+
+def score_drawn(text: str, images: Sequence[Image.Image], bench: Bench) -> Tensor:
+    """Scores of a few pictures in memory with one text.
+
+    Args:
+        text: in any language that the judges read.
+        images: RGB.
+        bench: of the judges.
+
+    Returns:
+        float32 (members, pictures), of each member of the panel; `Panel.combine` makes its columns of them.
+    """
+    prepared = bench.preparation(exact=True)(images)
+    inputs = [each.inputs for each in prepared]
+    scores = torch.empty(len(bench.panel.members), len(images))
+    for (place, encoder), begun in zip(bench.encoders.items(), bench.begin_vectors(inputs), strict=True):
+        scores[place] = begun() @ encoder.texts([text])[0]
+    for place, given in bench.pair_scores([text] * len(images), inputs).items():
+        scores[place] = given
+    return scores
+
+
+def without_bytes(row: Row) -> Row:
+    """A row that lets go of a picture that it holds itself."""
+    return replace(row, image=None) if isinstance(row.image, bytes) else row
+
+
+@dataclass(frozen=True)
+class EmbeddedPictures:
+    """Vectors of pictures.
+
+    Attributes:
+        vectors: float32 (pictures, dim); NaN where a picture could not be read.
+        broken: place and reason of each of these.
+    """
+
+    vectors: np.ndarray
+    broken: list[tuple[int, str]]
+
+
+def embed_pictures(bench: Bench, pictures: Sequence[Picture], count: int = 0) -> EmbeddedPictures:
+    """Unit vectors of pictures, which are decoded in full size.
+
+    Args:
+        bench: of one judge that gives vectors.
+        pictures: encoded or not, in memory or to be read.
+        count: processes that decode.
+    """
+    from tqdm import tqdm
+
+    encoder = bench.encoder
+    # Nothing is shown of what takes less than a second, as when all was in the cache.
+    bar = tqdm(total=len(pictures), desc=f"pictures, {encoder.judge.name}", delay=1.0, leave=False)
+    with bar, Workers(bench.preparation(exact=True), count) as workers:
+        seen = look_at(pictures, [bench], workers, progress=bar.update)
+    vectors = np.full((len(pictures), encoder.judge.dim), np.nan, np.float32)
+    for place, key in seen.keys.items():
+        vectors[place] = seen.vectors[0][key].numpy()
+    return EmbeddedPictures(vectors, [(place, wrong.error) for place, wrong in sorted(seen.wrong.items())])
+
+
+def judge_all(texts: Sequence[str], pictures: Sequence[Picture], bench: Bench) -> tuple[Tensor, list[tuple[int, str]]]:
+    """Judges every text with every picture, in full size.
+
+    Args:
+        texts: any number; equal ones are judged once.
+        pictures: encoded or not, in memory or to be read.
+        bench: of the judges.
+
+    Returns:
+        float32 (columns, texts, pictures), NaN where a picture could not be read; and place and reason of these.
+    """
+    panel, distinct = bench.panel, list(dict.fromkeys(texts))
+    scores = torch.full((len(panel.members), len(distinct), len(pictures)), torch.nan)
+    broken: dict[int, str] = {}
+    for place, judge in enumerate(panel.members):
+        if is_dual(judge):
+            own = Bench.of(judge, bench.batch_size)
+            own.encoders[0] = bench.encoders[place]
+            embedded = embed_pictures(own, pictures)
+            scores[place] = own.encoder.texts(distinct) @ torch.from_numpy(embedded.vectors).T
+            broken |= dict(embedded.broken)
+        elif is_pair(judge):
+            broken |= _pair_scores(judge, distinct, pictures, scores[place])
+    combined = torch.stack([panel.combine(scores[:, row]) for row in range(len(distinct))], 1)
+    return combined[:, [distinct.index(text) for text in texts]], sorted(broken.items())
+
+
+def _pair_scores(judge: PairJudge, texts: Sequence[str], pictures: Sequence[Picture], scores: Tensor) -> dict[int, str]:
+    """Fills in scores (texts, pictures), some pictures at a time; gives what is wrong with the others."""
+    broken: dict[int, str] = {}
+    bench = Bench(Panel([judge]))
+    with Workers(bench.preparation(exact=True)) as workers:
+        for first in range(0, len(pictures), PAIRED_AT_ONCE):
+            prepared = list(workers.prepare(pictures[first : first + PAIRED_AT_ONCE]))
+            broken |= {first + place: each.error for place, each in prepared if each.error}
+            good = [(first + place, each.inputs[0]) for place, each in prepared if not each.error]
+            for row, text in enumerate(texts):
+                given = judge.pair_scores([text] * len(good), [inputs for _, inputs in good])
+                scores[row, [place for place, _ in good]] = given.cpu().float()
+    return broken
+
+
+def rank(
+    prompt: str,
+    images: ImageSource | Iterable[ImageSource],
+    judge: JudgeLike | Panel | Sequence[JudgeLike] = "emoji-m9",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 32,
+    exact: bool = True,
+    count: int = 0,
+) -> Ranking:
+    """Orders pictures by how well they fit a prompt, best first; equal scores keep their order.
+
+    Args:
+        prompt: in any language that the judge reads.
+        images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), also mixed.
+        judge: a judge, the name of one (see `load_judge`), a function of texts and pictures, or several of these. The
+            first decides the order; the others' scores stand in `scores` of each picture.
+        device: for judges that are given by name.
+        dtype: of their arithmetic.
+        batch_size: pictures at a time.
+        exact: decode pictures in full size; else JPEGs no larger than the judges need, with cosines within 1e-3.
+        count: processes that decode; 0 for two threads.
+
+    Raises:
+        UserError: the prompt is empty, or a judge cannot be loaded.
+
+    Example:
+        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
+        >>> pictures = [picture.path for picture in held_out_pictures()[:8]]
+        >>> "cat" in rank("一只猫", pictures)[0].name
+        True
+        >>> def brightness(texts, pictures):
+        ...     return [sum(picture.convert("L").resize((1, 1)).getpixel((0, 0)) for _ in "x") for picture in pictures]
+        >>> rank("一只猫", pictures, judge=brightness)[0].measure
+        'score'
+    """
+    if not prompt.strip():
+        raise UserError("the prompt is empty; say what the pictures should show")
+    panel = judge if isinstance(judge, Panel) else load_panel(judge, device, dtype)
+    sources = as_list(images)
+    names = [name_of(source, place) for place, source in enumerate(sources)]
+    bench = Bench(panel, batch_size)
+    with Workers(bench.preparation(exact), count) as workers:
+        return ranking(prompt, sources, names, [bench], workers)
+
+
+def ranking(
+    prompt: str, pictures: Sequence[Picture], names: Sequence[str], benches: Sequence[Bench], workers: Workers
+) -> Ranking:
+    """Orders pictures by the first column of a panel.
+
+    Args:
+        prompt: what they should show.
+        pictures: encoded or not, in memory or to be read.
+        names: of the pictures.
+        benches: the panel, on each device.
+        workers: that prepare pictures for it.
+    """
+    seen = look_at(pictures, benches, workers, lambda place: prompt)
+    panel = benches[0].panel
+    scores = torch.full((len(panel.columns), len(pictures)), torch.nan)
+    places = sorted(seen.keys)
+    scores[:, places] = _scores(benches[0], seen, [(prompt, place) for place in places])
+    broken = {place: BrokenImage(place, names[place], wrong.error) for place, wrong in seen.wrong.items()}
+    return in_order(scores, panel.columns, names, broken)

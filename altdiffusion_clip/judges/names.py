@@ -1,0 +1,192 @@
+"""How a user names a judge, and who loads it."""
+
+import difflib
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from altdiffusion_clip.checkpoints.layouts import read_json
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local
+from altdiffusion_clip.errors import CheckpointError, UserError
+from altdiffusion_clip.judges import altclip, composed, dual_encoders, functions, open_clip
+from altdiffusion_clip.judges.base import DualJudge, Function, Judge, is_dual
+from altdiffusion_clip.judges.dual import place_of
+from altdiffusion_clip.judges.ensembles import RULES, Ensemble, Panel
+from altdiffusion_clip.scoring import AltCLIPScorer
+
+
+class Loader(Protocol):
+    """Loads a judge of some kind."""
+
+    def __call__(self, name: str, spec: str, device: torch.device, dtype: torch.dtype) -> Judge:
+        """Loads what `spec` says, to be shown as `name`."""
+
+
+LOADERS: dict[str, Loader] = {"open_clip": open_clip.load, "python": functions.load}
+"""By what stands before the colon of a name; packages add theirs as entry points of `altdiffusion.judges`."""
+GROUP = "altdiffusion.judges"
+
+
+def load_judge(
+    name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, pipeline: Any = None
+) -> Judge | Ensemble:
+    """Loads a judge by the name that a user gives it.
+
+    Args:
+        name: "emoji-m9" or its English teacher, "emoji-m9/teacher"; a folder, single file or hub id of an AltCLIP; a
+            folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP or SigLIP 2; "TEXT+VISION" for
+            Taiyi's or M-CLIP's text tower with a CLIP's vision tower; "open_clip:ARCHITECTURE@WEIGHTS";
+            "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B", "zscores:A,B" or "ranks:A,B" for
+            several together; or what an installed package adds. "NAME=JUDGE" shows it under another name.
+        device: for it.
+        dtype: of weights and arithmetic.
+        pipeline: a diffusers pipeline whose text tower an AltCLIP shares, if it is its own.
+
+    Raises:
+        UserError: it cannot be loaded; the message is one line.
+
+    Example:
+        >>> judge = load_judge("emoji-m9")
+        >>> judge.text_features(["猫", "a cat"]).shape
+        torch.Size([2, 128])
+    """
+    return _load(name, torch.device(device), dtype, pipeline, {})
+
+
+def load_panel(
+    judges: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, pipeline: Any = None
+) -> Panel:
+    """Judges, functions and names as a panel; what is named twice is loaded once.
+
+    Args:
+        judges: one of them, or several.
+        device: for those that are given by name.
+        dtype: of their weights and arithmetic.
+        pipeline: as for `load_judge`.
+
+    Raises:
+        UserError: one cannot be loaded.
+    """
+    given = list(judges) if isinstance(judges, Sequence) and not isinstance(judges, str) else [judges]
+    known: dict[str, Judge] = {}
+    return Panel([_as_judge(each, torch.device(device), dtype, pipeline, known) for each in given])
+
+
+def load_dual(
+    names: Sequence[str], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> DualJudge:
+    """The one judge that is named, which gives vectors.
+
+    Args:
+        names: one.
+        device: for it.
+        dtype: of weights and arithmetic.
+
+    Raises:
+        UserError: it cannot be loaded, there are several, or it gives no vectors.
+    """
+    if len(names) != 1:
+        raise UserError(f"vectors are of one judge, not of {len(names)}; run it once for each")
+    judge = load_judge(names[0], device, dtype)
+    if isinstance(judge, Ensemble) or not is_dual(judge):
+        raise UserError(f"{judge.name} gives scores, but no vectors; name a judge of two towers")
+    return judge
+
+
+def _as_judge(
+    given: Any, device: torch.device, dtype: torch.dtype, pipeline: Any, known: dict[str, Judge]
+) -> Judge | Ensemble:
+    if isinstance(given, str):
+        return _load(given, device, dtype, pipeline, known)
+    if isinstance(given, AltCLIPScorer):
+        return altclip.AltCLIPJudge(given)
+    if isinstance(given, Ensemble) or hasattr(given, "fingerprint"):
+        judge: Judge | Ensemble = given
+        return judge
+    if callable(given):
+        function: Function = given
+        return functions.FunctionJudge(function)
+    raise UserError(f"a {type(given).__name__} is no judge; give a name, a scorer or a function")
+
+
+def _load(
+    given: str, device: torch.device, dtype: torch.dtype, pipeline: Any, known: dict[str, Judge]
+) -> Judge | Ensemble:
+    name, spec = named(given)
+    rule, colon, rest = spec.partition(":")
+    if colon and rule in RULES:
+        judges = [_load(each.strip(), device, dtype, pipeline, known) for each in rest.split(",") if each.strip()]
+        inner = next((judge.name for judge in judges if isinstance(judge, Ensemble)), None)
+        if inner:
+            raise UserError(f"{given}: {inner} is made of several judges itself; name each of them")
+        return Ensemble(tuple(judge for judge in judges if not isinstance(judge, Ensemble)), rule, name)
+    if spec not in known:
+        known[spec] = _loaded(name, spec, device, dtype, pipeline)
+    return known[spec]
+
+
+def _loaded(name: str, spec: str, device: torch.device, dtype: torch.dtype, pipeline: Any) -> Judge:
+    loader, rest = _loader_of(spec)
+    if loader is not None:
+        return loader(name, rest, device, dtype)
+    text, plus, vision = spec.partition("+")
+    if plus and not Path(spec).exists():
+        return composed.load(name, place_of(text), place_of(vision), device, dtype)
+    _say_the_nearest(spec)
+    place = place_of(spec)
+    config = place / "config.json"
+    kind = read_json(config).get("model_type") if config.is_file() else None
+    if kind in dual_encoders.MODEL_TYPES:
+        return dual_encoders.load(name, place, str(kind), device, dtype)
+    return _shared(name, spec, pipeline) or altclip.load(name, spec, device, dtype)
+
+
+def _shared(name: str, spec: str, pipeline: Any) -> Judge | None:
+    """An AltCLIP over a pipeline's own text tower, if it was trained with that."""
+    if pipeline is None:
+        return None
+    try:
+        return altclip.AltCLIPJudge(AltCLIPScorer.from_pipeline(pipeline, spec), name)
+    except (CheckpointError, TypeError):
+        return None
+
+
+def _loader_of(spec: str) -> tuple[Loader | None, str]:
+    """Who loads a name, by what stands before its colon, and what stands behind."""
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in LOADERS:
+        return LOADERS[kind], rest
+    for entry in entry_points(group=GROUP, name=kind):
+        loader: Loader = entry.load()
+        return loader, rest
+    return None, spec
+
+
+def _say_the_nearest(spec: str) -> None:
+    """Raises for a word that is no judge's, and no path or hub id either.
+
+    Raises:
+        UserError: with the names that are like it.
+    """
+    if Path(spec).exists() or ("/" in spec and ":" not in spec) or spec == EMOJI_M9:
+        return
+    kind, colon, _ = spec.partition(":")
+    if not colon and looks_local(spec) and spec.endswith((".safetensors", ".ckpt")):
+        return  # a file that is not there
+    known = [EMOJI_M9, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
+    near = difflib.get_close_matches(kind + colon, known, 3, 0.5) or known
+    raise UserError(f"there is no judge {spec!r}; did you mean {' or '.join(near)}? A folder or a hub id will do too")
+
+
+def named(given: str) -> tuple[str, str]:
+    """The name that a judge is shown by, and the judge: NAME=JUDGE, or JUDGE for both.
+
+    Example:
+        >>> named("AltCLIP=/data/altclip")
+        ('AltCLIP', '/data/altclip')
+    """
+    name, equals, spec = given.partition("=")
+    return (name, spec) if equals and name and spec and not Path(given).exists() else (given, given)

@@ -1,0 +1,296 @@
+"""Pictures read, decoded and prepared for judges, by workers beside those that encode."""
+
+import functools
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Protocol, Self
+
+import numpy as np
+from PIL import Image
+
+from altdiffusion_clip.errors import one_line
+from altdiffusion_clip.images import ImageError, ImageSource, load_image, pixels_of
+from altdiffusion_clip.judges.base import Inputs, Preprocess
+from altdiffusion_clip.judges.cache import VectorCache, key_of
+from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.retries import PassingImageError, Retries
+
+CHUNK = 4
+"""Pictures that a worker takes at a time: few, since the first batch of the tower waits for the first chunks."""
+DRAFT, DRAFT_LEAST = 1.5, 192
+"""JPEGs are decoded to no less than so many times the side that a judge sees, and so many pixels."""
+LARGE = 16_000_000
+"""Pixels of pictures that a process decodes one at a time."""
+
+_large = threading.Lock()
+
+
+class Readable(Protocol):
+    """A picture that is kept somewhere."""
+
+    def read(self) -> bytes:
+        """Its bytes, as encoded.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+
+
+Picture = Located | Readable | bytes | ImageSource
+"""Encoded or not, in memory or to be read."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture ready for judges, or what is wrong with it.
+
+    Attributes:
+        key: of its encoded bytes and of how they were read; empty for a picture that came decoded.
+        inputs: one for each preparation; empty if there is an error or the vectors are known.
+        vectors: one for each judge, float32 (dim,), if all were in the cache.
+        error: one line.
+        may_pass: the error may be gone another time.
+    """
+
+    key: bytes = b""
+    inputs: tuple[Inputs, ...] = ()
+    vectors: tuple[np.ndarray, ...] = ()
+    error: str = ""
+    may_pass: bool = False
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes what judges take; small, since it goes along with each chunk.
+
+    Attributes:
+        preprocesses: of the judges, each once.
+        exact: pictures are decoded in full size, and JPEGs no smaller.
+        max_pixels: pictures of more are refused; None for Pillow's own limit alone.
+        retries: of faults that may pass.
+        caches: of the judges' vectors; a picture of which all are known is not decoded. Empty if not all judges give
+            vectors.
+    """
+
+    preprocesses: tuple[Preprocess, ...]
+    exact: bool = False
+    max_pixels: int | None = None
+    retries: Retries = field(default_factory=Retries)
+    caches: tuple[VectorCache, ...] = ()
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[Prepared]:
+        """Prepares pictures. Whatever is wrong with one is said of that one."""
+        return [self._prepare(picture) for picture in pictures]
+
+    @functools.cached_property
+    def at_least(self) -> int | None:
+        """Pixels of the shorter side that JPEGs are decoded to at least; None for their full size."""
+        sides = [preprocess.side for preprocess in self.preprocesses]
+        if self.exact or not all(sides):
+            return None
+        return max(_least(side) for side in sides if side)
+
+    def _prepare(self, picture: Picture) -> Prepared:
+        try:
+            if isinstance(picture, bytes):
+                return self._prepared(picture)
+            if isinstance(picture, Located):
+                return self._of_place(picture)
+            if hasattr(picture, "read") and not isinstance(picture, io.BytesIO):
+                return self._prepared(picture.read())
+            return Prepared(inputs=self._inputs_of(load_image(picture)))  # type: ignore[arg-type]
+        except PassingImageError as error:
+            return Prepared(error=str(error), may_pass=True)
+        except ImageError as error:
+            return Prepared(error=str(error))
+        except MemoryError:
+            return Prepared(error="more memory is needed than there is", may_pass=True)
+        except Exception as error:  # it belongs to this picture, whatever it is
+            return Prepared(error=f"cannot be prepared ({one_line(error)})")
+
+    def _of_place(self, picture: Located) -> Prepared:
+        data = picture.read(self.retries)
+        try:
+            return self._prepared(data)
+        except ImageError:
+            # It may have come in part: to know its size costs one more request, so that is asked now alone.
+            sized = picture.with_size()
+            if sized.size is None or len(data) >= sized.size:
+                raise
+            return self._prepared(sized.read(self.retries))
+
+    def _prepared(self, data: bytes) -> Prepared:
+        if not data:
+            raise ImageError("an empty file")
+        # Drafts of other sizes give other vectors.
+        key = key_of(b"image %d " % (self.at_least or 0), data)
+        known = [cache.get([key]).get(key) for cache in self.caches]
+        vectors = tuple(vector for vector in known if vector is not None)
+        if known and len(vectors) == len(known):
+            return Prepared(key, vectors=vectors)
+        return Prepared(key, self._decoded(data))
+
+    def _decoded(self, data: bytes) -> tuple[Inputs, ...]:
+        pixels = pixels_of(data)
+        if self.max_pixels is not None and pixels > self.max_pixels:
+            raise ImageError(f"{pixels} pixels, where {self.max_pixels} are allowed")
+        if pixels > LARGE:
+            with _large:
+                return self._inputs_of(load_image(io.BytesIO(data), self.at_least))
+        return self._inputs_of(load_image(io.BytesIO(data), self.at_least))
+
+    def _inputs_of(self, image: Image.Image) -> tuple[Inputs, ...]:
+        return tuple(preprocess(self._reduced(image, preprocess.side)) for preprocess in self.preprocesses)
+
+    def _reduced(self, image: Image.Image, side: int | None) -> Image.Image:
+        # A tower sees little of a large picture; scaling all of it costs ten times its memory.
+        factor = 1 if self.exact or not side else min(image.size) // (2 * _least(side))
+        return image.reduce(factor) if factor > 1 else image
+
+
+def _least(side: int) -> int:
+    return max(int(DRAFT * side), DRAFT_LEAST)
+
+
+class Workers:
+    """Workers that prepare pictures.
+
+    Args:
+        preparation: of each picture.
+        count: processes; 0 for two threads in this process, which is as fast on few cores, since Pillow decodes and
+            scales without holding the interpreter.
+    """
+
+    def __init__(self, preparation: Preparation, count: int = 0) -> None:
+        self.preparation = preparation
+        self._ahead = 4 * max(count, 2)
+        self._threads = ThreadPoolExecutor(count or 2, "pictures")
+        self._has_processes = count > 0
+        self._processes: list[_Process] = []
+        self._own = threading.local()  # each thread's process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def prepare(self, pictures: Iterable[Picture]) -> Iterator[tuple[int, Prepared]]:
+        """Prepares pictures as they come, some chunks ahead; gives the place of each with it, in order."""
+        stream, place = iter(pictures), 0
+        run = self._in_process if self._has_processes else self.preparation
+        waiting: deque[Future[list[Prepared]]] = deque()
+        while True:
+            while len(waiting) < self._ahead and (chunk := list(islice(stream, CHUNK))):
+                waiting.append(self._threads.submit(run, chunk))
+            if not waiting:
+                return
+            prepared = waiting.popleft().result()
+            yield from enumerate(prepared, place)
+            place += len(prepared)
+
+    def _in_process(self, chunk: Sequence[Picture]) -> list[Prepared]:
+        """A chunk in this thread's process; if that ends, once more in a new one."""
+        try:
+            return self._process()(self.preparation, chunk)
+        except ProcessEndedError:
+            return self._alone(chunk)
+
+    def _alone(self, chunk: Sequence[Picture]) -> list[Prepared]:
+        """A chunk whose process has ended. The picture that ends it again is found by halving."""
+        try:
+            return self._process()(self.preparation, chunk)
+        except ProcessEndedError:
+            if len(chunk) == 1:
+                return [Prepared(error="the process that decoded it ended; it may need more memory than there is")]
+        half = len(chunk) // 2
+        return self._alone(chunk[:half]) + self._alone(chunk[half:])
+
+    def _process(self) -> "_Process":
+        process: _Process | None = getattr(self._own, "process", None)
+        if process is None or not process.is_alive:
+            process = self._own.process = _Process()
+            self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.close()
+
+
+class ProcessEndedError(Exception):
+    """A process has ended before it gave its result."""
+
+
+class _Process:
+    """A process that prepares pictures, with a pipe of its own.
+
+    (In a `ProcessPoolExecutor` all processes share one pipe for results: one that is killed while it writes leaves half
+    a message there, and everything waits for the other half for ever.)
+    """
+
+    def __init__(self) -> None:
+        # Forked processes would inherit the threads' locks of torch.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()  # so that there is an end where the process ends
+        self.is_alive = True
+
+    def __call__(self, preparation: Preparation, chunk: Sequence[Picture]) -> list[Prepared]:
+        """Prepares pictures.
+
+        Raises:
+            ProcessEndedError: the process has ended.
+        """
+        try:
+            self._pipe.send((preparation, chunk))
+            prepared: list[Prepared] = self._pipe.recv()
+        except (EOFError, OSError):
+            self.close()
+            raise ProcessEndedError from None
+        return prepared
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.is_alive = False
+        self._pipe.close()
+        self._process.join(timeout=10)
+        self._process.kill()
+
+
+def _serve(pipe: Connection) -> None:
+    """Prepares what comes through a pipe, to its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    with suppress(EOFError, OSError):
+        while True:
+            preparation, chunk = pipe.recv()
+            pipe.send(preparation(chunk))
+
+
+def default_workers(beside_gpu: bool, cores: int | None = None) -> int:
+    """How many processes prepare pictures unless told otherwise: one for each core but two.
+
+    Eight at most where the tower computes on the same cores; a GPU takes what all of them can give.
+
+    Args:
+        beside_gpu: the tower computes on a GPU.
+        cores: that there are; those that this process may use if not given.
+    """
+    if cores is None:
+        # Not the machine's: a container or a job of a cluster may have few of them.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, cores - 2 if beside_gpu else min(8, cores - 2))
