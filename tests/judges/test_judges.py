@@ -11,23 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AltCLIPModel,
+    AutoImageProcessor,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
     BertTokenizer,
-    ChineseCLIPConfig,
     ChineseCLIPModel,
-    CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPTokenizer,
     CLIPVisionModel,
-    Siglip2Config,
-    Siglip2ImageProcessor,
     Siglip2Model,
-    SiglipConfig,
-    SiglipImageProcessor,
     SiglipModel,
     XLMRobertaConfig,
     XLMRobertaModel,
@@ -38,11 +31,18 @@ from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_judge
+from tests.judges.checkpoints import (
+    TOWER,
+    bert_tokenizer,
+    clip_processor,
+    clip_tokenizer,
+    write_chinese_clip,
+    write_clip,
+    write_siglip,
+)
 
 TEXTS = ["a cat", "蓝色背景上的猫", "a picture of a very small green turtle on a red background", "x"]
 PICTURES = [Image.open(picture.path).convert("RGB") for picture in held_out_pictures()[:12:4]]
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-EYES = {**TOWER, "image_size": 32, "patch_size": 8}
 
 
 def unit(features: Tensor) -> Tensor:
@@ -55,33 +55,10 @@ def assert_same(judge, texts: Tensor, images: Tensor) -> None:
     torch.testing.assert_close(Bench.of(judge).encoder.pictures(inputs), unit(images), atol=1e-5, rtol=0)
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
-
-
-def clip_processor() -> CLIPImageProcessor:
-    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-
-
-def bert_tokenizer(folder: Path) -> BertTokenizer:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz蓝色背景上的猫"]
-    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    return BertTokenizer.from_pretrained(folder)
-
-
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """OpenAI CLIP's layout."""
-    torch.manual_seed(0)
-    tokenizer = clip_tokenizer()
-    text = {**TOWER, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    folder = tmp_path / "clip"
-    CLIPModel(CLIPConfig(text_config=text, vision_config=EYES, projection_dim=24)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    clip_processor().save_pretrained(folder)
-    return folder
+    return write_clip(tmp_path / "clip")
 
 
 @torch.no_grad()
@@ -113,13 +90,8 @@ def test_clip_against_transformers(clip: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("width", [32, 64, 96], ids=["base", "large", "huge"])
 def test_chinese_clip_against_transformers(tmp_path: Path, width: int) -> None:
-    torch.manual_seed(0)
+    write_chinese_clip(tmp_path, width)
     tokenizer = bert_tokenizer(tmp_path)
-    text = {**TOWER, "hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
-    config = ChineseCLIPConfig(text_config=text, vision_config={**EYES, "hidden_size": width}, projection_dim=24)
-    ChineseCLIPModel(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    clip_processor().save_pretrained(tmp_path)
     theirs = ChineseCLIPModel.from_pretrained(tmp_path).eval()
     encoded = tokenizer(TEXTS, padding=True, truncation=True, max_length=52, return_tensors="pt")
     pixels = clip_processor()(PICTURES, return_tensors="pt").pixel_values
@@ -133,20 +105,9 @@ def test_chinese_clip_against_transformers(tmp_path: Path, width: int) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("naflex", [False, True], ids=["fixed size", "NaFlex"])
 def test_siglip_against_transformers(tmp_path: Path, naflex: bool) -> None:
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
-    tokenizer.model_max_length = 16
-    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
-    if naflex:
-        eyes = {**TOWER, "patch_size": 8, "num_patches": 16}
-        model, processor = Siglip2Model, Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
-        config = Siglip2Config(text_config=text, vision_config=eyes)
-    else:
-        model, processor = SiglipModel, SiglipImageProcessor(size={"height": 32, "width": 32})
-        config = SiglipConfig(text_config=text, vision_config=EYES)
-    model(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+    write_siglip(tmp_path, naflex)
+    model = Siglip2Model if naflex else SiglipModel
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
     theirs = model.from_pretrained(tmp_path).eval()
     # SigLIP 2 has a tokenizer class of its own, which lowers the case.
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

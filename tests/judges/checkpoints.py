@@ -1,0 +1,93 @@
+"""Tiny random checkpoints in the published layouts of other models."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+)
+
+from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+EYES = {**TOWER, "image_size": 32, "patch_size": 8}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
+
+
+def clip_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+
+
+def bert_tokenizer(folder: Path) -> BertTokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz蓝色背景上的猫"]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return BertTokenizer.from_pretrained(folder)
+
+
+def write_clip(folder: Path) -> Path:
+    """OpenAI CLIP's layout."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    text = {**TOWER, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=EYES, projection_dim=24)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    clip_processor().save_pretrained(folder)
+    return folder
+
+
+def write_chinese_clip(folder: Path, width: int = 32) -> Path:
+    """Chinese-CLIP's layout."""
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer(folder)
+    text = {**TOWER, "hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    config = ChineseCLIPConfig(text_config=text, vision_config={**EYES, "hidden_size": width}, projection_dim=24)
+    ChineseCLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    clip_processor().save_pretrained(folder)
+    return folder
+
+
+def write_siglip(folder: Path, naflex: bool) -> Path:
+    """SigLIP's layout, or SigLIP 2's of any size of picture."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer.model_max_length = 16
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
+    if naflex:
+        eyes = {**TOWER, "patch_size": 8, "num_patches": 16}
+        Siglip2Model(Siglip2Config(text_config=text, vision_config=eyes)).save_pretrained(folder)
+        Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    else:
+        SiglipModel(SiglipConfig(text_config=text, vision_config=EYES)).save_pretrained(folder)
+        SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_open_clip(folder: Path) -> str:
+    """A name of a model of open_clip, with random weights."""
+    import open_clip
+
+    torch.manual_seed(0)
+    model, _, _ = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=None)
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "weights.pt")
+    return f"open_clip:ViT-S-32-alt@{folder / 'weights.pt'}"
