@@ -177,7 +177,7 @@ class ShardScorer:
         common = ([self._bench], self._workers)
         if spans:
             rows = self._rows(spans, unfinished)
-            done = score_shard(self._folder, number, rows, *common, self._job.min_cosine)
+            done = score_shard(self._folder, number, rows, *common, self._job)
         else:
             shard = next(shard for shard in self._folder.shards() if shard.number == number)
             done = score_again(self._job, self._folder, shard, *common, unfinished)

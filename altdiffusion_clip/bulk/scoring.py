@@ -5,9 +5,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from altdiffusion_clip.bulk.captions import captions_of, together
 from altdiffusion_clip.bulk.shards import Scored, Shard, ShardFolder, Span, gaps, spans_by_source
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
+from altdiffusion_clip.judges.embedding_files import Embeddings, read_embeddings
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_rows, without_bytes
 from altdiffusion_clip.judges.pictures import Workers
@@ -30,6 +32,8 @@ class Job:
         min_cosine: rows that reach it are also written, as JSON lines beside each shard.
         retries: of faults that may pass.
         retry_errors: rows that failed for good are scored again too.
+        captions: what becomes of several captions of a row, one of `CAPTIONS`.
+        with_vectors: the first judge's vectors of pictures and texts are written beside each shard.
     """
 
     sources: tuple[Source, ...]
@@ -37,6 +41,8 @@ class Job:
     min_cosine: float | None = None
     retries: Retries = field(default_factory=Retries)
     retry_errors: bool = False
+    captions: str = "each"
+    with_vectors: bool = False
 
     def source_at(self, place: str) -> Source:
         """The source of a place, as spans name it."""
@@ -100,7 +106,7 @@ def score_sources(
     numbers = folder.free_numbers()
     while (first := next(stream, None)) is not None:
         part = itertools.chain([first], itertools.islice(stream, job.shard_size - 1))
-        progress(score_shard(folder, next(numbers), part, benches, workers, job.min_cosine))
+        progress(score_shard(folder, next(numbers), part, benches, workers, job))
     return report_of(job, folder, unfinished)
 
 
@@ -190,16 +196,20 @@ def score_again(
     for span in shard.spans:
         try:
             for row, *_ in placed(job.source_at(span.source), Cursor(span.start, span.offset), span.count, job.retries):
-                # What has its score needs no picture, which may lie in memory.
-                rows.append(row if again[len(rows)] else without_bytes(row))
+                for each in captions_of(row, job.captions) if job.captions == "each" else (row,):
+                    # What has its score needs no picture, which may lie in memory.
+                    rows.append(each if again[len(rows)] else without_bytes(each))
         except (UserError, UnfinishedError) as error:
             unfinished[span.source] = str(error)
             return 0
-    scored = _score([row for row, is_due in zip(rows, again, strict=True) if is_due], benches, workers)[1]
+    due = [row for row, is_due in zip(rows, again, strict=True) if is_due]
+    _, scored, vectors = _score(due, benches, workers, job)
     new = iter(scored)
     after = [next(new) if is_due else row for row, is_due in zip(before, again, strict=True)]
     kept = _write_kept(folder, shard.number, rows, after, job.min_cosine)
-    folder.write(shard.number, after, shard.spans, kept)
+    if vectors is not None and (path := folder.vectors_path(shard.number)).is_file():
+        vectors = read_embeddings(path).joined(vectors)
+    folder.write(shard.number, after, shard.spans, kept, vectors)
     return len(scored)
 
 
@@ -209,7 +219,7 @@ def score_shard(
     rows: Iterable[Placed],
     benches: Sequence[Bench],
     workers: Workers,
-    min_cosine: float | None,
+    job: Job,
 ) -> int:
     """Scores the rows of a shard as they come and writes it, whole or not at all; gives how many there are.
 
@@ -219,7 +229,7 @@ def score_shard(
         rows: of the shard, in order; without any, nothing is written.
         benches: the judges, on each device.
         workers: that prepare pictures.
-        min_cosine: rows that reach it are also written, as JSON lines beside the shard.
+        job: of the run.
     """
     spans: list[Span] = []
 
@@ -232,19 +242,35 @@ def score_shard(
                 spans.append(Span(place, before.row, 1, before.offset, after.offset))
             yield row
 
-    read, scored = _score(noted(), benches, workers)
+    read, scored, vectors = _score(noted(), benches, workers, job)
     if scored:
-        kept = _write_kept(folder, number, read, scored, min_cosine)
-        # Last, for the shard says that all of it is there.
-        folder.write(number, scored, spans, kept)
+        kept = _write_kept(folder, number, read, scored, job.min_cosine)
+        folder.write(number, scored, spans, kept, vectors)
     return len(scored)
 
 
-def _score(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) -> tuple[list[Row], list[Scored]]:
-    read, judged = judge_rows(rows, benches, workers)
-    return read, [
+def _score(
+    rows: Iterable[Row], benches: Sequence[Bench], workers: Workers, job: Job
+) -> tuple[list[Row], list[Scored], Embeddings | None]:
+    """The rows, their scores, and the vectors if they are wanted."""
+    captions: list[int] = []
+
+    def parted() -> Iterator[Row]:
+        for row in rows:
+            parts = captions_of(row, job.captions)
+            captions.append(len(parts))
+            yield from parts
+
+    vectors: list[Embeddings] = []
+    read, judged = judge_rows(parted(), benches, workers, vectors.append if job.with_vectors else None)
+    if job.captions in ("best", "mean"):
+        starts = list(itertools.accumulate(captions, initial=0))
+        judged = [together(judged[a:b], job.captions) for a, b in itertools.pairwise(starts)]
+        read = [read[start] for start in starts[:-1]]
+    scored = [
         Scored(row.row_id, each.scores, each.error, each.may_pass) for row, each in zip(read, judged, strict=True)
     ]
+    return read, scored, vectors[0] if vectors else None
 
 
 def _write_kept(

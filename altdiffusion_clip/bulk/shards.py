@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.judges.embedding_files import Embeddings, write_embeddings
 from altdiffusion_clip.scores import COSINE, clip_score_of
 from altdiffusion_clip.sources.row import FIRST, Cursor
 
@@ -182,6 +183,7 @@ class ShardFolder:
             if path not in good:
                 path.unlink()
                 path.with_suffix(".jsonl").unlink(missing_ok=True)
+                path.with_suffix(".safetensors").unlink(missing_ok=True)
         return shards
 
     def free_numbers(self) -> Iterator[int]:
@@ -189,10 +191,24 @@ class ShardFolder:
         taken = {_number_of(path) for path in self.folder.glob("part-*.parquet")}
         return (number for number in itertools.count() if number not in taken)
 
-    def write(self, number: int, rows: Sequence[Scored], spans: Sequence[Span], kept: int = 0) -> None:
-        """Writes a shard, whole or not at all."""
+    def vectors_path(self, number: int) -> Path:
+        """The file of a shard's vectors."""
+        return self.path(number).with_suffix(".safetensors")
+
+    def write(
+        self,
+        number: int,
+        rows: Sequence[Scored],
+        spans: Sequence[Span],
+        kept: int = 0,
+        vectors: Embeddings | None = None,
+    ) -> None:
+        """Writes a shard, whole or not at all, and before it what belongs to it."""
         import pyarrow
         import pyarrow.parquet
+
+        if vectors is not None:
+            write_embeddings(self.vectors_path(number), vectors)
 
         values = {
             name: pyarrow.array([row.scores[place] if row.scores else None for row in rows], pyarrow.float32())

@@ -5,7 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
@@ -32,6 +38,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
     add_cache_options(parser)
+    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -44,7 +51,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.evaluation.datasets.text_files import lines
     from altdiffusion_clip.images import find_images
     from altdiffusion_clip.judges.embedding_files import Embeddings, check_suffix, write_embeddings
-    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.ensembles import Panel
     from altdiffusion_clip.judges.judging import embed_pictures
     from altdiffusion_clip.judges.names import load_dual
 
@@ -64,7 +71,7 @@ def run(options: argparse.Namespace) -> bool:
 
     prepare_output()
     judge = load_dual(judges_of(options), device_of(options.device), dtype_of(options.dtype))
-    bench = Bench.of(judge, options.batch_size, cache_by(options))
+    bench = bench_for(options, Panel([judge]), options.batch_size)
     text_vectors = bench.encoder.texts(texts).numpy()
     encoded = embed_pictures(bench, list(images.values()))
     broken = [(list(images.values())[place].name, reason) for place, reason in encoded.broken]
@@ -72,7 +79,9 @@ def run(options: argparse.Namespace) -> bool:
     kept = [place for place in range(len(images)) if place not in gone]
     names = list(images)
     vectors = encoded.vectors[kept]
-    embeddings = Embeddings([names[place] for place in kept], vectors, texts, text_vectors, judge.logit_scale)
+    embeddings = Embeddings(
+        [names[place] for place in kept], vectors, texts, text_vectors, judge.logit_scale, bench.encoder.fingerprint
+    )
     write_embeddings(options.output, embeddings)
     for name, reason in broken:
         print(f"skipped {name}: {reason}", file=sys.stderr)

@@ -6,7 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
@@ -41,6 +47,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     add_cache_options(parser)
+    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -57,7 +64,6 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.evaluation.generation import emoji_scenes, evaluate_generation, match, read_scenes
     from altdiffusion_clip.evaluation.tables import table
     from altdiffusion_clip.files import write_text
-    from altdiffusion_clip.judges.encoding import Bench
     from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.results import read_results
 
@@ -77,7 +83,7 @@ def run(options: argparse.Namespace) -> bool:
     for name in judges_of(options):
         panel = load_panel(name, device_of(options.device), dtype_of(options.dtype))
         column = panel.columns[0]
-        results = evaluate_generation(Bench(panel, cache=cache_by(options)), drawn)
+        results = evaluate_generation(bench_for(options, panel, 32), drawn)
         rows += [{"system": column.name, **_rounded(asdict(each))} for each in results]
         unit = "CLIP score, 100 max(cosine, 0)" if column.measure == "cosine" else "score, without a unit"
         units += [unit] * len(results)

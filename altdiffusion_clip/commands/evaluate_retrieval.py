@@ -4,10 +4,21 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_of, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.ensembles import Panel
 
 
 def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,6 +52,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and failures")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
     add_cache_options(parser)
+    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -62,10 +74,14 @@ def run(options: argparse.Namespace) -> bool:
     task = read_dataset(options.dataset, options.folder, options.split, options.languages, options.allow_missing)
     left_out = [f"{name}: no such file" for name in task.missing]
     measured = []
+
+    def bench_of(panel: "Panel") -> "Bench":
+        return bench_for(options, panel, options.batch_size)
+
     for given in judges_of(options):
         name, spec = named(given)
         device, dtype = device_of(options.device), dtype_of(options.dtype)
-        vectors = vectors_of(spec, task, cache_of(options), device, dtype, options.batch_size)
+        vectors = vectors_of(spec, task, device, dtype, bench_of)
         measured += measure(name, vectors, task, options.ties, options.allow_missing)
         left_out += [f"{image}: {reason}" for _, image, reason in vectors.broken]
 

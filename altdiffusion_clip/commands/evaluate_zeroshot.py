@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
 from altdiffusion_clip.errors import UserError
 
@@ -35,6 +41,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and what is confused")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     add_cache_options(parser)
+    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -56,7 +63,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.evaluation.zeroshot import class_vectors, zero_shot
     from altdiffusion_clip.evaluation.zeroshot_report import write_html
     from altdiffusion_clip.files import write_text
-    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.ensembles import Panel
     from altdiffusion_clip.judges.judging import embed_pictures
     from altdiffusion_clip.judges.names import load_dual
 
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> bool:
     left_out: list[str] = []
     for given in judges_of(options):
         judge = load_dual([given], device_of(options.device), dtype_of(options.dtype))
-        bench = Bench.of(judge, options.batch_size, cache_by(options))
+        bench = bench_for(options, Panel([judge]), options.batch_size)
         encoded = embed_pictures(bench, task.images)
         if encoded.broken and not options.allow_missing:
             place, reason = encoded.broken[0]

@@ -11,6 +11,7 @@ from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
     from altdiffusion_clip.judges.cache import VectorCache
+    from altdiffusion_clip.judges.encoding import Bench
     from altdiffusion_clip.judges.ensembles import Panel
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 
@@ -86,6 +87,33 @@ def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> 
     if is_kept:
         parser.add_argument("--no-cache", action="store_true", help="keep no vectors")
     parser.set_defaults(is_cached=is_kept)
+
+
+def add_vectors_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --vectors, which may be given several times."""
+    parser.add_argument(
+        "--vectors",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="vectors that are there already, of altdiffusion embed or score --embeddings; pictures are known by path",
+    )
+
+
+def bench_for(options: argparse.Namespace, panel: "Panel", batch_size: int) -> "Bench":
+    """A bench of a panel, with the cache and the vectors that were named."""
+    from altdiffusion_clip.judges.embedding_files import read_embeddings
+    from altdiffusion_clip.judges.encoding import Bench
+
+    bench = Bench(panel, batch_size, cache_by(options))
+    for place in options.vectors:
+        files = sorted(place.glob("part-*.safetensors")) if place.is_dir() else [place]
+        if not files:
+            raise UserError(f"{place} has no vectors; altdiffusion score --embeddings writes them beside its shards")
+        for file in files:
+            bench.take(file, read_embeddings(file))
+    return bench
 
 
 def cache_of(options: argparse.Namespace) -> Path | None:

@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.errors import UserError
 
@@ -39,6 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     add_cache_options(parser)
+    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -56,7 +63,6 @@ def run(options: argparse.Namespace) -> bool:
 
     from altdiffusion_clip.gallery import write_contact_sheet
     from altdiffusion_clip.images import find_images
-    from altdiffusion_clip.judges.encoding import Bench
     from altdiffusion_clip.judges.judging import ranking
     from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.judges.pictures import Workers, default_workers
@@ -68,7 +74,7 @@ def run(options: argparse.Namespace) -> bool:
     prepare_output()
     device = device_of(options.device)
     panel = load_panel(judges_of(options), device, dtype_of(options.dtype))
-    bench = Bench(panel, options.batch_size, cache_by(options))
+    bench = bench_for(options, panel, options.batch_size)
     names = [str(file) for file in files]
     count = default_workers(device.type != "cpu") if options.workers is None else options.workers
     # A process takes seconds to start, in which two threads read some hundreds of pictures.

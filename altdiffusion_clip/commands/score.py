@@ -9,10 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.commands.judge_options import add_cache_options, add_judge_option, cache_by, judges_of
+from altdiffusion_clip.commands.judge_options import (
+    add_cache_options,
+    add_judge_option,
+    add_vectors_option,
+    bench_for,
+    judges_of,
+)
 from altdiffusion_clip.commands.options import DTYPES, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
+
+CAPTIONS = ("each", "first", "best", "mean")
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +71,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic; auto measures which is faster"
     )
+    parser.add_argument(
+        "--captions",
+        choices=CAPTIONS,
+        default="each",
+        help="of rows that have a list of texts: a row for each (default), the first, the best score, or the mean",
+    )
+    parser.add_argument("--embeddings", action="store_true", help="also write the first judge's vectors, .safetensors")
     add_cache_options(parser, is_kept=False)
+    add_vectors_option(parser)
     add_ray_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a sentence")
     parser.set_defaults(run=run)
@@ -92,7 +108,8 @@ def run(options: argparse.Namespace) -> bool:
     stamps = {same_place(place): known[same_place(place)] for place, _ in refused if same_place(place) in known}
     stamps |= {same_place(source.place): stamp_of(source.place, retries) for source in sources}
     folder = ShardFolder(options.output, _plan(options, panel, dtype), stamps)
-    job = Job(sources, options.shard_size, options.min_cosine, retries, options.retry_errors)
+    more = (options.min_cosine, retries, options.retry_errors, options.captions, options.embeddings)
+    job = Job(sources, options.shard_size, *more)
     score = _on_ray if options.engine == "ray" else _here
     with folder.locked(), tqdm(desc="scoring", unit="row", unit_scale=True, file=sys.stderr) as bar:
         try:
@@ -185,10 +202,13 @@ def _check(options: argparse.Namespace) -> None:
 
 def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":
     """The judges, whose scores of a row depend on that row alone."""
+    from altdiffusion_clip.judges.base import is_dual
     from altdiffusion_clip.judges.names import load_panel
 
     panel = load_panel(judges_of(options), device)
     panel.check_by_row()
+    if options.embeddings and not is_dual(panel.members[0]):
+        raise UserError(f"--embeddings are of the first judge, and {panel.members[0].name} gives none")
     if options.min_cosine is not None and panel.columns[0].measure != "cosine":
         raise UserError(f"--min-cosine is of the first judge, and {panel.columns[0].name} gives no cosines")
     return panel
@@ -215,7 +235,7 @@ def _here(
 ) -> "Report":
     """Scores on this machine."""
     from altdiffusion_clip.bulk.scoring import score_sources
-    from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
+    from altdiffusion_clip.judges.encoding import fastest_batch_size
     from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.judges.pictures import Workers, default_workers
 
@@ -223,7 +243,7 @@ def _here(
     for each, device in zip(panels, devices, strict=True):
         each.to(device, dtype_of(dtype))
     size = options.batch_size or fastest_batch_size(panel.members[0])
-    benches = [Bench(each, size, cache_by(options)) for each in panels]
+    benches = [bench_for(options, each, size) for each in panels]
     count = default_workers(devices[0].type != "cpu") if options.workers is None else options.workers
     with Workers(benches[0].preparation(options.exact, options.max_pixels, job.retries), count) as workers:
         return score_sources(job, folder, benches, workers, progress)
@@ -261,4 +281,6 @@ def _plan(options: argparse.Namespace, panel: "Panel", dtype: str) -> dict[str, 
         "max_pixels": options.max_pixels,
         "dtype": dtype,
         "min_cosine": options.min_cosine,
+        "captions": options.captions,
+        "embeddings": options.embeddings,
     }

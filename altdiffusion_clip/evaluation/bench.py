@@ -13,7 +13,6 @@ from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
 from altdiffusion_clip.evaluation.ranks import Ranks, ranks_of_embeddings, ranks_of_similarity
 from altdiffusion_clip.evaluation.retrieval import KS, Retrieval, intervals, retrieval_of_ranks
 from altdiffusion_clip.judges.base import is_dual
-from altdiffusion_clip.judges.cache import VectorCache
 from altdiffusion_clip.judges.embedding_files import SUFFIXES, read_embeddings
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Ensemble, Panel
@@ -121,20 +120,18 @@ class Compared:
 def vectors_of(
     spec: str,
     task: RetrievalTask,
-    cache: Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    batch_size: int = 64,
+    bench_of: Callable[[Panel], Bench] = Bench,
 ) -> Vectors | Similarities:
     """Has a judge look at a task, or reads its embeddings from a file.
 
     Args:
         spec: as for `load_judge`, or an embedding file.
         task: whose texts and images.
-        cache: folder of embeddings from before; None for none.
         device: for the judge.
         dtype: of its weights and arithmetic.
-        batch_size: pictures at a time.
+        bench_of: makes the bench of the judge.
 
     Raises:
         UserError: the judge cannot be loaded, or the file lacks something.
@@ -149,13 +146,12 @@ def vectors_of(
     judge = load_judge(spec, device, dtype)
     used = np.unique(np.concatenate([language.images for language in task.languages.values()]))
     pictures = [task.images[place] for place in used]
-    keep = None if cache is None else lambda fingerprint: VectorCache(cache, fingerprint)
+    bench = bench_of(Panel([judge]))
 
     def named(broken: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
         return [(int(used[place]), pictures[place].name, reason) for place, reason in broken]
 
     if isinstance(judge, Ensemble) or not is_dual(judge):
-        bench = Bench(Panel([judge]), batch_size, keep)
         texts = {code: language.texts for code, language in task.languages.items()}
         scores, wrong = judge_all([text for said in texts.values() for text in said], pictures, bench)
         whole = np.full((scores.shape[1], len(task.ids)), np.nan, np.float32)
@@ -163,7 +159,6 @@ def vectors_of(
         starts = np.cumsum([0, *map(len, texts.values())])
         of = {code: whole[a:b] for code, a, b in zip(texts, starts, starts[1:], strict=False)}
         return Similarities(of.__getitem__, named(wrong))
-    bench = Bench.of(judge, batch_size, keep)
     embedded = embed_pictures(bench, pictures)
     images = np.full((len(task.ids), judge.dim), np.nan, np.float32)
     images[used] = embedded.vectors

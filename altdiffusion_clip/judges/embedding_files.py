@@ -10,6 +10,7 @@ img_embedding tensor       and `embedding`, a list of floats
 texts       metadata       rows with kind "text": the text as `id`
 text_embedding tensor      and `embedding`
 logit_scale metadata       metadata
+fingerprint metadata       metadata: of the judge; may be missing
 =========== ============== ====================================================================================
 
 The names are those of ModelScope's CLIP pipelines.
@@ -17,9 +18,9 @@ The names are those of ModelScope's CLIP pipelines.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Embeddings:
         texts: themselves.
         text_embedding: float32 (texts, dim), unit vectors.
         logit_scale: what cosines are multiplied with before a softmax: 1 / temperature.
+        fingerprint: of the judge that they are by; empty if that is not known.
     """
 
     images: list[str]
@@ -46,6 +48,20 @@ class Embeddings:
     texts: list[str]
     text_embedding: np.ndarray
     logit_scale: float = 100.0
+    fingerprint: str = ""
+
+    def joined(self, other: Self) -> Self:
+        """Those of both; where both have one, this one's."""
+        images, texts = set(self.images), set(self.texts)
+        more_images = [place for place, key in enumerate(other.images) if key not in images]
+        more_texts = [place for place, key in enumerate(other.texts) if key not in texts]
+        return replace(
+            self,
+            images=[*self.images, *(other.images[place] for place in more_images)],
+            img_embedding=np.concatenate([self.img_embedding, other.img_embedding[more_images]]),
+            texts=[*self.texts, *(other.texts[place] for place in more_texts)],
+            text_embedding=np.concatenate([self.text_embedding, other.text_embedding[more_texts]]),
+        )
 
     def images_of(self, ids: Sequence[str], file: Path) -> np.ndarray:
         """The vectors of some pictures, in order.
@@ -84,13 +100,15 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     with atomic_path(path) as temporary:
         if path.suffix == ".npz":
             arrays: dict[str, Any] = {key: np.array(value, dtype=np.str_) for key, value in names.items()}
-            np.savez(temporary, **arrays, **vectors, logit_scale=np.float32(embeddings.logit_scale))
+            arrays |= {"logit_scale": np.float32(embeddings.logit_scale)}
+            arrays |= {"fingerprint": np.str_(embeddings.fingerprint)}
+            np.savez(temporary, **arrays, **vectors)
         elif path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
             metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
             contiguous = {key: np.ascontiguousarray(value) for key, value in vectors.items()}
-            save_file(contiguous, temporary, {**metadata, "logit_scale": repr(embeddings.logit_scale)})
+            save_file(contiguous, temporary, {**metadata, **_metadata(embeddings)})
         else:
             _write_parquet(temporary, embeddings)
 
@@ -106,7 +124,11 @@ def _write_parquet(path: Path, embeddings: Embeddings) -> None:
             "embedding": pyarrow.array(rows, pyarrow.list_(pyarrow.float32())),
         }
     )
-    parquet.write_table(table.replace_schema_metadata({"logit_scale": repr(embeddings.logit_scale)}), path)
+    parquet.write_table(table.replace_schema_metadata(_metadata(embeddings)), path)
+
+
+def _metadata(embeddings: Embeddings) -> dict[str, str]:
+    return {"logit_scale": repr(embeddings.logit_scale), "fingerprint": embeddings.fingerprint}
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -141,6 +163,7 @@ def _read_npz(path: Path) -> Embeddings:
             [str(text) for text in file["texts"]],
             file["text_embedding"],
             scale,
+            str(file["fingerprint"]) if "fingerprint" in file else "",
         )
 
 
@@ -159,6 +182,7 @@ def _read_safetensors(path: Path) -> Embeddings:
             json.loads(metadata["texts"]),
             file.get_tensor("text_embedding"),
             float(metadata.get("logit_scale", 100.0)),
+            metadata.get("fingerprint", ""),
         )
 
 
@@ -175,13 +199,14 @@ def _read_parquet(path: Path) -> Embeddings:
         raise UserError(f"{path} has vectors of {widths[0]} and of {widths[-1]} numbers")
     of = {kind: [place for place, k in enumerate(kinds) if k == kind] for kind in ("image", "text")}
     vectors = {kind: np.array([rows[place] for place in places], np.float32) for kind, places in of.items()}
-    scale = (table.schema.metadata or {}).get(b"logit_scale", b"100.0")
+    metadata = table.schema.metadata or {}
     return Embeddings(
         [keys[place] for place in of["image"]],
         vectors["image"],
         [keys[place] for place in of["text"]],
         vectors["text"],
-        float(scale),
+        float(metadata.get(b"logit_scale", b"100.0")),
+        metadata.get(b"fingerprint", b"").decode(),
     )
 
 
@@ -211,7 +236,7 @@ def _checked(embeddings: Embeddings, path: Path) -> Embeddings:
         raise UserError(
             f"{path} has vectors of {unit['images'].shape[1]} numbers for images and {unit['texts'].shape[1]} for texts"
         )
-    return Embeddings(embeddings.images, unit["images"], embeddings.texts, unit["texts"], embeddings.logit_scale)
+    return replace(embeddings, img_embedding=unit["images"], text_embedding=unit["texts"])
 
 
 def check_suffix(path: Path) -> None:

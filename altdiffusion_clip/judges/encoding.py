@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.base import DualJudge, Inputs, Judge, Preprocess, is_dual, is_pair
 from altdiffusion_clip.judges.cache import VectorCache, key_of
+from altdiffusion_clip.judges.embedding_files import Embeddings
 from altdiffusion_clip.judges.ensembles import Panel
-from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers
+from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers, name_of_place
 from altdiffusion_clip.sources.retries import Retries
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,14 @@ PICTURES_ON_CPU = 8
 """At a time: of ViT-L/14 in bfloat16 8 were a fifth faster than 32, whose activations do not fit into caches."""
 BATCHES_AHEAD = 2
 """On each device, so that it does not wait while the next batch is gathered."""
+
+
+@dataclass
+class _Known:
+    """Vectors that were taken from files, float32 (dim,) each, by name and by text."""
+
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Encoder:
@@ -42,7 +53,25 @@ class Encoder:
     def __init__(self, judge: DualJudge, batch_size: int = 32, cache: VectorCache | None = None) -> None:
         self.judge, self.batch_size = judge, batch_size
         self.cache = cache or VectorCache(None, "")
+        self._known = _Known()
         self._copies = torch.cuda.Stream(judge.device) if judge.device.type == "cuda" else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The judge's, which takes a while to make."""
+        return self.judge.fingerprint()
+
+    def take(self, embeddings: Embeddings) -> bool:
+        """Takes vectors that are there already, if they are this judge's; says whether they are."""
+        if embeddings.fingerprint != self.fingerprint:
+            return False
+        self._known.pictures.update(zip(embeddings.images, embeddings.img_embedding, strict=True))
+        self._known.texts.update(zip(embeddings.texts, embeddings.text_embedding, strict=True))
+        return True
+
+    def known_picture(self, name: str) -> np.ndarray | None:
+        """The vector of a picture that was taken."""
+        return self._known.pictures.get(name)
 
     def texts(self, texts: Sequence[str], progress: Callable[[int], object] = lambda texts: None) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once; those of like length together.
@@ -54,6 +83,8 @@ class Encoder:
         distinct = sorted(dict.fromkeys(texts), key=len)
         keys = [key_of(b"text ", text.encode("utf-8", "surrogatepass")) for text in distinct]
         known = {key: torch.from_numpy(vector.copy()) for key, vector in self.cache.get(keys).items()}
+        taken = self._known.texts
+        known |= {k: torch.from_numpy(taken[text]) for k, text in zip(keys, distinct, strict=True) if text in taken}
         new = [(key, text) for key, text in zip(keys, distinct, strict=True) if key not in known]
         progress(len(distinct) - len(new))
         for start in range(0, len(new), TEXTS_AT_ONCE):
@@ -151,6 +182,25 @@ class Bench:
         """Of a bench of one judge that gives vectors."""
         (encoder,) = self.encoders.values()
         return encoder
+
+    def take(self, file: Path, embeddings: Embeddings) -> None:
+        """Takes vectors that are there already, from a file.
+
+        Raises:
+            UserError: they are by none of these judges.
+        """
+        if not sum(encoder.take(embeddings) for encoder in self.encoders.values()):
+            names = ", ".join(judge.name for judge in self.panel.members)
+            raise UserError(f"{file} has vectors of another judge than {names}, or does not say whose they are")
+
+    def known_picture(self, picture: Picture) -> Picture | Prepared:
+        """A picture, or its vectors if all judges' are known."""
+        name = name_of_place(picture)
+        if not self.is_dual or name is None:
+            return picture
+        vectors = [encoder.known_picture(name) for encoder in self.encoders.values()]
+        known = tuple(vector for vector in vectors if vector is not None)
+        return Prepared(b"taken " + name.encode(), vectors=known) if len(known) == len(vectors) else picture
 
     @property
     def batch_size(self) -> int:
@@ -260,7 +310,7 @@ def look_at(
                     kept = [at for at, name in enumerate(names) if not name.startswith(b"place ")]
                     encoder.cache.put([names[at] for at in kept], vectors[kept].numpy())
 
-        for place, prepared in workers.prepare(pictures):
+        for place, prepared in workers.prepare(map(benches[0].known_picture, pictures)):
             progress(1)
             if prepared.error:
                 seen.wrong[place] = prepared

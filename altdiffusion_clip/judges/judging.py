@@ -1,7 +1,7 @@
 """Rows of pictures and texts before judges, and the pictures of one text in order."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import BrokenImage, ImageSource, name_of
 from altdiffusion_clip.judges.base import Function, Judge, PairJudge, is_dual, is_pair
+from altdiffusion_clip.judges.embedding_files import Embeddings
 from altdiffusion_clip.judges.encoding import Bench, Seen, look_at
 from altdiffusion_clip.judges.ensembles import Ensemble, Panel
 from altdiffusion_clip.judges.names import load_panel
@@ -43,7 +44,9 @@ class Judged:
     may_pass: bool = False
 
 
-def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) -> tuple[list[Row], list[Judged]]:
+def judge_rows(
+    rows: Iterable[Row], benches: Sequence[Bench], workers: Workers, keep: Callable[[Embeddings], object] | None = None
+) -> tuple[list[Row], list[Judged]]:
     """Judges rows as they come, in order.
 
     A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are. A row has
@@ -53,6 +56,7 @@ def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) 
         rows: any number; pictures that they hold are let go once they are decoded.
         benches: the same panel, on each device.
         workers: that prepare pictures for it.
+        keep: gets the first judge's vectors; a picture is called what `name_of_picture` says.
 
     Returns:
         The rows without such pictures, and their scores.
@@ -60,7 +64,7 @@ def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) 
     read: list[Row] = []
     picture_of: list[int | None] = []
     known: dict[Located, int] = {}
-    texts: list[str] = []
+    said: list[str] = []
 
     def pictures() -> Iterator[Picture]:
         for row in rows:
@@ -70,14 +74,14 @@ def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) 
             elif isinstance(row.image, Located) and row.image in known:
                 picture_of.append(known[row.image])
             else:
-                picture_of.append(len(texts))
+                picture_of.append(len(said))
                 # What looks at pairs has to see the picture with each of its texts.
                 if isinstance(row.image, Located) and benches[0].is_dual:
-                    known[row.image] = len(texts)
-                texts.append(row.text)
+                    known[row.image] = len(said)
+                said.append(row.text)
                 yield row.image
 
-    seen = look_at(pictures(), benches, workers, texts.__getitem__)
+    seen = look_at(pictures(), benches, workers, said.__getitem__)
     good = [
         (place, picture)
         for place, picture in enumerate(picture_of)
@@ -85,6 +89,13 @@ def judge_rows(rows: Iterable[Row], benches: Sequence[Bench], workers: Workers) 
     ]
     scores = _scores(benches[0], seen, [(read[place].text, picture) for place, picture in good])
     of_place = dict(zip((place for place, _ in good), scores.T.tolist(), strict=True))
+    if keep is not None:
+        encoder = benches[0].encoders[0]
+        found = {name_of_picture(read[place]): seen.vectors[0][seen.keys[picture]] for place, picture in good}
+        texts = list(dict.fromkeys(read[place].text for place, _ in good))
+        images = torch.stack(list(found.values())) if found else torch.empty(0, encoder.judge.dim)
+        own = encoder.judge.logit_scale, encoder.fingerprint
+        keep(Embeddings(list(found), images.numpy(), texts, encoder.texts(texts).numpy(), *own))
     judged = []
     for place, picture in enumerate(picture_of):
         if picture is None:
@@ -131,6 +142,11 @@ def score_drawn(text: str, images: Sequence[Image.Image], bench: Bench) -> Tenso
     for place, given in bench.pair_scores([text] * len(images), inputs).items():
         scores[place] = given
     return scores
+
+
+def name_of_picture(row: Row) -> str:
+    """What a row's picture is called in a file of vectors: its place, or the row's id if it came in the row."""
+    return row.image.url if isinstance(row.image, Located) else row.row_id
 
 
 def without_bytes(row: Row) -> Row:

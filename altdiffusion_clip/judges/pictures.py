@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -35,8 +35,12 @@ LARGE = 16_000_000
 _large = threading.Lock()
 
 
+@runtime_checkable
 class Readable(Protocol):
-    """A picture that is kept somewhere."""
+    """A picture that is kept somewhere, and says that it is there."""
+
+    def is_there(self) -> bool:
+        """Whether there is anything to read."""
 
     def read(self) -> bytes:
         """Its bytes, as encoded.
@@ -48,6 +52,15 @@ class Readable(Protocol):
 
 Picture = Located | Readable | bytes | ImageSource
 """Encoded or not, in memory or to be read."""
+
+
+def name_of_place(picture: Picture) -> str | None:
+    """Where a picture lies, as files of vectors have it; None of those in memory."""
+    if isinstance(picture, Located):
+        return picture.url
+    if isinstance(picture, (str, os.PathLike)):
+        return os.fspath(picture)
+    return picture.name if isinstance(picture, Readable) and hasattr(picture, "name") else None
 
 
 @dataclass(frozen=True)
@@ -88,9 +101,9 @@ class Preparation:
     retries: Retries = field(default_factory=Retries)
     caches: tuple[VectorCache, ...] = ()
 
-    def __call__(self, pictures: Sequence[Picture]) -> list[Prepared]:
+    def __call__(self, pictures: Sequence[Picture | Prepared]) -> list[Prepared]:
         """Prepares pictures. Whatever is wrong with one is said of that one."""
-        return [self._prepare(picture) for picture in pictures]
+        return [each if isinstance(each, Prepared) else self._prepare(each) for each in pictures]
 
     @functools.cached_property
     def at_least(self) -> int | None:
@@ -106,9 +119,9 @@ class Preparation:
                 return self._prepared(picture)
             if isinstance(picture, Located):
                 return self._of_place(picture)
-            if hasattr(picture, "read") and not isinstance(picture, io.BytesIO):
+            if isinstance(picture, Readable):
                 return self._prepared(picture.read())
-            return Prepared(inputs=self._inputs_of(load_image(picture)))  # type: ignore[arg-type]
+            return Prepared(inputs=self._inputs_of(load_image(picture)))
         except PassingImageError as error:
             return Prepared(error=str(error), may_pass=True)
         except ImageError as error:
@@ -185,7 +198,7 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def prepare(self, pictures: Iterable[Picture]) -> Iterator[tuple[int, Prepared]]:
+    def prepare(self, pictures: Iterable[Picture | Prepared]) -> Iterator[tuple[int, Prepared]]:
         """Prepares pictures as they come, some chunks ahead; gives the place of each with it, in order."""
         stream, place = iter(pictures), 0
         run = self._in_process if self._has_processes else self.preparation
@@ -199,14 +212,14 @@ class Workers:
             yield from enumerate(prepared, place)
             place += len(prepared)
 
-    def _in_process(self, chunk: Sequence[Picture]) -> list[Prepared]:
+    def _in_process(self, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
         """A chunk in this thread's process; if that ends, once more in a new one."""
         try:
             return self._process()(self.preparation, chunk)
         except ProcessEndedError:
             return self._alone(chunk)
 
-    def _alone(self, chunk: Sequence[Picture]) -> list[Prepared]:
+    def _alone(self, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
         """A chunk whose process has ended. The picture that ends it again is found by halving."""
         try:
             return self._process()(self.preparation, chunk)
@@ -250,7 +263,7 @@ class _Process:
         theirs.close()  # so that there is an end where the process ends
         self.is_alive = True
 
-    def __call__(self, preparation: Preparation, chunk: Sequence[Picture]) -> list[Prepared]:
+    def __call__(self, preparation: Preparation, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
         """Prepares pictures.
 
         Raises:

@@ -37,6 +37,7 @@ class Row:
         text: may be in any language.
         language: as the row has it.
         error: one line; empty if the row can be scored.
+        texts: all of them, if it has several; `text` is the first.
     """
 
     row_id: str
@@ -44,6 +45,7 @@ class Row:
     text: str = ""
     language: str = ""
     error: str = ""
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,12 @@ def field(record: Mapping[str, Any], name: str) -> Any:
 
 
 def checked(row_id: str, image: Located | bytes, text: Any, language: Any) -> Row:
-    """A row, or what is wrong with its text."""
-    if not isinstance(text, str) or not text.strip():
+    """A row, or what is wrong with its text; a list of texts are several captions of one picture."""
+    said = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+    texts = tuple(each for each in said if isinstance(each, str) and each.strip())
+    if not texts:
         return Row(row_id, error="no text")
-    if len(text) > MOST_CHARACTERS:
-        return Row(row_id, error=f"a text of {len(text)} characters, where {MOST_CHARACTERS} are allowed")
-    return Row(row_id, image, text, str(language or ""))
+    longest = max(map(len, texts))
+    if longest > MOST_CHARACTERS:
+        return Row(row_id, error=f"a text of {longest} characters, where {MOST_CHARACTERS} are allowed")
+    return Row(row_id, image, texts[0], str(language or ""), texts=texts if len(texts) > 1 else ())

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -23,13 +25,14 @@ from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
+from altdiffusion_clip.judges.embedding_files import read_embeddings
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
 from altdiffusion_clip.judges.judging import Judged, judge_rows
 from altdiffusion_clip.judges.pictures import Workers, default_workers
 from altdiffusion_clip.sources.places import Located
 from altdiffusion_clip.sources.row import Row
 from altdiffusion_clip.sources.rows import Source, read_rows
-from tests.conftest import FULL
+from tests.conftest import FULL, in_full
 from tests.processes import Command
 
 PICTURES = held_out_pictures()
@@ -441,3 +444,151 @@ def test_a_model_that_gives_no_number(scorer: AltCLIPScorer, tmp_path: Path) -> 
     with Workers(bench.preparation()) as workers:
         _, judged = judge_rows(rows_of(source), [bench], workers)
     assert judged == [Judged(error="the score is not a number")] * 2
+
+
+class TestCaptions:
+    """Rows of a list of texts."""
+
+    TEXTS = ("a cat", "a dog", "猫")
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        rows = [
+            {"id": f"row-{n}", "image": str(picture.path), "text": list(self.TEXTS)}
+            for n, picture in enumerate(PICTURES[:30:6])
+        ]
+        rows[3]["text"] = "a cat"
+        rows[4]["image"] = "nowhere.png"
+        return write_jsonl(tmp_path / "rows.jsonl", rows)
+
+    def expected(self, scorer: AltCLIPScorer) -> np.ndarray:
+        return scorer.similarity(list(self.TEXTS), [picture.path for picture in PICTURES[:24:6]]).T.numpy()
+
+    @pytest.mark.parametrize("mode", ["each", "first", "best", "mean"])
+    @pytest.mark.parametrize("kind", ["jsonl", *in_full("parquet", "tar")])
+    def test_scores(
+        self,
+        mode: str,
+        kind: str,
+        source: Path,
+        tmp_path: Path,
+        scorer: AltCLIPScorer,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        if kind != "jsonl":
+            source = as_kind(kind, source)
+        output = ["--output", str(tmp_path / "scores"), "--shard-size", "2", "--dtype", "float32", "--workers", "0"]
+        code, out, _ = run(capsys, str(source), "--captions", mode, *output, "--json")
+        report = json.loads(out)
+        found = {row.row_id.rpartition(":")[2]: row for row in read_shards(tmp_path / "scores")}
+        cosines = self.expected(scorer)
+        if mode == "each":
+            assert (code, report["scored"], report["failed"]) == ((1, 10, 3) if kind == "jsonl" else (0, 10, 0))
+            for n in range(3):
+                given = [found[f"row-{n}#{place}"].scores[0] for place in range(3)]
+                np.testing.assert_allclose(given, cosines[n], atol=1e-5)
+            assert found["row-3"].scores[0] == pytest.approx(cosines[3, 0], abs=1e-5)
+            return
+        assert (code, report["scored"], report["failed"]) == ((1, 4, 1) if kind == "jsonl" else (0, 4, 0))
+        reduced = {"first": cosines[:, 0], "best": cosines.max(1), "mean": cosines.mean(1)}[mode]
+        for n, value in enumerate([*reduced[:3], cosines[3, 0]]):
+            assert found[f"row-{n}"].scores[0] == pytest.approx(value, abs=1e-5)
+
+    def test_what_failed_is_scored_again_alone(
+        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = [str(source), "--output", str(tmp_path / "scores"), "--dtype", "float32", "--workers", "0"]
+        for mode in ("each", "best"):
+            folder = ["--captions", mode, "--output", str(tmp_path / mode)]
+            assert run(capsys, *command, *folder)[0] == 1
+        shutil.copy(PICTURES[0].path, tmp_path / "nowhere.png")
+        for mode, count in (("each", 13), ("best", 5)):
+            folder = ["--captions", mode, "--output", str(tmp_path / mode)]
+            code, out, _ = run(capsys, *command, *folder, "--retry-errors", "--json")
+            assert (code, json.loads(out)["scored"]) == (0, count)
+            assert len({row.row_id for row in read_shards(tmp_path / mode)}) == count
+
+    def test_other_captions_are_another_run(
+        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = [str(source), "--output", str(tmp_path / "scores"), "--dtype", "float32", "--workers", "0"]
+        run(capsys, *command)
+        code, _, err = run(capsys, *command, "--captions", "best")
+        assert code == 2
+        assert "another run (captions differ)" in err
+
+
+def as_kind(kind: str, source: Path) -> Path:
+    """The rows of JSON lines whose pictures are there, as another kind of source with the pictures inside."""
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()][:4]
+    pictures = [Path(row["image"]).read_bytes() for row in rows]
+    path = source.with_suffix(f".{kind}")
+    if kind == "parquet":
+        texts = [row["text"] if isinstance(row["text"], list) else [row["text"]] for row in rows]
+        table = pyarrow.table({"id": [row["id"] for row in rows], "image": pictures, "text": texts})
+        pyarrow.parquet.write_table(table, path)
+        return path
+    with tarfile.open(path, "w") as tar:
+        for row, picture in zip(rows, pictures, strict=True):
+            for ending, data in (("png", picture), ("json", json.dumps({"text": row["text"]}).encode())):
+                info = tarfile.TarInfo(f"{row['id']}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+class TestVectors:
+    """Vectors that are written beside the scores, and taken instead of pictures and texts."""
+
+    @pytest.fixture(scope="class")
+    def rows(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+        folder = tmp_path_factory.mktemp("vectors")
+        copies = [folder / f"{number}.png" for number in range(12)]
+        for picture, copy in zip(PICTURES[::5], copies, strict=False):
+            shutil.copy(picture.path, copy)
+        source = write_jsonl(folder / "rows.jsonl", [{"image": str(copy), "text": "a cat"} for copy in copies])
+        return source, copies
+
+    def test_all_four_commands_take_them_back(
+        self, rows: tuple[Path, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source, copies = rows
+        common = ["--dtype", "float32", "--workers", "0", "--shard-size", "5"]
+        scores = ["--output", str(tmp_path / "scores"), "--embeddings"]
+        assert run(capsys, str(source), *common, *scores)[0] == 0
+        assert len(list((tmp_path / "scores").glob("part-*.safetensors"))) == 3
+        there = [row.scores[0] for row in read_shards(tmp_path / "scores")]
+        data = [copy.read_bytes() for copy in copies]
+        for copy in copies:
+            copy.write_bytes(b"no picture any more")
+        try:
+            vectors = ["--vectors", str(tmp_path / "scores")]
+            assert run(capsys, str(source), *common, *vectors, "--output", str(tmp_path / "again"))[0] == 0
+            again = [row.scores[0] for row in read_shards(tmp_path / "again")]
+            assert again == pytest.approx(there, abs=1e-6)
+            files = [str(copy) for copy in copies]
+            assert main(["rerank", "a cat", *files, *vectors, "--no-cache", "--json"]) == 0
+            ranked = {row["file"]: row["cosine"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+            assert [ranked[file] for file in files] == pytest.approx(there, abs=1e-5)
+            file = tmp_path / "all.npz"
+            command = ["embed", *files, "--texts", "a cat", *vectors, "--no-cache", "--output", str(file)]
+            assert main(command) == 0
+            stored = read_embeddings(file)
+            assert stored.img_embedding @ stored.text_embedding[0] == pytest.approx(there, abs=1e-5)
+            task = write_jsonl(tmp_path / "set.jsonl", [{"image": name, "captions": {"en": "a cat"}} for name in files])
+            command = ["evaluate", "retrieval", "jsonl", str(task), *vectors, "--no-cache", "--json"]
+            assert main(command) == 0
+        finally:
+            for copy, content in zip(copies, data, strict=True):
+                copy.write_bytes(content)
+
+    def test_those_of_another_judge_are_refused(
+        self, rows: tuple[Path, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source, copies = rows
+        file = tmp_path / "teacher.npz"
+        assert main(["embed", str(copies[0]), "--judge", "emoji-m9/teacher", "--output", str(file), "--no-cache"]) == 0
+        capsys.readouterr()
+        code, _, err = run(capsys, str(source), "--vectors", str(file), "--output", str(tmp_path / "scores"))
+        assert code == 2
+        assert "teacher.npz has vectors of another judge than emoji-m9" in err
