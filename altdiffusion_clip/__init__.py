@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from altdiffusion_clip import plugin
 
 if TYPE_CHECKING:
+    from altdiffusion_clip.judges.judging import rank
+    from altdiffusion_clip.judges.names import load_judge
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_controlnet import (
         AltDiffusionControlNetPipeline,
@@ -32,6 +34,8 @@ __all__ = [
     "AltDiffusionPipeline",
     "RobertaSeriesConfig",
     "RobertaSeriesModelWithTransformation",
+    "load_judge",
+    "rank",
 ]
 
 _HOME = {
@@ -43,6 +47,8 @@ _HOME = {
     "AltDiffusionPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
     "RobertaSeriesConfig": "altdiffusion_clip.text_encoder",
     "RobertaSeriesModelWithTransformation": "altdiffusion_clip.text_encoder",
+    "load_judge": "altdiffusion_clip.judges.names",
+    "rank": "altdiffusion_clip.judges.judging",
 }
 
 

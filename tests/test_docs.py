@@ -45,6 +45,7 @@ def prepare(place: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     prepare(tmp_path)
     if page.stem == "evaluation":
         (tmp_path / "pictures").mkdir()

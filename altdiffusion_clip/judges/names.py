@@ -177,8 +177,9 @@ def _say_the_nearest(spec: str) -> None:
     if not colon and looks_local(spec) and spec.endswith((".safetensors", ".ckpt")):
         return  # a file that is not there
     known = [EMOJI_M9, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
-    near = difflib.get_close_matches(kind + colon, known, 3, 0.5) or known
-    raise UserError(f"there is no judge {spec!r}; did you mean {' or '.join(near)}? A folder or a hub id will do too")
+    near = difflib.get_close_matches(kind + colon, known, 3, 0.5)
+    what = f"did you mean {' or '.join(near)}?" if near else f"give a folder, a hub id, or one of {', '.join(known)}"
+    raise UserError(f"there is no judge {spec!r}; {what}")
 
 
 def named(given: str) -> tuple[str, str]:

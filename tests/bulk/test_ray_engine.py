@@ -11,11 +11,13 @@ import pytest
 from PIL import ImageChops
 
 from altdiffusion_clip.bulk.ray_engine import _check_address, cut_into_shards
-from altdiffusion_clip.bulk.shards import Span, read_shards
+from altdiffusion_clip.bulk.shards import Scored, Span, read_shards
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.results import read_results
+from tests.bulk.test_faults import rows_of
 from tests.bulk.test_score import emoji_rows, run, write_jsonl
+from tests.sources.sources import WRITERS
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 ray = pytest.importorskip("ray")
@@ -26,6 +28,9 @@ os.environ["RAY_MEMORY_MONITOR_REFRESH_MS"] = "0"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
+    # What Ray starts finds the file system that fails.
+    root = Path(__file__).parents[2]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root / "tests" / "bulk" / "on_ray"), str(root)])
     cluster = cluster_utils.Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000},
@@ -34,6 +39,11 @@ def cluster() -> Iterator[object]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    del os.environ["PYTHONPATH"]
+
+
+def scores_of(rows: list[Scored]) -> list[float | None]:
+    return [row.scores[0] if row.scores else None for row in rows]
 
 
 @pytest.fixture
@@ -56,7 +66,7 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert "141 rows, 140 scored, 1 without a score" in out
     scored, expected = read_shards(tmp_path / "ray"), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
-    assert [row.scores[0] for row in scored] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
+    assert scores_of(scored) == pytest.approx(scores_of(expected), abs=1e-5)
     for path in (tmp_path / "here").glob("part-*.jsonl"):
         assert path.read_text().count("\n") == (tmp_path / "ray" / path.name).read_text().count("\n")
 
@@ -74,7 +84,24 @@ def test_the_same_rows_as_on_one_machine(tmp_path: Path, second, capsys: pytest.
     assert (code, "141 rows, 140 scored, 1 without a score" in out) == (1, True)
     found = read_shards(tmp_path / "both")
     assert [row.row_id for row in found] == [row.row_id for row in expected]
-    assert [row.scores[0] for row in found] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
+    assert scores_of(found) == pytest.approx(scores_of(expected), abs=1e-5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["jsonl", "tar"])
+def test_a_file_system_that_fails(
+    kind: str, tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(200, "faulty://")
+    source = f"faulty://{WRITERS[kind](tmp_path, rows)}"
+    command = [source, "--shard-size", "20", "--engine", "ray", "--actors", "2", "--attempts", "3"]
+    runs = 0
+    while run(capsys, *command, "--output", str(tmp_path / "scores"))[0] != 0:
+        runs += 1
+        assert runs < 10
+    found = read_shards(tmp_path / "scores")
+    assert sorted(row.row_id.rpartition(":")[2] for row in found) == [row["id"] for row in rows]
+    assert all(row.scores for row in found)
 
 
 @pytest.mark.slow
@@ -101,7 +128,7 @@ def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pyte
     run(capsys, *common, str(tmp_path / "here"))
     scored, expected = read_shards(folder), read_shards(tmp_path / "here")
     assert [row.row_id for row in scored] == [row.row_id for row in expected]
-    assert [row.scores[0] for row in scored] == pytest.approx([row.scores[0] for row in expected], abs=1e-5)
+    assert scores_of(scored) == pytest.approx(scores_of(expected), abs=1e-5)
 
 
 @pytest.mark.full

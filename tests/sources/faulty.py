@@ -87,3 +87,12 @@ class _File(AbstractBufferedFile):
 
 
 fsspec.register_implementation("faulty", Faulty, clobber=True)
+
+
+def fail_often(every: int = 5) -> None:
+    """A reset, a time-out, a 503 or a short read for one request of so many, in this process."""
+    import random
+
+    generator = random.Random()  # another in each process
+    faults = [ConnectionResetError("reset"), TimeoutError("timed out"), UnavailableError("busy"), "short"]
+    Faulty.reset(lambda number, path: generator.choice(faults) if generator.randrange(every) == 0 else None)
