@@ -13,6 +13,7 @@ from altdiffusion_clip.commands import (
     demo,
     embed,
     evaluate,
+    filter,
     generate,
     inspect,
     merge,
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, rerank, score, embed, evaluate, train, merge, convert, inspect, demo, benchmark):
+    for module in (generate, rerank, score, filter, embed, evaluate, train, merge, convert, inspect, demo, benchmark):
         module.add_parser(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -268,7 +268,8 @@ def _score(
         judged = [together(judged[a:b], job.captions) for a, b in itertools.pairwise(starts)]
         read = [read[start] for start in starts[:-1]]
     scored = [
-        Scored(row.row_id, each.scores, each.error, each.may_pass) for row, each in zip(read, judged, strict=True)
+        Scored(row.row_id, each.scores, each.error, each.may_pass, row.language)
+        for row, each in zip(read, judged, strict=True)
     ]
     return read, scored, vectors[0] if vectors else None
 

@@ -35,12 +35,14 @@ class Scored:
         scores: of its picture and text, one for each judge; empty if there are none.
         error: one line; empty if there is a score.
         may_pass: the error may be gone another time, so the row is still to be scored.
+        language: of its text, as the row has it.
     """
 
     row_id: str
     scores: tuple[float, ...] = ()
     error: str = ""
     may_pass: bool = False
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ class ShardFolder:
                 **values,
                 "error": pyarrow.array([row.error or None for row in rows], pyarrow.string()),
                 "may_pass": pyarrow.array([row.may_pass if row.error else None for row in rows], pyarrow.bool_()),
+                "language": pyarrow.array([row.language or None for row in rows], pyarrow.string()),
             }
         )
         to_do = sum(row.may_pass for row in rows)
@@ -240,13 +243,14 @@ class ShardFolder:
         """The rows of a shard."""
         import pyarrow.parquet
 
-        columns = ["row_id", *self.columns, "error", "may_pass"]
+        columns = ["row_id", *self.columns, "error", "may_pass", "language"]
         return [
             Scored(
                 record["row_id"],
                 () if record["error"] else tuple(record[name] for name in self.columns),
                 record["error"] or "",
                 bool(record["may_pass"]),
+                record["language"] or "",
             )
             for record in pyarrow.parquet.read_table(self.path(number), columns=columns).to_pylist()
         ]

@@ -14,13 +14,13 @@ from altdiffusion_clip.sources.tables import check_names
 if TYPE_CHECKING:
     from altdiffusion_clip.sources.rows import Source
 
-_ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 64
 """They may hold their pictures."""
 
 
 def read_parquet(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
     """The rows of a Parquet file, as `read_rows` gives them."""
-    with _opened(source.place, retries) as parquet:
+    with opened(source.place, retries) as parquet:
         names = parquet.schema_arrow.names
         check_names(source.place, names, source.columns)
         columns = source.columns
@@ -32,7 +32,7 @@ def read_parquet(source: "Source", cursor: Cursor, retries: Retries) -> Iterator
             if number + count <= cursor.row:
                 number += count
                 continue
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=wanted):
+            for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=wanted):
                 skipped = max(0, min(len(batch), cursor.row - number))
                 number += skipped
                 for record in batch.slice(skipped).to_pylist():
@@ -43,13 +43,18 @@ def read_parquet(source: "Source", cursor: Cursor, retries: Retries) -> Iterator
 
 def count_rows(source: "Source", retries: Retries) -> int:
     """How many rows there are, by what the file says at its end."""
-    with _opened(source.place, retries) as parquet:
+    with opened(source.place, retries) as parquet:
         check_names(source.place, parquet.schema_arrow.names, source.columns)
         return int(parquet.metadata.num_rows)
 
 
 @contextmanager
-def _opened(place: str, retries: Retries) -> Iterator[Any]:
+def opened(place: str, retries: Retries) -> Iterator[Any]:
+    """A Parquet file, as pyarrow opens it.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

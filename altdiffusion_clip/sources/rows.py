@@ -127,12 +127,12 @@ def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -
         ...     [(row.row_id, row.text) for row, _ in read_rows(Source(str(path)))]
         [('rows.jsonl:0', 'a cat')]
     """
-    with _told(source, "read on"):
+    with told(source, "read on"):
         yield from _READERS[kind_of(source.place, retries)](source, cursor, retries)
 
 
 @contextmanager
-def _told(source: Source, what: str) -> Iterator[None]:
+def told(source: Source, what: str) -> Iterator[None]:
     """Says of which source an error is, and what cannot be done."""
     try:
         yield
@@ -153,7 +153,7 @@ def check_source(source: Source, retries: Retries = ONCE) -> str:
     """
     kind = kind_of(source.place, retries)
     try:
-        with _told(source, "read"):
+        with told(source, "read"):
             if kind == ".parquet":
                 parquet.count_rows(source, retries)
             else:
@@ -171,7 +171,7 @@ def count_rows(source: Source, retries: Retries = ONCE) -> int:
         UnfinishedError: likewise.
     """
     kind = kind_of(source.place, retries)
-    with _told(source, "counted"):
+    with told(source, "counted"):
         if kind in _COUNTERS:
             return _COUNTERS[kind](source, retries)
         return sum(1 for _ in _READERS[kind](source, FIRST, retries))

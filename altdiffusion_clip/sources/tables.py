@@ -47,15 +47,15 @@ def read_json_lines(source: "Source", cursor: Cursor, retries: Retries) -> Itera
 
 def read_table(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
     """The rows of a CSV or TSV with a header, as `read_rows` gives them."""
-    is_tsv = source.place.lower().removesuffix(".gz").endswith(".tsv")
+    by_tabs = is_tsv(source.place)
     with open_file(source.place, retries=retries) as file:
         encoding = encoding_of(file.read(_HEAD), source.encoding)
         header_lines = _Decoded(source.place, file, encoding, 0)
-        header = next(cells_of(header_lines, is_tsv), [])
+        header = next(cells_of(header_lines, by_tabs), [])
         check_names(source.place, header, source.columns)
         resumes = cursor.offset is not None
         lines = _Decoded(source.place, file, encoding, cursor.offset or 0) if resumes else header_lines
-        for number, cells in enumerate(cells_of(lines, is_tsv), cursor.row if resumes else 0):
+        for number, cells in enumerate(cells_of(lines, by_tabs), cursor.row if resumes else 0):
             if number < cursor.row:
                 continue
             place = f"{source.name}:{number}"
@@ -64,6 +64,28 @@ def read_table(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[R
             else:
                 row = row_of(dict(zip(header, cells, strict=True)), place, source.columns, source.root)
             yield row, Cursor(number + 1, lines.offset)
+
+
+def lines_of(source: "Source", retries: Retries) -> Iterator[str]:
+    """The lines of JSON lines that are rows, as they are."""
+    with open_file(source.place, retries=retries) as file:
+        encoding = encoding_of(file.read(_HEAD), source.encoding)
+        for line, _ in _lines(file, encoding, 0):
+            if line.strip():
+                # What is no text in this encoding is a row without a score.
+                yield line.decode(encoding, "replace").lstrip("\ufeff") if isinstance(line, bytes) else line
+
+
+def table_of(source: "Source", retries: Retries) -> Iterator[list[str]]:
+    """The cells of a table, its header first."""
+    with open_file(source.place, retries=retries) as file:
+        encoding = encoding_of(file.read(_HEAD), source.encoding)
+        yield from cells_of(_Decoded(source.place, file, encoding, 0), is_tsv(source.place))
+
+
+def is_tsv(place: str) -> bool:
+    """Whether a table's cells are parted by tabs."""
+    return place.lower().removesuffix(".gz").endswith(".tsv")
 
 
 def check_names(place: str, names: Sequence[str], columns: Columns) -> None:
@@ -79,11 +101,11 @@ def check_names(place: str, names: Sequence[str], columns: Columns) -> None:
         )
 
 
-def cells_of(lines: Iterable[str], is_tsv: bool) -> Iterator[list[str]]:
+def cells_of(lines: Iterable[str], by_tabs: bool) -> Iterator[list[str]]:
     """The cells of each line of a table, however long they are."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a page of HTML in a cell is no fault
     # Texts in a TSV have quotation marks of their own.
-    return csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(lines)
+    return csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if by_tabs else csv.reader(lines)
 
 
 class _Decoded:

@@ -26,19 +26,19 @@ _MOST_BYTES = 1 << 28
 
 def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
     """The rows of a tar, as `read_rows` gives them."""
-    for key, found, after in _samples_from(source, cursor, retries, _content):
+    for key, found, after in samples_from(source, cursor, retries, content_of):
         place = f"{source.name}:{key}"
         yield Row(place, error=found) if isinstance(found, str) else _row(place, found, source), after
 
 
 def count_rows(source: "Source", retries: Retries) -> int:
     """How many rows there are; pictures are passed over."""
-    return sum(1 for _ in _samples_from(source, FIRST, retries, lambda tar, member: b""))
+    return sum(1 for _ in samples_from(source, FIRST, retries, lambda tar, member: b""))
 
 
-def _samples_from(
-    source: "Source", cursor: Cursor, retries: Retries, take: Callable[[tarfile.TarFile, tarfile.TarInfo], bytes]
-) -> Iterator[tuple[str, dict[str, bytes] | str, Cursor]]:
+def samples_from(
+    source: "Source", cursor: Cursor, retries: Retries, take: Callable[[tarfile.TarFile, tarfile.TarInfo], Member]
+) -> Iterator[tuple[str, dict[str, Member] | str, Cursor]]:
     """Names and files of samples, with the cursor after each; at the end of a damaged tar what is wrong."""
     number = cursor.row if cursor.offset is not None else 0
     with open_file(source.place, cursor.offset or 0, retries) as file:
@@ -93,7 +93,12 @@ def picture_among(members: Mapping[str, Member]) -> Member | None:
     return next((file for ending, file in members.items() if f".{ending.rpartition('.')[2]}" in SUFFIXES), None)
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a member, at once; none of one that is too large for a picture.
+
+    Raises:
+        tarfile.ReadError: it ends too early.
+    """
     file = tar.extractfile(member)
     if file is None or member.size > _MOST_BYTES:
         return b""

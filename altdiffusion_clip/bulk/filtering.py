@@ -1,0 +1,344 @@
+"""Rows of data sets kept or rejected by their scores, with thresholds of each language's own if that is wanted."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from altdiffusion_clip.bulk.shards import Shard, ShardFolder, planned
+from altdiffusion_clip.bulk.thresholds import order_statistics
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import write_text
+from altdiffusion_clip.sources.copying import copy_rows
+from altdiffusion_clip.sources.names import label_of
+from altdiffusion_clip.sources.places import same_place, stamp_of
+from altdiffusion_clip.sources.retries import Retries
+from altdiffusion_clip.sources.row import Columns
+from altdiffusion_clip.sources.rows import Source, UnfinishedError
+
+ALL = ""
+"""The group of rows of all languages."""
+NOT_SCORED = "not scored yet"
+_VALUE = re.compile(r"(?:(?P<language>[^=:]+)=)?(?:(?P<judge>.+):)?(?P<value>[+-]?[\d.]+)(?P<percent>%?)")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a row must reach.
+
+    Attributes:
+        kind: "min", a score; "share", to be among the best of so much, from 0 to 1; or "count", of so many rows.
+        value: of that.
+        column: of the scores; the first if empty.
+        language: whose rows it is of; all if empty.
+    """
+
+    kind: str
+    value: float
+    column: str = ""
+    language: str = ""
+
+    @classmethod
+    def parse(cls, option: str, given: str) -> "Criterion":
+        """Reads `[LANGUAGE=][JUDGE:]VALUE`, where a value of --top may be a share: `zh=30%`.
+
+        Raises:
+            UserError: it is none.
+
+        Example:
+            >>> Criterion.parse("top", "zh=siglip2:30%")
+            Criterion(kind='share', value=0.3, column='siglip2', language='zh')
+        """
+        found = _VALUE.fullmatch(given)
+        try:
+            value = float(found["value"]) if found else np.nan
+        except ValueError:
+            value = np.nan
+        kind = "min" if option == "min" else "share" if found and found["percent"] else "count"
+        is_right = {"min": bool(found and not found["percent"]), "share": 0 < value <= 100, "count": value >= 1}[kind]
+        if found is None or np.isnan(value) or not is_right or (kind == "count" and value % 1):
+            what = "a score, as 0.3" if option == "min" else "a share or a number of rows, as 30% or 100000"
+            raise UserError(f"--{option} {given}: give {what}; [LANGUAGE=][JUDGE:] may stand before it")
+        share = value / 100 if kind == "share" else value
+        return cls(kind, share, found["judge"] or "", found["language"] or "")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is kept.
+
+    Attributes:
+        criteria: one or more.
+        by_language: shares and numbers are of each language's rows; else of all rows together.
+        any_of_them: a row is kept if it reaches one of the criteria; else it must reach all that are of its language.
+    """
+
+    criteria: tuple[Criterion, ...]
+    by_language: bool = False
+    any_of_them: bool = False
+
+
+@dataclass
+class Counts:
+    """Of rows.
+
+    Attributes:
+        kept: rows.
+        rejected: rows by their reason, without the numbers in it.
+    """
+
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.kept + self.rejected.total()
+
+
+class Scores:
+    """The scores of a folder of shards, as filters read them.
+
+    Args:
+        folder: that `altdiffusion score` has written.
+
+    Raises:
+        UserError: it is none, or has several rows for one of a source.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.plan = planned(folder) or {}
+        if not self.plan:
+            raise UserError(f"{folder} holds no scores; altdiffusion score writes them")
+        self._folder = ShardFolder.there(folder)
+        self.columns = self._folder.columns
+        self.shards = self._folder.shards()
+        if self.plan.get("captions") == "each" and any(
+            shard.scored + shard.failed + shard.to_do != sum(span.count for span in shard.spans)
+            for shard in self.shards
+        ):
+            raise UserError(f"{folder} has several scores of a row; score with --captions best, mean or first")
+
+    def column(self, judge: str) -> int:
+        """The place of a judge's scores.
+
+        Raises:
+            UserError: there are none of it.
+        """
+        if not judge:
+            return 0
+        names = [name.partition(":")[2] or name for name in self.columns]
+        if judge not in (*names, *self.columns):
+            raise UserError(f"there are no scores of {judge}; there are those of {', '.join(names)}")
+        return names.index(judge) if judge in names else self.columns.index(judge)
+
+    def read(self, shard: Shard) -> dict[str, np.ndarray]:
+        """A shard's rows: `scores` float32 (rows, columns), NaN where there is none; `language`, `error`, `row_id`."""
+        import pyarrow.parquet
+
+        wanted = ["row_id", "language", "error", "may_pass", *self.columns]
+        table = pyarrow.parquet.read_table(self._folder.path(shard.number), columns=wanted)
+        scores = [table[name].to_numpy().astype(np.float32) for name in self.columns]
+        text = {name: np.array(table[name].to_pylist(), object) for name in ("row_id", "language", "error")}
+        languages = np.array([language or "" for language in text["language"]], object)
+        return {**text, "language": languages, "scores": np.stack(scores, 1)}
+
+    def of_languages(self, column: int) -> Iterator[tuple[str, np.ndarray]]:
+        """All finite scores of a column, by language."""
+        for shard in self.shards:
+            rows = self.read(shard)
+            scores = rows["scores"][:, column]
+            for language in np.unique(rows["language"].astype(str)):
+                yield language, scores[(rows["language"] == language) & np.isfinite(scores)]
+
+
+def thresholds_of(scores: Scores, wanted: Filter) -> list[dict[str, float]]:
+    """The score that each criterion stands for, by language; `ALL` where it is one for all.
+
+    Of shares and numbers it is the lowest score that is still among them; rows of equal scores are kept together.
+
+    Raises:
+        UserError: a language or a judge is not there.
+    """
+    counts: Counter[str] = Counter()
+    for shard in scores.shards:
+        rows = scores.read(shard)
+        finite = np.isfinite(rows["scores"]).all(1)
+        counts.update(Counter(rows["language"][finite].tolist()))
+    for criterion in wanted.criteria:
+        if criterion.language and criterion.language not in counts:
+            there = ", ".join(sorted(filter(None, counts))) or "no languages"
+            raise UserError(f"there are no scored rows in {criterion.language}; there are {there}")
+    return [_threshold(scores, criterion, wanted.by_language, counts) for criterion in wanted.criteria]
+
+
+def _threshold(scores: Scores, criterion: Criterion, by_language: bool, counts: Counter[str]) -> dict[str, float]:
+    column = scores.column(criterion.column)
+    if criterion.kind == "min":
+        return {criterion.language: criterion.value}
+    own = {criterion.language: counts[criterion.language]} if criterion.language else dict(counts)
+    groups = own if criterion.language or by_language else {ALL: counts.total()}
+
+    def stream() -> Iterator[tuple[str, np.ndarray]]:
+        for language, values in scores.of_languages(column):
+            yield (ALL if ALL in groups and len(groups) == 1 and not criterion.language else language), values
+
+    ranks = {}
+    for group, count in groups.items():
+        most = round(criterion.value * count) if criterion.kind == "share" else int(criterion.value)
+        ranks[group] = [max(0, count - max(1, most))] if count else []
+    found = order_statistics(stream, ranks)
+    return {group: statistics[ranks[group][0]] for group, statistics in found.items() if ranks[group]}
+
+
+def run_filter(
+    folder: Path, output: Path, wanted: Filter, retries: Retries, progress: Callable[[int], object] = lambda rows: None
+) -> tuple[Counts, dict[str, str]]:
+    """Writes the rows that are kept, in files like their sources, and what became of the others.
+
+    A source is done when its counts are written; the same call goes on with the others.
+
+    Args:
+        folder: of scores.
+        output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores) and `counts/`.
+        wanted: what is kept.
+        retries: of each request.
+        progress: is called with the rows of each finished source.
+
+    Returns:
+        Counts of all rows, and the sources that could not be read to their end with why.
+
+    Raises:
+        UserError: the folder holds no scores, or the output is of another filter.
+    """
+    scores = Scores(folder)
+    thresholds = thresholds_of(scores, wanted)
+    plan = {"scores": scores.plan, "filter": asdict(wanted), "thresholds": thresholds}
+    _check_output(output, json.loads(json.dumps(plan)))
+    labels = label_of(list(scores.plan["sources"]))
+    counts, unfinished = Counts(), dict[str, str]()
+    for place, label in labels.items():
+        name = label.strip("/").replace("://", "/")
+        done = output / "counts" / f"{name}.json"
+        if not done.is_file():
+            try:
+                _filter_source(scores, place, name, output, wanted, thresholds, retries, done)
+            except (UserError, UnfinishedError) as error:
+                unfinished[place] = str(error)
+                continue
+        of_source = json.loads(done.read_text(encoding="utf-8"))
+        counts.kept += of_source["kept"]
+        counts.rejected.update(of_source["rejected"])
+        progress(of_source["kept"] + sum(of_source["rejected"].values()))
+    return counts, unfinished
+
+
+def _check_output(output: Path, plan: dict[str, Any]) -> None:
+    before = planned(output)
+    if before is not None and before != plan:
+        what = ", ".join(key for key in plan if before.get(key) != plan[key])
+        raise UserError(f"{output} holds what another filter kept ({what} differ); choose another --output folder")
+    if before is None:
+        try:
+            write_text(output / "_plan.json", json.dumps(plan, ensure_ascii=False, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
+
+
+def _filter_source(
+    scores: Scores,
+    place: str,
+    name: str,
+    output: Path,
+    wanted: Filter,
+    thresholds: Sequence[dict[str, float]],
+    retries: Retries,
+    done: Path,
+) -> None:
+    plan = scores.plan
+    if stamp_of(place, retries) != plan["sources"][place]:
+        raise UserError(f"{place} has changed since it was scored; score it again")
+    source = Source(place, Columns(*plan["columns"]), plan["image_root"], name, plan["encoding"])
+    counts = Counts()
+    rejected = output / "rejected" / f"{name}.jsonl"
+    rejected.parent.mkdir(parents=True, exist_ok=True)
+    partial = rejected.with_name(f".{rejected.name}.partial")
+    decisions = _decisions(scores, place, wanted, thresholds)
+    with partial.open("w", encoding="utf-8") as file:
+
+        def keep() -> bool:
+            reason, row = next(decisions, (NOT_SCORED, {}))
+            if not reason:
+                counts.kept += 1
+                return True
+            kind = reason.partition(" (")[0]
+            counts.rejected[kind] += 1
+            file.write(json.dumps({**row, "reason": reason}, ensure_ascii=False) + "\n")
+            return False
+
+        copy_rows(source, keep, output / "kept", retries)
+    partial.replace(rejected)
+    write_text(done, json.dumps({"kept": counts.kept, "rejected": counts.rejected}, ensure_ascii=False))
+
+
+def _decisions(
+    scores: Scores, place: str, wanted: Filter, thresholds: Sequence[dict[str, float]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each row of a source, in order: why it is rejected, empty if it is not, and what is said of it."""
+    parts = []
+    for shard in scores.shards:
+        first = 0
+        for span in shard.spans:
+            if span.source == same_place(place):
+                parts.append((span.start, span.count, shard, first))
+            first += span.count
+    row = 0
+    for start, count, shard, first in sorted(parts, key=lambda part: part[0]):
+        for _ in range(start - row):
+            yield NOT_SCORED, {}
+        rows = {key: values[first : first + count] for key, values in scores.read(shard).items()}
+        reasons = _reasons(scores, rows, wanted, thresholds)
+        for place_in_part, reason in enumerate(reasons):
+            values = dict(zip(scores.columns, rows["scores"][place_in_part].tolist(), strict=True))
+            said = {"id": rows["row_id"][place_in_part], "language": rows["language"][place_in_part]}
+            known = {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}
+            yield reason, {**said, **known}
+        row = start + count
+
+
+def _reasons(
+    scores: Scores, rows: dict[str, np.ndarray], wanted: Filter, thresholds: Sequence[dict[str, float]]
+) -> list[str]:
+    count = len(rows["row_id"])
+    reached = np.zeros((len(thresholds), count), bool)
+    is_of = np.zeros((len(thresholds), count), bool)  # whether the criterion is of the row's language
+    limits = np.full((len(thresholds), count), np.nan)
+    for place, (criterion, of_group) in enumerate(zip(wanted.criteria, thresholds, strict=True)):
+        values = rows["scores"][:, scores.column(criterion.column)]
+        for group, limit in of_group.items():
+            mine = np.full(count, True) if group == ALL and not criterion.language else rows["language"] == group
+            if group == ALL and wanted.by_language and criterion.kind != "min":
+                mine = rows["language"] == ALL
+            is_of[place, mine], limits[place, mine] = True, limit
+            reached[place, mine] = values[mine] >= np.float32(limit)
+    reasons = []
+    for row in range(count):
+        mine = np.flatnonzero(is_of[:, row])
+        missed = [place for place in mine if not reached[place, row]]
+        if rows["error"][row]:
+            reasons.append(f"no score ({rows['error'][row]})")
+        elif not len(mine):
+            reasons.append(f"no criterion for its language ({rows['language'][row] or 'none'})")
+        elif not missed or (wanted.any_of_them and len(missed) < len(mine)):
+            reasons.append("")
+        else:
+            first = int(missed[0])
+            name = scores.columns[scores.column(wanted.criteria[first].column)]
+            value = rows["scores"][row, scores.column(wanted.criteria[first].column)]
+            reasons.append(f"{name} too low ({value:.4f}, where {limits[first, row]:.4f} is asked for)")
+    return reasons
