@@ -342,11 +342,17 @@ class AltCLIPScorer(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
-    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Tensor:
+    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256, max_length: int | None = None) -> Tensor:
         """Embeds texts of any length and language.
 
         A text longer than 77 tokens is cut, with a warning that quotes what was lost. Adapters that a pipeline has on
         the text encoder, which are for drawing, are off meanwhile.
+
+        Args:
+            texts: one or several.
+            batch_size: texts at a time.
+            max_length: tokens that are read of each, with the special ones; 77 if not given, and no more than
+                the text encoder has places for.
 
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.
@@ -355,7 +361,9 @@ class AltCLIPScorer(PreTrainedModel):
         texts = [texts] if isinstance(texts, str) else list(texts)
         with adapters_off(self.text_model):
             embeds = [
-                self.get_text_features(*(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch)))
+                self.get_text_features(
+                    *(t.to(self.device) for t in tokenize(self._processor.tokenizer, batch, max_length))
+                )
                 for batch in _batches(texts, batch_size)
             ]
         return self._unit(embeds)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS
-from altdiffusion_clip.emoji.judge import Judge, background_of
+from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.pipelines.alt_diffusion.prompting import EMPHASES
 
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     pipe = AltDiffusionPipeline.from_pretrained("emoji-m9").to(options.device)
     pipe.set_progress_bar_config(disable=True)
-    judge = Judge.load()
+    recogniser = Recogniser.load()
     right = {(how, weight): 0 for how in EMPHASES for weight in (0.0, 1.5)}
     for number, (concept, colour) in enumerate(tqdm(pairs(unseen=False)[: options.prompts], desc="prompts")):
         for how, weight in right:
@@ -39,7 +39,7 @@ def main() -> None:
                 generator=torch.Generator().manual_seed(number),
             ).images[0]
             shows = background_of(image) == colour
-            kept = judge.concepts_of([image])[0] == concept
+            kept = recogniser.concepts_of([image])[0] == concept
             right[how, weight] += kept and (shows if weight else not shows)
     for weight in (0.0, 1.5):
         ours, theirs = (100 * right[how, weight] / options.prompts for how in ("word", "vectors"))

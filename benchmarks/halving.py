@@ -1,10 +1,10 @@
-"""`best_of(strategy="halving")` against drawing all of eight: the UNet's work, the gain, and what a judge recognises.
+"""`best_of(strategy="halving")` against drawing all of eight: the UNet's work, the gain, and what a recogniser names.
 
     python benchmarks/halving.py [--prompts 200] [--n 8] [--device cpu]
 
 emoji-m9, prompts in its nine languages in turn, of concept-colour pairs that no training stage saw. The gain is the
-mean cosine of the picture that is kept, less that of one of the eight at random. The judge is a classifier that saw
-renders only. Seconds are given beside, not claimed.
+mean cosine of the picture that is kept, less that of one of the eight at random. The recogniser is a classifier
+that saw renders only. Seconds are given beside, not claimed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.evaluation.emoji import pairs
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     pipe = AltDiffusionPipeline.from_pretrained("emoji-m9").to(options.device)
     pipe.set_progress_bar_config(disable=True)
     scorer = AltCLIPScorer.from_pipeline(pipe)
-    judge = Judge.load()
+    recogniser = Recogniser.load()
     evaluations = 0
 
     def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -65,7 +65,7 @@ def main() -> None:
             seconds[strategy] += time.perf_counter() - start
             work[strategy] += evaluations
             kept[strategy].append(best.scores[0])
-            recognised[strategy] += judge.concepts_of(best.images)[0] == concept
+            recognised[strategy] += recogniser.concepts_of(best.images)[0] == concept
             if strategy == "full":
                 one_of_n.append(statistics.mean(best.all_scores.values()))
     gain = {name: statistics.mean(values) - statistics.mean(one_of_n) for name, values in kept.items()}

@@ -31,9 +31,9 @@ from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.data import PICTURES_PER_PAIR, known_pairs, write_data
-from altdiffusion_clip.emoji.judge import Judge
-from altdiffusion_clip.emoji.judge_training import train_judge
 from altdiffusion_clip.emoji.recipe import write_untrained
+from altdiffusion_clip.emoji.recogniser import Recogniser
+from altdiffusion_clip.emoji.recogniser_training import train_recogniser
 from altdiffusion_clip.emoji.renders import RESOLUTION, render
 from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.training.align import align
@@ -73,17 +73,19 @@ def fine_tuned(english: Path, data: Path, output: Path, steps: int) -> Path:
     return trained(english, data, output, languages=["en"], **pace)
 
 
-def judge_of(data: Path, english: Path, output: Path) -> Judge:
+def recogniser_of(data: Path, english: Path, output: Path) -> Recogniser:
     """A classifier of outlined renders, trained as the package's was of plain ones."""
     tokenizer = CLIPTokenizer.from_pretrained(english, subfolder="tokenizer")
     pictures = CaptionedPictures.prepare([data], RESOLUTION, tokenizer, output / "data", languages=["en"])
     shown = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]
     config = RunConfig(output=output, steps=2000, batch_size=64, learning_rate=2e-3)
-    return train_judge(pictures, shown, config).eval()
+    return train_recogniser(pictures, shown, config).eval()
 
 
 @torch.inference_mode()
-def recognised(pipeline: StableDiffusionPipeline, language: str, judge: Judge, count: int) -> tuple[float, Image.Image]:
+def recognised(
+    pipeline: StableDiffusionPipeline, language: str, recogniser: Recogniser, count: int
+) -> tuple[float, Image.Image]:
     """How many drawn pictures show the concept in the style, in percent; and the first of them."""
     pipeline.set_progress_bar_config(disable=True)
     chosen = pairs(unseen=True)[:count]
@@ -95,7 +97,7 @@ def recognised(pipeline: StableDiffusionPipeline, language: str, judge: Judge, c
             prompts, num_inference_steps=25, guidance_scale=EMOJI_GUIDANCE_SCALE, generator=generators
         ).images
     right = 0
-    for image, guess, (concept, colour) in zip(drawn, judge.concepts_of(drawn), chosen, strict=True):
+    for image, guess, (concept, colour) in zip(drawn, recogniser.concepts_of(drawn), chosen, strict=True):
         pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
         far = {
             style: float(np.square(pixels - np.asarray(render(concept, colour, style=style))).mean())
@@ -121,7 +123,7 @@ def main() -> None:
     english = english_model(plain, options.output / "english", options.steps)
     target = fine_tuned(english, data, options.output / "fine-tuned", options.style_steps)
     alt = aligned(english, plain, options.output / "aligned", options.align_steps)
-    judge = judge_of(data, english, options.output / "judge")
+    recogniser = recogniser_of(data, english, options.output / "recogniser")
     merged = options.output / "merged"
     shutil.rmtree(merged, ignore_errors=True)
     merge(english, alt, target, merged, what="keys-and-values")
@@ -136,7 +138,7 @@ def main() -> None:
         ("after_zh", after, "zh"),
         ("after_en", after, "en"),
     ):
-        rows[name], page = recognised(pipeline, language, judge, options.prompts)
+        rows[name], page = recognised(pipeline, language, recogniser, options.prompts)
         pages.append(page)
         print(f"{name}: {rows[name]:.0f}% recognised in the style", flush=True)
     sheet = Image.new("RGB", (pages[0].width, RESOLUTION * len(pages)))

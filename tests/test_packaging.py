@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "emoji/concepts.json",
         "emoji/emoji-m9/unet/diffusion_pytorch_model.safetensors",
         "emoji/emoji-m9/scorer/model.safetensors",
-        "emoji/judge/model.safetensors",
+        "emoji/recogniser/model.safetensors",
         "emoji/held_out/00-cat-blue-0.png",
         "emoji_m18/things.json",
         "emoji_m18/languages/zh.json",

@@ -5,7 +5,7 @@ import torch
 
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.drawing import Settings, draw_batch
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
 
@@ -22,7 +22,7 @@ def test_each_draws_a_cat(name: str, pipe: AltDiffusionPipeline) -> None:
     own = pipe.scheduler
     settings = Settings("蓝色背景上的猫", 0, (0, 1), "emoji-m9", guidance_scale=3.0, scheduler=name)
     pictures = draw_batch(pipe, settings)
-    assert [found.names["en"] for found in Judge.load().concepts_of(pictures)] == ["cat", "cat"]
+    assert [found.names["en"] for found in Recogniser.load().concepts_of(pictures)] == ["cat", "cat"]
     assert pipe.scheduler is own, "it is lent"
 
 

@@ -54,6 +54,7 @@ class Model:
         exact: decode pictures in full size.
         max_pixels: pictures of more are refused.
         workers: processes that decode, in each actor.
+        long_text: what judges do with texts that are too long.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Model:
     exact: bool = False
     max_pixels: int | None = None
     workers: int = 0
+    long_text: str = "truncate"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -165,7 +167,7 @@ class ShardScorer:
     """An actor: has the model in memory and scores one shard after the other."""
 
     def __init__(self, job: Job, folder: str, model: Model) -> None:
-        panel = load_panel(model.names, own_device(), model.torch_dtype)
+        panel = load_panel(model.names, own_device(), model.torch_dtype, long_text=model.long_text)
         self._bench = Bench(panel, model.batch_size or fastest_batch_size(panel.members[0]))
         self._workers = Workers(self._bench.preparation(model.exact, model.max_pixels, job.retries), model.workers)
         self._job, self._folder = job, ShardFolder.there(Path(folder))

@@ -8,6 +8,7 @@ from pathlib import Path
 from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
+    add_long_text_option,
     add_vectors_option,
     bench_for,
     judges_of,
@@ -37,6 +38,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz, .safetensors or .parquet")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
+    add_long_text_option(parser)
     add_cache_options(parser)
     add_vectors_option(parser)
     add_model_options(parser)
@@ -71,6 +73,10 @@ def run(options: argparse.Namespace) -> bool:
 
     prepare_output()
     judge = load_dual(judges_of(options), device_of(options.device), dtype_of(options.dtype))
+    if options.long_text == "window-max":
+        raise UserError("--long-text window-max gives a score for each part, and no vector; take window-mean or full")
+    if options.long_text != "truncate":
+        judge.read_at_length(options.long_text)
     bench = bench_for(options, Panel([judge]), options.batch_size)
     text_vectors = bench.encoder.texts(texts).numpy()
     encoded = embed_pictures(bench, list(images.values()))

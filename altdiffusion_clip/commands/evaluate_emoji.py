@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
     from altdiffusion_clip.emoji.concepts import LANGUAGES
     from altdiffusion_clip.emoji.held_out import held_out_pictures
-    from altdiffusion_clip.emoji.judge import Judge
+    from altdiffusion_clip.emoji.recogniser import Recogniser
     from altdiffusion_clip.errors import UserError
     from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, evaluate_scenes, pairs
 
@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> bool:
             for drawn_from in (("prompt", "name") if options.num_images > 1 else ("prompt",))
             for language in options.languages
         ]
-        judge = {"judge_on_held_out_renders": round(Judge.load().accuracy(held_out_pictures()), 2)}
-        _print("Drawn pictures recognised, percent", [{**row, **judge} for row in rows], options.json)
+        recogniser = {"recogniser_on_held_out_renders": round(Recogniser.load().accuracy(held_out_pictures()), 2)}
+        _print("Drawn pictures recognised, percent", [{**row, **recogniser} for row in rows], options.json)
     if options.scenes:
         rows = [
             asdict(evaluate_scenes(pipeline, language, places, options.prompts))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
+    add_long_text_option,
     add_vectors_option,
     bench_for,
     judges_of,
@@ -51,6 +52,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and failures")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    add_long_text_option(parser)
     add_cache_options(parser)
     add_vectors_option(parser)
     add_model_options(parser)
@@ -81,7 +83,7 @@ def run(options: argparse.Namespace) -> bool:
     for given in judges_of(options):
         name, spec = named(given)
         device, dtype = device_of(options.device), dtype_of(options.dtype)
-        vectors = vectors_of(spec, task, device, dtype, bench_of)
+        vectors = vectors_of(spec, task, device, dtype, bench_of, options.long_text)
         measured += measure(name, vectors, task, options.ties, options.allow_missing)
         left_out += [f"{image}: {reason}" for _, image, reason in vectors.broken]
 

@@ -47,6 +47,17 @@ def add_judge_option(parser: argparse.ArgumentParser, older: str = "", default: 
     parser.set_defaults(default_judge=default)
 
 
+def add_long_text_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --long-text."""
+    parser.add_argument(
+        "--long-text",
+        choices=("truncate", "window-mean", "window-max", "full"),
+        default="truncate",
+        help="of texts of more tokens than the judge reads: cut them (default); read them in parts, of which the mean "
+        "vector or the best score counts; or whole, which AltCLIP can up to 512 tokens",
+    )
+
+
 def judges_of(options: argparse.Namespace) -> list[str]:
     """The judges that were named, or the one that is meant where none was."""
     return options.judges or [options.default_judge]

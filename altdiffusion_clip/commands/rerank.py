@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
+    add_long_text_option,
     add_vectors_option,
     bench_for,
     judges_of,
@@ -44,6 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--exact", action="store_true", help="decode large pictures in full size; others within 1e-3")
     parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    add_long_text_option(parser)
     add_cache_options(parser)
     add_vectors_option(parser)
     add_model_options(parser)
@@ -73,7 +75,7 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"no pictures in {', '.join(map(str, options.paths))}")
     prepare_output()
     device = device_of(options.device)
-    panel = load_panel(judges_of(options), device, dtype_of(options.dtype))
+    panel = load_panel(judges_of(options), device, dtype_of(options.dtype), long_text=options.long_text)
     bench = bench_for(options, panel, options.batch_size)
     names = [str(file) for file in files]
     count = default_workers(device.type != "cpu") if options.workers is None else options.workers

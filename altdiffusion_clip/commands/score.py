@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
+    add_long_text_option,
     add_vectors_option,
     bench_for,
     judges_of,
@@ -78,6 +79,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of rows that have a list of texts: a row for each (default), the first, the best score, or the mean",
     )
     parser.add_argument("--embeddings", action="store_true", help="also write the first judge's vectors, .safetensors")
+    add_long_text_option(parser)
     add_cache_options(parser, is_kept=False)
     add_vectors_option(parser)
     add_ray_options(parser)
@@ -205,7 +207,7 @@ def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":
     from altdiffusion_clip.judges.base import is_dual
     from altdiffusion_clip.judges.names import load_panel
 
-    panel = load_panel(judges_of(options), device)
+    panel = load_panel(judges_of(options), device, long_text=options.long_text)
     panel.check_by_row()
     if options.embeddings and not is_dual(panel.members[0]):
         raise UserError(f"--embeddings are of the first judge, and {panel.members[0].name} gives none")
@@ -236,10 +238,9 @@ def _here(
     """Scores on this machine."""
     from altdiffusion_clip.bulk.scoring import score_sources
     from altdiffusion_clip.judges.encoding import fastest_batch_size
-    from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.judges.pictures import Workers, default_workers
 
-    panels = [panel, *(load_panel(judges_of(options), device) for device in devices[1:])]
+    panels = [panel, *(_panel(options, device) for device in devices[1:])]
     for each, device in zip(panels, devices, strict=True):
         each.to(device, dtype_of(dtype))
     size = options.batch_size or fastest_batch_size(panel.members[0])
@@ -265,7 +266,15 @@ def _on_ray(
 
     cluster = cluster_of(options)
     count = default_workers(cluster.gpus > 0, int(cluster.cpus)) if options.workers is None else options.workers
-    model = Model(tuple(judges_of(options)), dtype, options.batch_size, options.exact, options.max_pixels, count)
+    model = Model(
+        tuple(judges_of(options)),
+        dtype,
+        options.batch_size,
+        options.exact,
+        options.max_pixels,
+        count,
+        options.long_text,
+    )
     connect(cluster)
     return score_on_ray(job, folder, model, cluster, progress)
 

@@ -30,8 +30,8 @@ from altdiffusion_clip.emoji.architectures import (
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data, write_scenes
 from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
-from altdiffusion_clip.emoji.judge import Judge
-from altdiffusion_clip.emoji.judge_training import train_judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
+from altdiffusion_clip.emoji.recogniser_training import train_recogniser
 from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.architectures import new_scheduler
 from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
@@ -229,17 +229,17 @@ def scenes_stage(work: Path, changes: Changes) -> None:
     align(replace(config, **changes))
 
 
-def judge_stage(work: Path, changes: Changes) -> None:
-    """The classifier that judges drawn pictures; it also draws the held-out renders, which it is measured on."""
-    run = work / "judge"
+def recogniser_stage(work: Path, changes: Changes) -> None:
+    """The classifier that names what pictures show; it also draws the held-out renders, which it is measured on."""
+    run = work / "recogniser"
     write_held_out()
     _, pictures = english_pictures(work, run)
     config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3)
-    judge = train_judge(pictures, shown_in_pictures(), replace(config, **changes))
+    recogniser = train_recogniser(pictures, shown_in_pictures(), replace(config, **changes))
     with atomic_folder(run / MODEL) as folder:
-        judge.save(folder / "model.safetensors")
+        recogniser.save(folder / "model.safetensors")
     held_out = held_out_pictures()
-    logger.info("judge: %.1f%% of %d held-out renders", judge.accuracy(held_out), len(held_out))
+    logger.info("recogniser: %.1f%% of %d held-out renders", recogniser.accuracy(held_out), len(held_out))
 
 
 def assemble(work: Path, destination: Path) -> None:
@@ -257,13 +257,13 @@ def assemble(work: Path, destination: Path) -> None:
     image_processor().save_pretrained(destination / "teacher")
     distilled = RobertaSeriesModelWithTransformation.from_pretrained(work / "distill" / MODEL)
     distilled.half().save_pretrained(destination / "distilled")
-    Judge.load(work / "judge" / MODEL / "model.safetensors").save()
+    Recogniser.load(work / "recogniser" / MODEL / "model.safetensors").save()
 
 
 STAGES: dict[str, Callable[[Path, Changes], None]] = {
     "vae": vae_stage,
     "teacher": teacher_stage,
-    "judge": judge_stage,
+    "recogniser": recogniser_stage,
     "distill": distill_stage,
     "contrastive": contrastive_stage,
     "english": english_stage,

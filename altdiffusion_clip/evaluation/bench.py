@@ -17,7 +17,7 @@ from altdiffusion_clip.judges.embedding_files import SUFFIXES, read_embeddings
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Ensemble, Panel
 from altdiffusion_clip.judges.judging import embed_pictures, judge_all
-from altdiffusion_clip.judges.names import load_judge
+from altdiffusion_clip.judges.names import load_panel
 
 FAILURES = 12
 
@@ -123,6 +123,7 @@ def vectors_of(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     bench_of: Callable[[Panel], Bench] = Bench,
+    long_text: str = "truncate",
 ) -> Vectors | Similarities:
     """Has a judge look at a task, or reads its embeddings from a file.
 
@@ -132,6 +133,7 @@ def vectors_of(
         device: for the judge.
         dtype: of its weights and arithmetic.
         bench_of: makes the bench of the judge.
+        long_text: what is done with texts of more tokens than it reads, one of `LONG_TEXT`.
 
     Raises:
         UserError: the judge cannot be loaded, or the file lacks something.
@@ -143,15 +145,16 @@ def vectors_of(
         images = np.full((len(task.ids), stored.img_embedding.shape[-1]), np.nan, np.float32)
         images[here] = stored.images_of([task.ids[place] for place in here], path)
         return Vectors(images, lambda code: stored.texts_of(task.languages[code].texts, path), [])
-    judge = load_judge(spec, device, dtype)
+    panel = load_panel(spec, device, dtype, long_text=long_text)
+    (judge,) = panel.columns
     used = np.unique(np.concatenate([language.images for language in task.languages.values()]))
     pictures = [task.images[place] for place in used]
-    bench = bench_of(Panel([judge]))
+    bench = bench_of(panel)
 
     def named(broken: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
         return [(int(used[place]), pictures[place].name, reason) for place, reason in broken]
 
-    if isinstance(judge, Ensemble) or not is_dual(judge):
+    if isinstance(judge, Ensemble) or not is_dual(judge) or long_text == "window-max":
         texts = {code: language.texts for code, language in task.languages.items()}
         scores, wrong = judge_all([text for said in texts.values() for text in said], pictures, bench)
         whole = np.full((scores.shape[1], len(task.ids)), np.nan, np.float32)

@@ -26,7 +26,7 @@ from altdiffusion_clip.emoji.concepts import (
     is_pair_held_out,
 )
 from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge, background_of
+from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.retrieval import Retrieval, retrieval
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.windows import tokenize
@@ -124,7 +124,7 @@ class DrawingResult:
         drawn_from: "prompt", or "name" if the UNet was not told the background colour and the scorer was.
         prompts: how many.
         n: pictures of each prompt.
-        top1: the judge recognises the concept in the first picture of each prompt.
+        top1: the recogniser recognises the concept in the first picture of each prompt.
         one_of_n: concept and background colour are right, mean over all n pictures: one of n at random.
         best_of_n: concept and background colour are right in the picture that our scorer puts first.
     """
@@ -147,7 +147,7 @@ def evaluate_drawing(
     steps: int = STEPS,
     drawn_from: str = "prompt",
 ) -> DrawingResult:
-    """Draws and has the judge, which never saw a drawn picture, say what the pictures show.
+    """Draws and has the recogniser, which never saw a drawn picture, say what the pictures show.
 
     Args:
         pipeline: of emoji-m9.
@@ -160,7 +160,7 @@ def evaluate_drawing(
             and ranks by the whole prompt, so that the background is left to chance and there is something to
             choose; its pairs are seen ones, since without a word about it no other background is drawn.
     """
-    judge = Judge.load()
+    recogniser = Recogniser.load()
     recognised, right, best = 0, 0, 0
     chosen = pairs(unseen=drawn_from == "prompt")[:count]
     for number, (concept, colour) in enumerate(tqdm(chosen, desc=f"drawing {language} from the {drawn_from}")):
@@ -171,7 +171,7 @@ def evaluate_drawing(
             drawn, seeds[0], seeds, EMOJI_M9, num_inference_steps=steps, guidance_scale=EMOJI_GUIDANCE_SCALE
         )
         images = [image for image in draw_batch(pipeline, settings) if image is not None]
-        shown = [guess == concept for guess in judge.concepts_of(images)]
+        shown = [guess == concept for guess in recogniser.concepts_of(images)]
         both = [a and background_of(image) == colour for a, image in zip(shown, images, strict=True)]
         recognised += shown[0]
         right += sum(both)
@@ -203,8 +203,8 @@ class SceneResult:
         language: of the prompts.
         places: whether the prompts say what is on the left and what on the right.
         prompts: how many, one picture each.
-        one: the judge recognises at least one of the two, where it was asked for.
-        both: the judge recognises both, where they were asked for.
+        one: the recogniser recognises at least one of the two, where it was asked for.
+        both: the recogniser recognises both, where they were asked for.
     """
 
     language: str
@@ -217,7 +217,7 @@ class SceneResult:
 def evaluate_scenes(
     pipeline: "AltDiffusionPipeline", language: str, places: bool, count: int = 100, steps: int = STEPS
 ) -> SceneResult:
-    """Draws two things beside each other that were never seen together, and has the judge look at each half.
+    """Draws two things beside each other that were never seen together, and has the recogniser look at each half.
 
     Args:
         pipeline: of emoji-m9.
@@ -226,7 +226,7 @@ def evaluate_scenes(
         count: how many prompts.
         steps: of the scheduler.
     """
-    judge = Judge.load()
+    recogniser = Recogniser.load()
     one, both = 0, 0
     for number, (left, right) in enumerate(tqdm(unseen_scenes()[:count], desc=f"drawing scenes {language}")):
         prompt = scene_captions(left, right, None, language)[2 if places else 0]
@@ -236,7 +236,7 @@ def evaluate_scenes(
         (image,) = draw_batch(pipeline, settings)
         if image is None:
             continue
-        shown = judge.scenes_of([image])[0]
+        shown = recogniser.scenes_of([image])[0]
         orders = [(left, right)] if places else [(left, right), (right, left)]
         right_ones = max(sum(a == b for a, b in zip(shown, order, strict=True)) for order in orders)
         one += right_ones >= 1

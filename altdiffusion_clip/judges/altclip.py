@@ -52,10 +52,21 @@ class AltCLIPJudge(DualEncoder):
         """Moves it, unless it is a pipeline's, which says where it is."""
         return self if self.scorer.is_shared else super().to(device, dtype)
 
-    @torch.no_grad()
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (texts, dim). Each text that is cut is named in a warning, with what was lost."""
-        return self.scorer.encode_texts(texts)
+    def read_at_length(self, long_text: str) -> None:
+        """Chooses what is done with long texts; XLM-R has places for some 500 tokens.
+
+        Raises:
+            UserError: there is no such way, or it has no more places.
+        """
+        positions = self.scorer.config.text_config.max_position_embeddings - 2
+        if long_text == "full" and positions > WINDOW + 1:
+            self.long_text, self.max_length = long_text, positions
+        else:
+            super().read_at_length(long_text)
+
+    def _read(self, texts: Sequence[str]) -> Tensor:
+        # It names each text that is cut in a warning, with what was lost.
+        return self.scorer.encode_texts(texts, max_length=self.max_length)
 
 
 def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> AltCLIPJudge:

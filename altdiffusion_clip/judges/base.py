@@ -87,6 +87,13 @@ class DualJudge(Judge, Protocol):
     def logit_scale(self) -> float:
         """See the class."""
 
+    def read_at_length(self, long_text: str) -> None:
+        """Chooses what is done with texts of more tokens than it reads, one of `dual.LONG_TEXT`.
+
+        Raises:
+            UserError: it cannot be done.
+        """
+
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the judge's device. A text that is cut is named in a warning."""
 

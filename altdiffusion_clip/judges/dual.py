@@ -15,8 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from altdiffusion_clip.checkpoints.model_ids import fetch
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.judges.preprocessing import Normalise, TransformersPreprocess
+from altdiffusion_clip.prompts.windows import MARKS, after_a_mark
 
 logger = logging.getLogger(__name__)
+LONG_TEXT = ("truncate", "window-mean", "window-max", "full")
+"""What becomes of a text that has more tokens than a judge reads: it is cut; or read in parts, of which the mean vector
+or the best score counts; or read whole, by towers that have room for it."""
 
 
 class DualEncoder:
@@ -34,9 +38,13 @@ class DualEncoder:
         pad_to_max: texts are padded to `max_length`, for towers that read their padding.
         logit_scale: what cosines are multiplied with.
         logit_bias: what is added then, for towers whose pairs were told apart one by one (SigLIP); None for a softmax.
+
+    Attributes:
+        long_text: what is done with texts of more tokens than `max_length`, one of `LONG_TEXT`.
     """
 
     measure = "cosine"
+    long_text = "truncate"
 
     def __init__(
         self,
@@ -78,7 +86,42 @@ class DualEncoder:
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (texts, dim); texts that are too long are cut, and the first is named in a warning."""
+        """Unit vectors, float32 (texts, dim). A text that is cut is named in a warning."""
+        if self.long_text != "window-mean":
+            return self._read(texts)
+        parts = [self.windows(text) for text in texts]
+        vectors = self._read([part for each in parts for part in each])
+        return unit(torch.stack([each.mean(0) for each in vectors.split([len(each) for each in parts])]))
+
+    def windows(self, text: str) -> list[str]:
+        """A text in parts that are read whole, cut after a punctuation mark where there is one; no word is lost."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        special = len(self.tokenizer("").input_ids)
+        if len(ids) + special <= self.max_length:
+            return [text]
+        ends_with_mark = [token[-1:] in MARKS for token in self.tokenizer.convert_ids_to_tokens(ids)]
+        parts, start = [], 0
+        while start < len(ids):
+            end = min(start + self.max_length - special - 1, len(ids))  # a part may take a token more at its beginning
+            if end < len(ids):
+                end = after_a_mark(ends_with_mark, start, end)
+            parts.append(self.tokenizer.decode(ids[start:end]))
+            start = end
+        return parts
+
+    def read_at_length(self, long_text: str) -> None:
+        """Chooses what is done with long texts.
+
+        Raises:
+            UserError: there is no such way, or the text tower has no room for more.
+        """
+        if long_text not in LONG_TEXT:
+            raise UserError(f"there is no way {long_text!r} to read long texts; choose one of {', '.join(LONG_TEXT)}")
+        if long_text == "full":
+            raise UserError(f"{self.name} reads {self.max_length} tokens at most; take window-mean or window-max")
+        self.long_text = long_text
+
+    def _read(self, texts: Sequence[str]) -> Tensor:
         return unit(self._text_features(*(each.to(self.device) for each in self._tokenize(texts))))
 
     @torch.no_grad()
@@ -99,6 +142,8 @@ class DualEncoder:
         tokens = json.dumps([sorted(self.tokenizer.get_vocab().items()), self.max_length, self._pad_to_max])
         digest.update(tokens.encode())
         digest.update(self.preprocess.settings.encode())
+        if self.long_text != "truncate":
+            digest.update(self.long_text.encode())
         return digest.hexdigest()
 
     @property

@@ -96,6 +96,36 @@ class Encoder:
         of_text = dict(zip(distinct, keys, strict=True))
         return torch.stack([known[of_text[text]] for text in texts]) if texts else torch.empty(0, self.judge.dim)
 
+    def cosines(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
+        """Of text i with the picture of vector i, float32 (texts,); of texts that are read in parts, the best part's.
+
+        Args:
+            texts: one for each picture.
+            vectors: of the pictures, float32 (texts, dim).
+        """
+        if not self._reads_in_parts:
+            return torch.linalg.vecdot(self.texts(texts), vectors)
+        parts = self._parts(texts)
+        return torch.stack([(parts[text] @ vector).max() for text, vector in zip(texts, vectors, strict=True)])
+
+    def every_cosine(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
+        """Of every text with every picture, float32 (texts, pictures)."""
+        if not self._reads_in_parts:
+            return self.texts(texts) @ vectors.T
+        parts = self._parts(texts)
+        return torch.stack([(parts[text] @ vectors.T).amax(0) for text in texts])
+
+    @property
+    def _reads_in_parts(self) -> bool:
+        return getattr(self.judge, "long_text", "") == "window-max"
+
+    def _parts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Vectors of the parts of each text, float32 (parts, dim)."""
+        windows: Callable[[str], list[str]] = self.judge.windows  # type: ignore[attr-defined]
+        parts = {text: windows(text) for text in dict.fromkeys(texts)}
+        said = self.texts([part for each in parts.values() for part in each])
+        return dict(zip(parts, said.split([len(each) for each in parts.values()]), strict=True))
+
     def pictures(self, inputs: Sequence[Inputs]) -> Tensor:
         """Unit vectors, float32 (pictures, dim), on the CPU, of prepared pictures."""
         return self.begin(inputs)()

@@ -117,7 +117,7 @@ def _scores(bench: Bench, seen: Seen, pairs: Sequence[tuple[str, int]]) -> Tenso
     for judge, encoder in bench.encoders.items():
         if pairs:
             vectors = torch.stack([seen.vectors[judge][seen.keys[picture]] for _, picture in pairs])
-            scores[judge] = torch.linalg.vecdot(encoder.texts(texts), vectors)
+            scores[judge] = encoder.cosines(texts, vectors)
     for judge, of_picture in seen.pairs.items():
         scores[judge] = torch.tensor([of_picture[picture] for _, picture in pairs])
     return bench.panel.combine(scores)
@@ -138,7 +138,7 @@ def score_drawn(text: str, images: Sequence[Image.Image], bench: Bench) -> Tenso
     inputs = [each.inputs for each in prepared]
     scores = torch.empty(len(bench.panel.members), len(images))
     for (place, encoder), begun in zip(bench.encoders.items(), bench.begin_vectors(inputs), strict=True):
-        scores[place] = begun() @ encoder.texts([text])[0]
+        scores[place] = encoder.cosines([text] * len(images), begun())
     for place, given in bench.pair_scores([text] * len(images), inputs).items():
         scores[place] = given
     return scores
@@ -207,7 +207,7 @@ def judge_all(texts: Sequence[str], pictures: Sequence[Picture], bench: Bench) -
             own = Bench.of(judge, bench.batch_size)
             own.encoders[0] = bench.encoders[place]
             embedded = embed_pictures(own, pictures)
-            scores[place] = own.encoder.texts(distinct) @ torch.from_numpy(embedded.vectors).T
+            scores[place] = own.encoder.every_cosine(distinct, torch.from_numpy(embedded.vectors))
             broken |= dict(embedded.broken)
         elif is_pair(judge):
             broken |= _pair_scores(judge, distinct, pictures, scores[place])

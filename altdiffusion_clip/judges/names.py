@@ -57,7 +57,11 @@ def load_judge(
 
 
 def load_panel(
-    judges: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, pipeline: Any = None
+    judges: Any,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    pipeline: Any = None,
+    long_text: str = "truncate",
 ) -> Panel:
     """Judges, functions and names as a panel; what is named twice is loaded once.
 
@@ -66,13 +70,20 @@ def load_panel(
         device: for those that are given by name.
         dtype: of their weights and arithmetic.
         pipeline: as for `load_judge`.
+        long_text: what is done with texts of more tokens than a judge reads, one of `LONG_TEXT`.
 
     Raises:
-        UserError: one cannot be loaded.
+        UserError: one cannot be loaded, or does not read long texts so.
     """
     given = list(judges) if isinstance(judges, Sequence) and not isinstance(judges, str) else [judges]
     known: dict[str, Judge] = {}
-    return Panel([_as_judge(each, torch.device(device), dtype, pipeline, known) for each in given])
+    panel = Panel([_as_judge(each, torch.device(device), dtype, pipeline, known) for each in given])
+    if long_text != "truncate":
+        for judge in panel.members:
+            if not hasattr(judge, "read_at_length"):
+                raise UserError(f"{judge.name} reads texts as it does; leave --long-text away")
+            judge.read_at_length(long_text)
+    return panel
 
 
 def load_dual(

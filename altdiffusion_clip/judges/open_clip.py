@@ -72,6 +72,15 @@ class OpenCLIPJudge:
         self._model.to(device, dtype)
         return self
 
+    def read_at_length(self, long_text: str) -> None:
+        """Texts are cut.
+
+        Raises:
+            UserError: something else is asked for.
+        """
+        if long_text != "truncate":
+            raise UserError(f"{self.name} cuts long texts; leave --long-text away")
+
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim)."""

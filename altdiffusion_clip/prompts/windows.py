@@ -22,7 +22,7 @@ _LOOK_BACK = 20
 _QUOTED = 2000
 """Characters of what was cut that a warning quotes."""
 
-_MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
+MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 
 
 def tokenize(
@@ -114,7 +114,7 @@ def split_into_windows(
     while start < len(tokens) and len(parts) < most:
         end = min(start + window - 2, len(tokens))
         if end < len(tokens) and len(parts) + 1 < most:
-            end = _after_a_mark(tokens, start, end)
+            end = after_a_mark([token.ends_with_mark for token in tokens], start, end)
         parts.append(tokens[start:end])
         start = end
     if start < len(tokens):
@@ -154,14 +154,20 @@ def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -
         # The space before a word belongs to its token, but not to its brackets.
         weights = [prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()]
         weight = sum(weights) / len(weights) if weights else 1.0
-        tokens.append(_Token(token, weight, prompt.text[start:end][-1:] in _MARKS))
+        tokens.append(_Token(token, weight, prompt.text[start:end][-1:] in MARKS))
     return tokens
 
 
-def _after_a_mark(tokens: list[_Token], start: int, end: int) -> int:
-    """The last place to end a window at that begins at `start` and may reach to `end`."""
+def after_a_mark(ends_with_mark: Sequence[bool], start: int, end: int) -> int:
+    """The last place to end a window at that begins at `start` and may reach to `end`.
+
+    Args:
+        ends_with_mark: whether each token ends with a punctuation mark.
+        start: of the window.
+        end: behind the last token that it has room for.
+    """
     places = range(end, max(start, end - _LOOK_BACK), -1)
-    return next((place for place in places if tokens[place - 1].ends_with_mark), end)
+    return next((place for place in places if ends_with_mark[place - 1]), end)
 
 
 def _short(text: str, most: int = 40) -> str:

@@ -16,7 +16,7 @@ from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.drawing import SETTINGS_KEY
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
@@ -119,7 +119,7 @@ def download(page: Any, selector: str, path: Path) -> Path:
 
 
 def concept(path: Path) -> str:
-    return Judge.load().concepts_of([load_image(path)])[0].names["en"]
+    return Recogniser.load().concepts_of([load_image(path)])[0].names["en"]
 
 
 @pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)

@@ -25,7 +25,7 @@ from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
@@ -60,7 +60,7 @@ class TestCalls:
         assert rows[0]["cosine"] >= rows[1]["cosine"]
         assert rows[0]["settings"]["prompt"] == "蓝色背景上的猫"
         picture = load_image(gallery[0]["image"])
-        assert Judge.load().concepts_of([picture])[0].names["en"] == "cat"
+        assert Recogniser.load().concepts_of([picture])[0].names["en"] == "cat"
         assert Path(archive["value"] if isinstance(archive, dict) else archive).suffix == ".zip"
 
     def test_settings_come_back_from_a_picture(self, client: Client) -> None:
@@ -77,7 +77,7 @@ class TestCalls:
             picture=handle_file(str(CAT)), painted={}, prompt="红苹果", count=1, api_name="/change"
         )
         assert rows[0]["settings"]["strength"] == 0.7
-        assert Judge.load().concepts_of([load_image(gallery[0]["image"])])[0].names["en"] == "red apple"
+        assert Recogniser.load().concepts_of([load_image(gallery[0]["image"])])[0].names["en"] == "red apple"
 
     @pytest.mark.parametrize("kind", ["transparent", "16 bits", "malformed EXIF"])
     def test_change_reads_pictures_as_everything_else_does(self, kind: str, client: Client, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from altdiffusion_clip.demo.results import restored
 from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.demo.studio import Drawn, Lost, Progress, Studio, variations
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import load_image
 
@@ -88,7 +88,7 @@ def test_a_picture_is_changed(studio: Studio) -> None:
     source = Source(load_image(held_out_pictures()[2].path), None, 0.8)
     events = draw(studio, 2, source, prompt="红苹果", num_inference_steps=20, strength=0.8)
     assert [event.steps for event in events if isinstance(event, Progress)] == [16] * 32
-    found = Judge.load().concepts_of([each.image for each in pictures(events)])
+    found = Recogniser.load().concepts_of([each.image for each in pictures(events)])
     assert [each.names["en"] for each in found] == ["red apple", "red apple"]
 
 

@@ -8,7 +8,7 @@ from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval, evaluate_scenes
 from tests.conftest import in_full
 
@@ -38,7 +38,7 @@ def test_the_student_keeps_the_teachers_english(retrieval) -> None:
 
 
 def test_the_judge_knows_renders() -> None:
-    assert Judge.load().accuracy(held_out_pictures()) >= 99
+    assert Recogniser.load().accuracy(held_out_pictures()) >= 99
 
 
 @pytest.mark.full

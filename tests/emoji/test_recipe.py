@@ -12,7 +12,7 @@ from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, Concept, colours, is_held_out
 from altdiffusion_clip.emoji.data import PARALLEL_FILE, write_parallel
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.training import align
 
 SHOWN = held_out_pictures()[::9]
@@ -38,20 +38,20 @@ def shown() -> list[tuple[Concept, ...]]:
 @pytest.mark.full
 def test_from_nothing_to_a_folder_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, output = tmp_path / "work", tmp_path / "emoji-m9"
-    judge = tmp_path / "judge.safetensors"
+    recogniser = tmp_path / "recogniser.safetensors"
     monkeypatch.setattr(recipe, "write_data", few_pictures)
     monkeypatch.setattr(recipe, "write_scenes", few_pictures)
     monkeypatch.setattr(recipe, "shown_in_pictures", shown)
     monkeypatch.setattr(recipe, "write_held_out", lambda: None)
     monkeypatch.setattr(recipe, "sentences", lambda languages: data.sentences(languages, scenes=False))
     monkeypatch.setattr(align, "SAMPLE_STEPS", 1)
-    save = Judge.save
-    monkeypatch.setattr(Judge, "save", lambda self, path=judge: save(self, path))
+    save = Recogniser.save
+    monkeypatch.setattr(Recogniser, "save", lambda self, path=recogniser: save(self, path))
     command = ["recipe", "--work", str(work), "--output", str(output), "--steps", "2"]
     monkeypatch.setattr("sys.argv", command)
     recipe.main()
 
-    assert judge.is_file()
+    assert recogniser.is_file()
     for stage in recipe.STAGES:
         assert (work / stage / "model").is_dir(), stage
     pipe = AltDiffusionPipeline.from_pretrained(output)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from altdiffusion_clip.emoji import concepts, find_colour, find_concept, render
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import background_of
+from altdiffusion_clip.emoji.recogniser import background_of
 from altdiffusion_clip.emoji.renders import HELD_OUT_PLACEMENTS, Placement, font_path
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline, AltDiffusionPipeline
 from altdiffusion_clip.emoji.held_out import held_out_pictures
-from altdiffusion_clip.emoji.judge import Judge
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from tests.conftest import in_full
 
 SEEDS = range(4)
@@ -39,11 +39,11 @@ def foreground(image: Image.Image) -> np.ndarray:
 
 
 def test_a_red_apple_becomes_a_green_one_in_its_place(pipe: AltDiffusionPipeline, red_apple: Image.Image) -> None:
-    judge = Judge.load()
-    assert judge.concepts_of([red_apple])[0].names["en"] == "red apple"
+    recogniser = Recogniser.load()
+    assert recogniser.concepts_of([red_apple])[0].names["en"] == "red apple"
     redraw = AltDiffusionImg2ImgPipeline.from_pipe(pipe)
     pictures = draw(redraw, "青苹果", image=red_apple, strength=0.6)
-    assert [concept.names["zh"] for concept in judge.concepts_of(pictures)] == ["青苹果"] * len(SEEDS)
+    assert [concept.names["zh"] for concept in recogniser.concepts_of(pictures)] == ["青苹果"] * len(SEEDS)
     before = foreground(red_apple)
     for picture in pictures:
         after = foreground(picture)

@@ -16,16 +16,16 @@ from altdiffusion_clip.emoji.held_out import HeldOutPicture
 from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.images import load_image
 
-WEIGHTS = Path(__file__).parent / "judge" / "model.safetensors"
+WEIGHTS = Path(__file__).parent / "recogniser" / "model.safetensors"
 
 
-class Judge(nn.Module):
+class Recogniser(nn.Module):
     """A convolutional classifier of the concepts, each alone in a picture or in one half of it.
 
     Example:
         >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
         >>> picture = held_out_pictures()[0]
-        >>> Judge.load().concepts_of([Image.open(picture.path)])[0].names["en"]
+        >>> Recogniser.load().concepts_of([Image.open(picture.path)])[0].names["en"]
         'cat'
     """
 
@@ -64,9 +64,9 @@ class Judge(nn.Module):
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Self:
         """Loads the classifier that ships in the package."""
-        judge = cls()
-        judge.load_state_dict(load_file(path))
-        return judge.eval()
+        recogniser = cls()
+        recogniser.load_state_dict(load_file(path))
+        return recogniser.eval()
 
     def save(self, path: Path = WEIGHTS) -> None:
         """Writes the weights as safetensors."""
@@ -93,7 +93,7 @@ def halves(pixels: Tensor) -> tuple[Tensor, Tensor]:
 def blurred(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Renders with the faults that a decoder could give them: softened, noisy, a little off in colour.
 
-    Without these the classifier would judge an autoencoder's softness instead of what is shown.
+    Without these the classifier would look at an autoencoder's softness instead of what is shown.
     """
     count = len(pixels)
     keep = torch.rand(count, 1, 1, 1, generator=generator)

@@ -1,4 +1,4 @@
-"""The training of the classifier that judges drawn pictures; it sees renders only."""
+"""The training of the classifier that names what drawn pictures show; it sees renders only."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from altdiffusion_clip.emoji.concepts import Concept
-from altdiffusion_clip.emoji.judge import Judge, blurred, halves
+from altdiffusion_clip.emoji.recogniser import Recogniser, blurred, halves
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors, optimise
 
 
-def train_judge(pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], config: RunConfig) -> Judge:
+def train_recogniser(pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], config: RunConfig) -> Recogniser:
     """Trains a classifier of the concepts.
 
     The renders are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes,
@@ -27,16 +27,16 @@ def train_judge(pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]],
     """
     torch.manual_seed(0)
     source = _Renders(pictures, shown, config.batch_size)
-    return optimise(_JudgeLoss(Judge()), source, config, "judge").judge.cpu()
+    return optimise(_RecogniserLoss(Recogniser()), source, config, "recogniser").recogniser.cpu()
 
 
-class _JudgeLoss(nn.Module):
-    def __init__(self, judge: Judge) -> None:
+class _RecogniserLoss(nn.Module):
+    def __init__(self, recogniser: Recogniser) -> None:
         super().__init__()
-        self.judge = judge
+        self.recogniser = recogniser
 
     def forward(self, pixels: Tensor, concept: Tensor) -> Tensor:
-        return F.cross_entropy(self.judge(pixels), concept)
+        return F.cross_entropy(self.recogniser(pixels), concept)
 
 
 class _Renders:

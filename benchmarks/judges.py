@@ -1,0 +1,70 @@
+"""Who chooses the best of eight: the encoder that conditioned the pictures, one that did not, or both.
+
+    python benchmarks/judges.py [--prompts 60]
+
+emoji-m9 draws eight pictures of a thing's name in English, so that the background is left to chance; each judge then
+chooses the picture that fits "the thing on a background of that colour" best. A recogniser that saw renders only, and
+belongs to none of the judges, says whether thing and background are right. Own: emoji-m9's scorer, whose text tower is
+the one that conditioned the UNet. Independent: the English CLIP that taught it, with a text tower of its own (its
+vision tower is the same). Both: the mean of their z-scores. A line for each, in percent of the prompts.
+"""
+
+import argparse
+import json
+
+import torch
+from report import machine
+from tqdm import tqdm
+
+from altdiffusion_clip import AltDiffusionPipeline
+from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
+from altdiffusion_clip.evaluation.emoji import pairs
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.judging import score_drawn
+from altdiffusion_clip.judges.names import load_panel
+
+JUDGES = {
+    "own": "own=emoji-m9",
+    "independent": "independent=emoji-m9/teacher",
+    "both": "both=zscores:emoji-m9,emoji-m9/teacher",
+}
+N = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=60)
+    options = parser.parse_args()
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline.set_progress_bar_config(disable=True)
+    bench, recogniser = Bench(load_panel(list(JUDGES.values()), pipeline=pipeline)), Recogniser.load()
+    right = dict.fromkeys(["one at random", *JUDGES, "the best possible"], 0.0)
+    liked = dict.fromkeys(JUDGES, 0.0)  # how much better the own judge finds a choice than the independent one does
+    for number, (concept, colour) in enumerate(tqdm(pairs(unseen=False)[: options.prompts])):
+        prompt, drawn = captions(concept, colour, "en")[0], captions(concept, None, "en")[0]
+        seeds = tuple(range(1000 * number, 1000 * number + N))
+        settings = Settings(
+            drawn, seeds[0], seeds, "emoji-m9", num_inference_steps=STEPS, guidance_scale=EMOJI_GUIDANCE_SCALE
+        )
+        images = [image for image in draw_batch(pipeline, settings) if image is not None]
+        shown = recogniser.concepts_of(images)
+        good = [a == concept and background_of(image) == colour for a, image in zip(shown, images, strict=True)]
+        members = score_drawn(prompt, images, bench)
+        standard = (members - members.mean(1, keepdim=True)) / members.std(1, keepdim=True)
+        for name, scores in zip(JUDGES, bench.panel.combine(members), strict=True):
+            chosen = int(scores.argmax())
+            right[name] += good[chosen]
+            liked[name] += float(standard[0, chosen] - standard[1, chosen])
+        right["one at random"] += sum(good) / len(good)
+        right["the best possible"] += any(good)
+    for name, count in right.items():
+        line = {"name": f"best of {N}, chosen by {name}", "ours": round(100 * count / options.prompts, 1)}
+        more = {"own_less_independent_zscore": round(liked[name] / options.prompts, 3)} if name in liked else {}
+        print(json.dumps({**line, "unit": "right, percent", **more, "machine": machine()}))
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
