@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -22,17 +22,17 @@ from altdiffusion_clip.errors import one_line
 from altdiffusion_clip.images import ImageError, ImageSource, load_image, pixels_of
 from altdiffusion_clip.judges.base import Inputs, Preprocess
 from altdiffusion_clip.judges.cache import VectorCache, key_of
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.places import Located, is_remote
 from altdiffusion_clip.sources.retries import PassingImageError, Retries
 
 CHUNK = 4
 """Pictures that a worker takes at a time: few, since the first batch of the tower waits for the first chunks."""
 DRAFT, DRAFT_LEAST = 1.5, 192
 """JPEGs are decoded to no less than so many times the side that a judge sees, and so many pixels."""
-LARGE = 16_000_000
-"""Pixels of pictures that a process decodes one at a time."""
-
-_large = threading.Lock()
+BUDGET = 50_000_000
+"""Pixels that a process decodes at once, at up to 20 bytes each; a larger picture is decoded alone."""
+READERS = 16
+"""Requests in flight for pictures that are not on this machine."""
 
 
 @runtime_checkable
@@ -52,6 +52,38 @@ class Readable(Protocol):
 
 Picture = Located | Readable | bytes | ImageSource
 """Encoded or not, in memory or to be read."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A picture that was read ahead."""
+
+    picture: Located
+    data: bytes
+
+
+class _Budget:
+    """Lets as many pictures be decoded at once as have so many pixels together."""
+
+    def __init__(self, pixels: int) -> None:
+        self._most, self._taken = pixels, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Waits until there is room; a picture larger than all of it waits until it is alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_budget = _Budget(BUDGET)
 
 
 def name_of_place(picture: Picture) -> str | None:
@@ -82,6 +114,10 @@ class Prepared:
     may_pass: bool = False
 
 
+Item = Picture | Fetched | Prepared
+"""What workers take: a picture, one that was read ahead, or one that needs no work."""
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How a picture becomes what judges take; small, since it goes along with each chunk.
@@ -101,7 +137,7 @@ class Preparation:
     retries: Retries = field(default_factory=Retries)
     caches: tuple[VectorCache, ...] = ()
 
-    def __call__(self, pictures: Sequence[Picture | Prepared]) -> list[Prepared]:
+    def __call__(self, pictures: Sequence[Item]) -> list[Prepared]:
         """Prepares pictures. Whatever is wrong with one is said of that one."""
         return [each if isinstance(each, Prepared) else self._prepare(each) for each in pictures]
 
@@ -113,12 +149,14 @@ class Preparation:
             return None
         return max(_least(side) for side in sides if side)
 
-    def _prepare(self, picture: Picture) -> Prepared:
+    def _prepare(self, picture: Picture | Fetched) -> Prepared:
         try:
             if isinstance(picture, bytes):
                 return self._prepared(picture)
             if isinstance(picture, Located):
-                return self._of_place(picture)
+                picture = Fetched(picture, picture.read(self.retries))
+            if isinstance(picture, Fetched):
+                return self._fetched(picture)
             if isinstance(picture, Readable):
                 return self._prepared(picture.read())
             return Prepared(inputs=self._inputs_of(load_image(picture)))
@@ -131,14 +169,20 @@ class Preparation:
         except Exception as error:  # it belongs to this picture, whatever it is
             return Prepared(error=f"cannot be prepared ({one_line(error)})")
 
-    def _of_place(self, picture: Located) -> Prepared:
-        data = picture.read(self.retries)
+    def fetch(self, picture: Located) -> Fetched | Prepared:
+        """Reads a picture that is not on this machine, or says what is wrong."""
         try:
-            return self._prepared(data)
+            return Fetched(picture, picture.read(self.retries))
+        except ImageError as error:
+            return Prepared(error=str(error), may_pass=isinstance(error, PassingImageError))
+
+    def _fetched(self, fetched: Fetched) -> Prepared:
+        try:
+            return self._prepared(fetched.data)
         except ImageError:
             # It may have come in part: to know its size costs one more request, so that is asked now alone.
-            sized = picture.with_size()
-            if sized.size is None or len(data) >= sized.size:
+            sized = fetched.picture.with_size()
+            if sized.size is None or len(fetched.data) >= sized.size:
                 raise
             return self._prepared(sized.read(self.retries))
 
@@ -157,10 +201,8 @@ class Preparation:
         pixels = pixels_of(data)
         if self.max_pixels is not None and pixels > self.max_pixels:
             raise ImageError(f"{pixels} pixels, where {self.max_pixels} are allowed")
-        if pixels > LARGE:
-            with _large:
-                return self._inputs_of(load_image(io.BytesIO(data), self.at_least))
-        return self._inputs_of(load_image(io.BytesIO(data), self.at_least))
+        with _budget.take(pixels):
+            return self._inputs_of(load_image(io.BytesIO(data), self.at_least))
 
     def _inputs_of(self, image: Image.Image) -> tuple[Inputs, ...]:
         return tuple(preprocess(self._reduced(image, preprocess.side)) for preprocess in self.preprocesses)
@@ -188,6 +230,7 @@ class Workers:
         self.preparation = preparation
         self._ahead = 4 * max(count, 2)
         self._threads = ThreadPoolExecutor(count or 2, "pictures")
+        self._readers = ThreadPoolExecutor(READERS, "readers")
         self._has_processes = count > 0
         self._processes: list[_Process] = []
         self._own = threading.local()  # each thread's process
@@ -200,7 +243,7 @@ class Workers:
 
     def prepare(self, pictures: Iterable[Picture | Prepared]) -> Iterator[tuple[int, Prepared]]:
         """Prepares pictures as they come, some chunks ahead; gives the place of each with it, in order."""
-        stream, place = iter(pictures), 0
+        stream, place = self._read_ahead(iter(pictures)), 0
         run = self._in_process if self._has_processes else self.preparation
         waiting: deque[Future[list[Prepared]]] = deque()
         while True:
@@ -212,14 +255,28 @@ class Workers:
             yield from enumerate(prepared, place)
             place += len(prepared)
 
-    def _in_process(self, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
+    def _read_ahead(self, pictures: Iterator[Picture | Prepared]) -> Iterator[Item]:
+        """The same pictures; of those that are not on this machine some are read while others are prepared."""
+        waiting: deque[Item | Future[Fetched | Prepared]] = deque()
+        while True:
+            while len(waiting) < READERS and (picture := next(pictures, None)) is not None:
+                if isinstance(picture, Located) and is_remote(picture.url):
+                    waiting.append(self._readers.submit(self.preparation.fetch, picture))
+                else:
+                    waiting.append(picture)
+            if not waiting:
+                return
+            item = waiting.popleft()
+            yield item.result() if isinstance(item, Future) else item
+
+    def _in_process(self, chunk: Sequence[Item]) -> list[Prepared]:
         """A chunk in this thread's process; if that ends, once more in a new one."""
         try:
             return self._process()(self.preparation, chunk)
         except ProcessEndedError:
             return self._alone(chunk)
 
-    def _alone(self, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
+    def _alone(self, chunk: Sequence[Item]) -> list[Prepared]:
         """A chunk whose process has ended. The picture that ends it again is found by halving."""
         try:
             return self._process()(self.preparation, chunk)
@@ -238,7 +295,8 @@ class Workers:
 
     def close(self) -> None:
         """Ends the workers."""
-        self._threads.shutdown(cancel_futures=True)
+        for threads in (self._readers, self._threads):
+            threads.shutdown(cancel_futures=True)
         for process in self._processes:
             process.close()
 
@@ -263,7 +321,7 @@ class _Process:
         theirs.close()  # so that there is an end where the process ends
         self.is_alive = True
 
-    def __call__(self, preparation: Preparation, chunk: Sequence[Picture | Prepared]) -> list[Prepared]:
+    def __call__(self, preparation: Preparation, chunk: Sequence[Item]) -> list[Prepared]:
         """Prepares pictures.
 
         Raises:
