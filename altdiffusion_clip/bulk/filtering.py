@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from altdiffusion_clip.bulk.shards import Shard, ShardFolder, planned
-from altdiffusion_clip.bulk.thresholds import order_statistics
+from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
+from altdiffusion_clip.judges.embedding_files import read_embeddings
 from altdiffusion_clip.sources.copying import copy_rows
 from altdiffusion_clip.sources.names import label_of
 from altdiffusion_clip.sources.places import same_place, stamp_of
@@ -24,6 +25,11 @@ from altdiffusion_clip.sources.rows import Source, UnfinishedError
 ALL = ""
 """The group of rows of all languages."""
 NOT_SCORED = "not scored yet"
+_WHAT = {
+    "min": "a score, as 0.3; [LANGUAGE=][JUDGE:]",
+    "top": "a share or a number of rows, as 30% or 100000; [LANGUAGE=][JUDGE:]",
+    "shuffled": "a share, as 99%; [LANGUAGE=]",
+}
 _VALUE = re.compile(r"(?:(?P<language>[^=:]+)=)?(?:(?P<judge>.+):)?(?P<value>[+-]?[\d.]+)(?P<percent>%?)")
 
 
@@ -32,7 +38,8 @@ class Criterion:
     """What a row must reach.
 
     Attributes:
-        kind: "min", a score; "share", to be among the best of so much, from 0 to 1; or "count", of so many rows.
+        kind: "min", a score; "share", to be among the best of so much, from 0 to 1; "count", of so many rows; or
+            "shuffled", to be above so much of what pairs get whose pictures and texts do not belong together.
         value: of that.
         column: of the scores; the first if empty.
         language: whose rows it is of; all if empty.
@@ -59,13 +66,18 @@ class Criterion:
             value = float(found["value"]) if found else np.nan
         except ValueError:
             value = np.nan
-        kind = "min" if option == "min" else "share" if found and found["percent"] else "count"
-        is_right = {"min": bool(found and not found["percent"]), "share": 0 < value <= 100, "count": value >= 1}[kind]
-        if found is None or np.isnan(value) or not is_right or (kind == "count" and value % 1):
-            what = "a score, as 0.3" if option == "min" else "a share or a number of rows, as 30% or 100000"
-            raise UserError(f"--{option} {given}: give {what}; [LANGUAGE=][JUDGE:] may stand before it")
-        share = value / 100 if kind == "share" else value
-        return cls(kind, share, found["judge"] or "", found["language"] or "")
+        is_share = bool(found and found["percent"])
+        kind = option if option != "top" else "share" if is_share else "count"
+        is_right = {
+            "min": not is_share,
+            "share": 0 < value <= 100,
+            "count": value >= 1 and not value % 1,
+            "shuffled": is_share and 0 < value < 100 and not (found and found["judge"]),
+        }[kind]
+        if found is None or np.isnan(value) or not is_right:
+            raise UserError(f"--{option} {given}: give {_WHAT[option]} may stand before it")
+        amount = value / 100 if is_share else value
+        return cls(kind, amount, found["judge"] or "", found["language"] or "")
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,21 @@ class Scores:
         languages = np.array([language or "" for language in text["language"]], object)
         return {**text, "language": languages, "scores": np.stack(scores, 1)}
 
+    def shuffled(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Cosines of pictures with texts of others in their language and shard, by language."""
+        for shard in self.shards:
+            path = self._folder.vectors_path(shard.number)
+            if not path.is_file():
+                continue
+            vectors = read_embeddings(path)
+            languages = np.array(vectors.languages, object)
+            for language in np.unique(languages.astype(str)):
+                pairs = vectors.pairs[languages == language]
+                texts = np.roll(pairs[:, 1], 1 + len(pairs) // 3)
+                others = texts != pairs[:, 1]
+                pictures, said = vectors.img_embedding[pairs[others, 0]], vectors.text_embedding[texts[others]]
+                yield language, np.einsum("ij,ij->i", pictures, said).astype(np.float32)
+
     def of_languages(self, column: int) -> Iterator[tuple[str, np.ndarray]]:
         """All finite scores of a column, by language."""
         for shard in self.shards:
@@ -188,12 +215,32 @@ def _threshold(scores: Scores, criterion: Criterion, by_language: bool, counts: 
         for language, values in scores.of_languages(column):
             yield (ALL if ALL in groups and len(groups) == 1 and not criterion.language else language), values
 
+    if criterion.kind == "shuffled":
+        return _above_shuffled(scores, criterion, groups)
     ranks = {}
     for group, count in groups.items():
         most = round(criterion.value * count) if criterion.kind == "share" else int(criterion.value)
         ranks[group] = [max(0, count - max(1, most))] if count else []
     found = order_statistics(stream, ranks)
     return {group: statistics[ranks[group][0]] for group, statistics in found.items() if ranks[group]}
+
+
+def _above_shuffled(scores: Scores, criterion: Criterion, groups: Mapping[str, int]) -> dict[str, float]:
+    one_for_all = list(groups) == [ALL] and not criterion.language
+
+    def stream() -> Iterator[tuple[str, np.ndarray]]:
+        for language, values in scores.shuffled():
+            yield (ALL if one_for_all else language), values
+
+    counts: Counter[str] = Counter()
+    for group, values in stream():
+        counts[group] += len(values)
+    lacking = [group or "no language" for group in groups if not counts[group]]
+    if lacking:
+        raise UserError(
+            f"no pairs of {', '.join(lacking)} can be shuffled; score with --embeddings, and more than one text of each"
+        )
+    return quantiles(stream, {group: counts[group] for group in groups}, criterion.value)
 
 
 def run_filter(

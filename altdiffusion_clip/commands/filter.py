@@ -36,6 +36,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--min", action="append", default=[], metavar="[LANGUAGE=][JUDGE:]SCORE", help="rows that reach a score"
     )
+    parser.add_argument(
+        "--shuffled",
+        action="append",
+        default=[],
+        metavar="[LANGUAGE=]SHARE",
+        help="rows above so much, as 99%%, of what pictures get with texts of others (needs score --embeddings)",
+    )
     parser.add_argument("--by", choices=("language",), help="shares and numbers are of each language's rows")
     parser.add_argument("--any", action="store_true", help="one of several criteria is enough (default: all)")
     parser.add_argument("--attempts", type=int, default=5, help="to read what a passing fault keeps back (default: 5)")
@@ -54,8 +61,9 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError("--attempts must be 1 or more")
     criteria = [Criterion.parse("top", given) for given in options.top]
     criteria += [Criterion.parse("min", given) for given in options.min]
+    criteria += [Criterion.parse("shuffled", given) for given in options.shuffled]
     if not criteria:
-        raise UserError("nothing says what is kept; give --top or --min")
+        raise UserError("nothing says what is kept; give --top, --min or --shuffled")
     prepare_output()
     wanted = Filter(tuple(criteria), options.by == "language", options.any)
     with tqdm(desc="filtering", unit="row", unit_scale=True, file=sys.stderr) as bar:

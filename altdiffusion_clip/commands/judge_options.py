@@ -42,7 +42,7 @@ def add_judge_option(parser: argparse.ArgumentParser, older: str = "", default: 
         default=[],
         dest="judges",
         metavar="JUDGE",
-        help=f"{JUDGES}; several times for several, the first of which decides (default: {shown})",
+        help=f"{JUDGES}. Of several, each named so, the first decides (default: {shown})",
     )
     parser.set_defaults(default_judge=default)
 

@@ -39,10 +39,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "score",
         help="scores for whole data sets of pictures and texts",
         description="Score rows of a picture and a text, in any language of the judge. Writes shards of Parquet "
-        "(row_id, cosine, clip_score, error, may_pass, and a column for each further judge), each whole or not there; "
-        "the same command goes on where a run was stopped. A row that cannot be scored has its error, and the exit "
-        "code is then 1. A fault that may pass, such as a reset or a time-out, is tried again; what it still keeps "
-        "back is left to do, and the same command does it.",
+        "(row_id, cosine, clip_score, error, may_pass, language, and a column for each further judge), each whole or "
+        "not there; the same command goes on where a run was stopped. A row that cannot be scored has its error, and "
+        "the exit code is then 1. A fault that may pass, such as a reset or a time-out, is tried again; what it still "
+        "keeps back is left to do, and the same command does it.",
         epilog="Sources: .jsonl, .csv, .tsv (also with .gz), .parquet, webdataset .tar and .tar.gz, or a folder of "
         "pictures with a .txt of the same name beside each; as a path or any URL that fsspec opens, with *, ? and "
         "{0000..0099}, or @FILE with one of them in each line.",
@@ -197,6 +197,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.min_cosine is not None and not -1 <= options.min_cosine <= 1:
         raise UserError("--min-cosine must be between -1 and 1")
     check_ray_options(options)
+    if options.engine == "ray" and (options.vectors or options.cache):
+        raise UserError("--vectors and --cache are of this machine; leave them away with --engine ray")
     for package in ("pyarrow", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f'scoring needs {package}; pip install "altdiffusion-clip[score]"')

@@ -18,7 +18,7 @@ The names are those of ModelScope's CLIP pipelines.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +41,8 @@ class Embeddings:
         text_embedding: float32 (texts, dim), unit vectors.
         logit_scale: what cosines are multiplied with before a softmax: 1 / temperature.
         fingerprint: of the judge that they are by; empty if that is not known.
+        pairs: int32 (pairs, 2), places in `images` and `texts` of what belongs together; only .safetensors has them.
+        languages: of each pair's text; empty where that is not known.
     """
 
     images: list[str]
@@ -49,10 +51,15 @@ class Embeddings:
     text_embedding: np.ndarray
     logit_scale: float = 100.0
     fingerprint: str = ""
+    pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    languages: list[str] = field(default_factory=list)
 
     def joined(self, other: Self) -> Self:
         """Those of both; where both have one, this one's."""
         images, texts = set(self.images), set(self.texts)
+        all_images = {key: place for place, key in enumerate(dict.fromkeys([*self.images, *other.images]))}
+        all_texts = {key: place for place, key in enumerate(dict.fromkeys([*self.texts, *other.texts]))}
+        moved = [[all_images[other.images[image]], all_texts[other.texts[text]]] for image, text in other.pairs]
         more_images = [place for place, key in enumerate(other.images) if key not in images]
         more_texts = [place for place, key in enumerate(other.texts) if key not in texts]
         return replace(
@@ -61,6 +68,8 @@ class Embeddings:
             img_embedding=np.concatenate([self.img_embedding, other.img_embedding[more_images]]),
             texts=[*self.texts, *(other.texts[place] for place in more_texts)],
             text_embedding=np.concatenate([self.text_embedding, other.text_embedding[more_texts]]),
+            pairs=np.concatenate([self.pairs, np.array(moved, np.int32).reshape(-1, 2)]),
+            languages=[*self.languages, *other.languages],
         )
 
     def images_of(self, ids: Sequence[str], file: Path) -> np.ndarray:
@@ -108,6 +117,9 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
 
             metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
             contiguous = {key: np.ascontiguousarray(value) for key, value in vectors.items()}
+            if len(embeddings.pairs):
+                contiguous["pairs"] = np.ascontiguousarray(embeddings.pairs, np.int32)
+                metadata["languages"] = json.dumps(embeddings.languages)
             save_file(contiguous, temporary, {**metadata, **_metadata(embeddings)})
         else:
             _write_parquet(temporary, embeddings)
@@ -173,7 +185,8 @@ def _read_safetensors(path: Path) -> Embeddings:
     with safe_open(path, "np") as file:
         metadata = file.metadata() or {}
         lacking = [name for name in ("images", "texts") if name not in metadata]
-        lacking += [name for name in ("img_embedding", "text_embedding") if name not in file.keys()]  # noqa: SIM118
+        tensors = list(file.keys())
+        lacking += [name for name in ("img_embedding", "text_embedding") if name not in tensors]
         if lacking:
             raise UserError(f"{path} has no {lacking[0]}; see altdiffusion embed --help for the form")
         return Embeddings(
@@ -183,6 +196,8 @@ def _read_safetensors(path: Path) -> Embeddings:
             file.get_tensor("text_embedding"),
             float(metadata.get("logit_scale", 100.0)),
             metadata.get("fingerprint", ""),
+            file.get_tensor("pairs") if "pairs" in tensors else np.empty((0, 2), np.int32),
+            json.loads(metadata.get("languages", "[]")),
         )
 
 

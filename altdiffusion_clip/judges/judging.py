@@ -95,7 +95,10 @@ def judge_rows(
         texts = list(dict.fromkeys(read[place].text for place, _ in good))
         images = torch.stack(list(found.values())) if found else torch.empty(0, encoder.judge.dim)
         own = encoder.judge.logit_scale, encoder.fingerprint
-        keep(Embeddings(list(found), images.numpy(), texts, encoder.texts(texts).numpy(), *own))
+        names, said_at = ({key: at for at, key in enumerate(each)} for each in (found, texts))
+        pairs = [[names[name_of_picture(read[place])], said_at[read[place].text]] for place, _ in good]
+        more = np.array(pairs, np.int32).reshape(-1, 2), [read[place].language for place, _ in good]
+        keep(Embeddings(list(found), images.numpy(), texts, encoder.texts(texts).numpy(), *own, *more))
     judged = []
     for place, picture in enumerate(picture_of):
         if picture is None:

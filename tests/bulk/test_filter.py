@@ -13,10 +13,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.bulk.filtering import Criterion
 from altdiffusion_clip.bulk.shards import Scored, ShardFolder, Span
 from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.cli import main
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.rows import Source, read_rows
@@ -167,6 +170,8 @@ class TestCriteria:
             (["--top", "101%"], "give a share"),
             (["--top", "0.5"], "give a share"),
             (["--min", "30%"], "--min 30%: give a score, as 0.3"),
+            (["--shuffled", "0.99"], "--shuffled 0.99: give a share, as 99%"),
+            (["--shuffled", "99%"], "can be shuffled; score with --embeddings"),
             (["--min", "xx=0.3"], "there are no scored rows in xx; there are en, th, zh"),
             (["--min", "siglip:0.3"], "there are no scores of siglip; there are those of cosine, sharp"),
         ],
@@ -255,3 +260,44 @@ def test_killed_ten_times_nothing_is_lost(tmp_path: Path, capsys: pytest.Capture
     assert len(kept) == report["kept"]
     assert len(kept) + len(rejected) == 12 * count
     assert not list((tmp_path / "out" / "rejected").rglob(".*.partial"))
+
+
+@pytest.mark.parametrize("by", [[], ["--by", "language"]])
+def test_above_what_shuffled_pairs_get(by: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The threshold is the share of the cosines of pictures with texts that are not theirs, by numpy."""
+    pictures = held_out_pictures()[:60]
+    rows = [
+        {
+            "id": f"{number:04d}",
+            "image": str(picture.path),
+            "text": captions(picture.concept, picture.colour, language)[0],
+            "language": language,
+        }
+        for number, picture in enumerate(pictures)
+        for language in [("en", "zh")[number % 2]]
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    score = ["score", str(source), "--output", str(tmp_path / "scores"), "--embeddings", "--workers", "0"]
+    assert main([*score, "--dtype", "float32"]) == 0
+    capsys.readouterr()
+    code, report = run(capsys, tmp_path / "scores", "--output", tmp_path / "out", "--shuffled", "95%", *by)
+    assert (code, report["rows"]) == (0, 60)
+    scorer = AltCLIPScorer.from_pretrained("emoji-m9")
+    cosines = scorer.similarity([row["text"] for row in rows], [row["image"] for row in rows]).numpy()
+    texts = np.array([row["text"] for row in rows])
+    languages = np.array([row["language"] for row in rows])
+    shuffled = []
+    for language in ("en", "zh"):
+        mine = np.flatnonzero(languages == language)
+        other = np.roll(mine, 1 + len(mine) // 3)
+        differ = texts[mine] != texts[other]
+        shuffled.append(cosines[other[differ], mine[differ]])
+    limits = (
+        [np.quantile(np.concatenate(shuffled), 0.95)] * 2 if not by else [np.quantile(each, 0.95) for each in shuffled]
+    )
+    own = cosines.diagonal()
+    expected = sum(own[n] >= limits[("en", "zh").index(row["language"])] for n, row in enumerate(rows))
+    assert report["kept"] == expected
+    (thresholds,) = json.loads((tmp_path / "out" / "_plan.json").read_text())["thresholds"]
+    assert list(thresholds.values()) == pytest.approx(limits if by else limits[:1], abs=1e-5)
