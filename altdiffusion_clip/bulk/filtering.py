@@ -149,6 +149,11 @@ class Scores:
             raise UserError(f"there are no scores of {judge}; there are those of {', '.join(names)}")
         return names.index(judge) if judge in names else self.columns.index(judge)
 
+    def source(self, place: str, label: str = "") -> Source:
+        """A source of the scores, as it was read."""
+        plan = self.plan
+        return Source(place, Columns(*plan["columns"]), plan["image_root"], label, plan["encoding"])
+
     def read(self, shard: Shard) -> dict[str, np.ndarray]:
         """A shard's rows: `scores` float32 (rows, columns), NaN where there is none; `language`, `error`, `row_id`."""
         import pyarrow.parquet
@@ -307,10 +312,9 @@ def _filter_source(
     retries: Retries,
     done: Path,
 ) -> None:
-    plan = scores.plan
-    if stamp_of(place, retries) != plan["sources"][place]:
+    if stamp_of(place, retries) != scores.plan["sources"][place]:
         raise UserError(f"{place} has changed since it was scored; score it again")
-    source = Source(place, Columns(*plan["columns"]), plan["image_root"], name, plan["encoding"])
+    source = scores.source(place, name)
     counts = Counts()
     rejected = output / "rejected" / f"{name}.jsonl"
     rejected.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "that the judge knows best. --by language gives each its own.",
     )
     parser.add_argument("scores", type=Path, metavar="SCORES", help="a folder of altdiffusion score")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for the rows")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with histograms by language and pictures at quantiles"
+    )
     parser.add_argument(
         "--top",
         action="append",
@@ -54,7 +57,8 @@ def run(options: argparse.Namespace) -> bool:
     """Filters. Returns whether every row was decided."""
     from tqdm import tqdm
 
-    from altdiffusion_clip.bulk.filtering import NOT_SCORED, Criterion, Filter, run_filter
+    from altdiffusion_clip.bulk.filter_page import write_filter_page
+    from altdiffusion_clip.bulk.filtering import NOT_SCORED, Criterion, Filter, Scores, run_filter, thresholds_of
     from altdiffusion_clip.sources.retries import Retries
 
     if options.attempts < 1:
@@ -62,15 +66,21 @@ def run(options: argparse.Namespace) -> bool:
     criteria = [Criterion.parse("top", given) for given in options.top]
     criteria += [Criterion.parse("min", given) for given in options.min]
     criteria += [Criterion.parse("shuffled", given) for given in options.shuffled]
-    if not criteria:
+    if not criteria and not options.html:
         raise UserError("nothing says what is kept; give --top, --min or --shuffled")
+    if criteria and not options.output and not options.html:
+        raise UserError("the rows that are kept need a place; give --output DIR")
     prepare_output()
-    wanted = Filter(tuple(criteria), options.by == "language", options.any)
+    wanted, retries = Filter(tuple(criteria), options.by == "language", options.any), Retries(options.attempts)
+    if options.html:
+        scores = Scores(options.scores)
+        judge = criteria[0].column if criteria else ""
+        write_filter_page(options.html, scores, judge, thresholds_of(scores, wanted), retries)
+    if not criteria or not options.output:
+        return True
     with tqdm(desc="filtering", unit="row", unit_scale=True, file=sys.stderr) as bar:
         try:
-            counts, unfinished = run_filter(
-                options.scores, options.output, wanted, Retries(options.attempts), bar.update
-            )
+            counts, unfinished = run_filter(options.scores, options.output, wanted, retries, bar.update)
         except OSError as error:
             raise UserError(f"cannot write to {options.output}: {error.strerror or error}") from error
     _print(options, counts, unfinished)

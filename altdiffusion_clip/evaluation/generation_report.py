@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.evaluation.generation import Drawn
-from altdiffusion_clip.evaluation.pages import write_page
-from altdiffusion_clip.evaluation.plots import bars, heat_map, thumbnail
 from altdiffusion_clip.images import load_image
+from altdiffusion_clip.reports.pages import write_page
+from altdiffusion_clip.reports.plots import bars, heat_map, thumbnail
 
 _SCENES = 12
 

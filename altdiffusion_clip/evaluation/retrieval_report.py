@@ -9,12 +9,12 @@ from typing import Any
 from altdiffusion_clip.evaluation.bench import Measured
 from altdiffusion_clip.evaluation.datasets.stored import decode
 from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
-from altdiffusion_clip.evaluation.pages import write_page
-from altdiffusion_clip.evaluation.plots import bars, heat_map, thumbnail
 from altdiffusion_clip.evaluation.published import published_for, published_of
 from altdiffusion_clip.evaluation.tables import table
 from altdiffusion_clip.files import write_text
 from altdiffusion_clip.images import ImageError
+from altdiffusion_clip.reports.pages import write_page
+from altdiffusion_clip.reports.plots import bars, heat_map, thumbnail
 
 _SHORT = {
     "text_to_image_r1": "T2I R@1",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from altdiffusion_clip.evaluation.pages import write_page
-from altdiffusion_clip.evaluation.plots import heat_map
+from altdiffusion_clip.reports.pages import write_page
+from altdiffusion_clip.reports.plots import heat_map
 
 _CONFUSED = 15
 

@@ -213,6 +213,15 @@ class Preparation:
         return image.reduce(factor) if factor > 1 else image
 
 
+def decoded(picture: Located | bytes) -> Image.Image:
+    """An encoded picture as RGB.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return load_image(io.BytesIO(picture if isinstance(picture, bytes) else picture.read()))
+
+
 def _least(side: int) -> int:
     return max(int(DRAFT * side), DRAFT_LEAST)
 

@@ -24,7 +24,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.rows import Source, read_rows
 from tests.bulk.test_faults import rows_of
-from tests.conftest import FULL
+from tests.conftest import FULL, in_full
 from tests.processes import Command
 from tests.sources.sources import WRITERS
 
@@ -301,3 +301,46 @@ def test_above_what_shuffled_pairs_get(by: list[str], tmp_path: Path, capsys: py
     assert report["kept"] == expected
     (thresholds,) = json.loads((tmp_path / "out" / "_plan.json").read_text())["thresholds"]
     assert list(thresholds.values()) == pytest.approx(limits if by else limits[:1], abs=1e-5)
+
+
+class TestPage:
+    """Histograms by language, and pictures at quantiles."""
+
+    @pytest.mark.parametrize("kind", ["jsonl", *in_full("tar", "folder", "parquet of pictures")])
+    def test_rows_at_quantiles_are_shown(self, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = rows_of(60)
+        for row in rows:
+            row["text"] = f"text <{row['id']}>"
+        scores = made_up(60)
+        scores[7] = Scored("0007", (), "no such file", language="en")
+        folder = scored_folder(tmp_path / "scores", [WRITERS[kind](tmp_path, rows)], scores)
+        code = main(["filter", str(folder), "--html", str(tmp_path / "page.html"), "--top", "50%", "--by", "language"])
+        assert (code, capsys.readouterr().out) == (0, ""), "without --output nothing is filtered"
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert 'class="plot"' in page
+        assert "http" not in page, "it loads nothing"
+        for language in LANGUAGES:
+            of_language = sorted(
+                (row.scores[0], number)
+                for number, row in enumerate(scores[:35])  # of the first five shards
+                if row.scores and row.language == language
+            )
+            for quantile in (0.02, 0.5, 0.98):
+                value, number = of_language[round(quantile * (len(of_language) - 1))]
+                assert f"cosine {value:.4f}, above {100 * quantile:g}% of the rows" in page
+                assert f"text &lt;{number:04d}&gt;" in page
+        assert page.count("data:image/jpeg") == 7 * len(LANGUAGES)
+
+    def test_pictures_that_are_gone_leave_their_words(self, tmp_path: Path) -> None:
+        rows = rows_of(20)
+        for row in rows[:10]:
+            row["image"] = "gone.png"
+        folder = scored_folder(tmp_path / "scores", [WRITERS["jsonl"](tmp_path, rows)], made_up(20))
+        assert main(["filter", str(folder), "--html", str(tmp_path / "page.html")]) == 0
+        assert "no such file" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    def test_nothing_scored_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        scores = [Scored(f"{number}", (), "no such file") for number in range(3)]
+        folder = scored_folder(tmp_path / "scores", [WRITERS["jsonl"](tmp_path, rows_of(3))], scores)
+        assert main(["filter", str(folder), "--html", str(tmp_path / "page.html")]) == 2
+        assert "no row has a score" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -63,6 +63,35 @@ def bars(
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel(what)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(rows), frameon=False)
+    return _img(figure, what)
+
+
+def histograms(
+    edges: Sequence[float],
+    counts: Mapping[str, Sequence[float]],
+    lines: Mapping[str, float],
+    what: str,
+) -> str:
+    """Outlines of histograms, each as a share of its own rows, as an <img>.
+
+    Args:
+        edges: of the bins.
+        counts: rows in each bin, by name.
+        lines: marks on the axis, by the same names.
+        what: is on the axis.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    figure, axes = _figure(8.0, 3.4)
+    for name, values in counts.items():
+        total = max(1.0, float(sum(values)))
+        drawn = axes.stairs([100 * value / total for value in values], edges, label=name or "all")
+        if name in lines:
+            axes.axvline(lines[name], color=drawn.get_edgecolor(), linestyle="--", linewidth=1)
+    axes.set_xlabel(what)
+    axes.set_ylabel("% of the rows")
+    axes.legend(fontsize=8, ncol=6, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return _img(figure, what)
 
 

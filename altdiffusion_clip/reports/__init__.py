@@ -1,0 +1,1 @@
+"""What pages for the browser are made of."""
