@@ -12,6 +12,7 @@ from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import READERS, Workers, _Budget
 from altdiffusion_clip.sources.places import Located
+from tests.judges.checkpoints import write_clip
 from tests.sources.faulty import Faulty
 
 PICTURES = [picture.path for picture in held_out_pictures()]
@@ -86,3 +87,18 @@ def test_what_is_wrong_far_away_is_said_of_that_picture(bench: Bench, tmp_path: 
     with Workers(bench.preparation()) as workers:
         errors = [each.error for _, each in workers.prepare(pictures)]
     assert errors == ["", "not a picture that Pillow knows", "no such file"]
+
+
+def test_two_judges_share_the_decoded_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from altdiffusion_clip.judges import pictures
+    from altdiffusion_clip.judges.judging import rank
+
+    clip = write_clip(tmp_path / "clip")
+    alone = {name: rank("x", PICTURES[:6], name) for name in ("emoji-m9", str(clip))}
+    decoded, load = [], pictures.load_image
+    monkeypatch.setattr(pictures, "load_image", lambda *given: (decoded.append(given), load(*given))[1])
+    both = rank("x", PICTURES[:6], ["emoji-m9", f"clip={clip}"])
+    assert len(decoded) == 6
+    of_clip = {image.index: image.score for image in alone[str(clip)]}
+    assert [image.score for image in both] == pytest.approx([image.score for image in alone["emoji-m9"]], abs=1e-6)
+    assert [image.scores["clip"] for image in both] == pytest.approx([of_clip[image.index] for image in both], abs=1e-6)
