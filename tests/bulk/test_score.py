@@ -102,7 +102,7 @@ def test_scores_are_the_scorers(tmp_path: Path, scorer: AltCLIPScorer, capsys: p
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(tmp_path / "scores" / "part-000000.parquet")
-    assert table.column_names == ["row_id", "cosine", "clip_score", "error", "may_pass"]
+    assert table.column_names == ["row_id", "cosine", "clip_score", "error", "may_pass", "language"]
     assert json.loads(table.schema.metadata[b"units"])["clip_score"] == "100 max(cosine, 0)"
     first = table.to_pylist()[0]
     assert first["clip_score"] == pytest.approx(100 * max(first["cosine"], 0), abs=1e-4)
