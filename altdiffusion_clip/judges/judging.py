@@ -265,7 +265,7 @@ def rank(
         >>> "cat" in rank("一只猫", pictures)[0].name
         True
         >>> def brightness(texts, pictures):
-        ...     return [sum(picture.convert("L").resize((1, 1)).getpixel((0, 0)) for _ in "x") for picture in pictures]
+        ...     return [picture.convert("L").resize((1, 1)).getpixel((0, 0)) for picture in pictures]
         >>> rank("一只猫", pictures, judge=brightness)[0].measure
         'score'
     """
