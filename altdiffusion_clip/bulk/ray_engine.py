@@ -7,6 +7,7 @@ names.
 """
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -25,10 +26,12 @@ from altdiffusion_clip.bulk.scoring import (
     Job,
     Placed,
     Report,
+    missing,
     placed,
     report_of,
     score_again,
     score_shard,
+    score_stream,
     to_score_again,
 )
 from altdiffusion_clip.bulk.shards import Shard, ShardFolder, Span, gaps, spans_by_source
@@ -40,7 +43,7 @@ from altdiffusion_clip.judges.pictures import Workers
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.sources.places import same_place
 from altdiffusion_clip.sources.row import Cursor
-from altdiffusion_clip.sources.rows import UnfinishedError, count_rows
+from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, kind_of
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,17 @@ def score_on_ray(
 
     shards = folder.remove_damaged()
     unfinished: dict[str, str] = {}
+    whole, counted = _by_kind(job, unfinished)
+    missing_shards = list(_missing_shards(job, counted, folder, shards, unfinished))
     tasks = [_as_item(shard.number, ()) for shard in to_score_again(job, shards)]
-    tasks += [_as_item(number, spans) for number, spans in _missing_shards(job, folder, shards, unfinished)]
+    tasks += [_as_item(number, spans) for number, spans in missing_shards]
+    tasks += [_as_item(None, (), source.place) for source in whole]
     if tasks:
+        taken = {shard.number for shard in shards} | {number for number, _ in missing_shards}
+        numbers: Any = ray.remote(num_cpus=0)(Numbers).remote(sorted(taken)) if whole else None
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             ShardScorer,
-            fn_constructor_args=(job, str(folder.folder.absolute()), model),
+            fn_constructor_args=(job, str(folder.folder.absolute()), model, numbers),
             batch_size=1,
             **_actors(cluster, len(tasks)),
         )
@@ -163,27 +171,58 @@ def score_on_ray(
     return report_of(job, folder, unfinished)
 
 
+class Numbers:
+    """An actor: gives out numbers of shards, each once.
+
+    Args:
+        taken: those that are not to be given.
+    """
+
+    def __init__(self, taken: Sequence[int]) -> None:
+        known = set(taken)
+        self._free = (number for number in itertools.count() if number not in known)
+
+    def next(self) -> int:
+        """The next one."""
+        return next(self._free)
+
+
 class ShardScorer:
     """An actor: has the model in memory and scores one shard after the other."""
 
-    def __init__(self, job: Job, folder: str, model: Model) -> None:
+    def __init__(self, job: Job, folder: str, model: Model, numbers: Any) -> None:
+        self._numbers = numbers
         panel = load_panel(model.names, own_device(), model.torch_dtype, long_text=model.long_text)
         self._bench = Bench(panel, model.batch_size or fastest_batch_size(panel.members[0]))
         self._workers = Workers(self._bench.preparation(model.exact, model.max_pixels, job.retries), model.workers)
         self._job, self._folder = job, ShardFolder.there(Path(folder))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scores a shard, and says how many rows, and which sources cannot be read on and why."""
-        number, spans = _of_item(str(batch["task"][0]))
+        """Scores a shard or a source, and says how many rows, and which sources cannot be read on and why."""
+        number, spans, place = _of_item(str(batch["task"][0]))
         unfinished: dict[str, str] = {}
         common = ([self._bench], self._workers)
-        if spans:
+        if place:
+            done = self._source(place, unfinished)
+        elif spans:
             rows = self._rows(spans, unfinished)
             done = score_shard(self._folder, number, rows, *common, self._job)
         else:
             shard = next(shard for shard in self._folder.shards() if shard.number == number)
             done = score_again(self._job, self._folder, shard, *common, unfinished)
         return {"rows": np.array([done]), "unfinished": np.array([json.dumps(unfinished)])}
+
+    def _source(self, place: str, unfinished: dict[str, str]) -> int:
+        """Scores what is missing of a source, also of what an actor that is lost has left."""
+        import ray
+
+        job, folder = self._job, self._folder
+        stream = missing(job, [job.source_at(same_place(place))], folder.shards(), unfinished)
+
+        def next_number() -> int:
+            return int(ray.get(self._numbers.next.remote()))
+
+        return sum(score_stream(job, folder, stream, next_number, [self._bench], self._workers))
 
     def _rows(self, spans: Sequence[Span], unfinished: dict[str, str]) -> Iterator[Placed]:
         job = self._job
@@ -236,14 +275,29 @@ def _png(image: Image.Image | None) -> bytes:
     return file.getvalue()
 
 
+def _by_kind(job: Job, unfinished: dict[str, str]) -> tuple[list[Source], list[Source]]:
+    """Sources that one actor reads from beginning to end, and those whose rows are counted first.
+
+    To count the rows of a tar is to read it, and to begin in its middle likewise.
+    """
+    whole: list[Source] = []
+    counted: list[Source] = []
+    for source in job.sources:
+        try:
+            (whole if kind_of(source.place, job.retries) == ".tar" else counted).append(source)
+        except UserError as error:
+            unfinished[same_place(source.place)] = str(error)
+    return whole, counted
+
+
 def _missing_shards(
-    job: Job, folder: ShardFolder, shards: Sequence[Shard], unfinished: dict[str, str]
+    job: Job, sources: Sequence[Source], folder: ShardFolder, shards: Sequence[Shard], unfinished: dict[str, str]
 ) -> Iterator[tuple[int, tuple[Span, ...]]]:
-    """Shards of all rows that no shard has; rows are counted on the cluster."""
+    """Shards of all rows of some sources that no shard has; rows are counted on the cluster."""
     import ray
 
     count: Any = ray.remote(count_rows)
-    waiting = {same_place(source.place): count.remote(source, job.retries) for source in job.sources}
+    waiting = {same_place(source.place): count.remote(source, job.retries) for source in sources}
     spans, missing = spans_by_source(shards), list[Span]()
     for place, counted in waiting.items():
         try:
@@ -306,10 +360,10 @@ def own_device() -> torch.device:
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
-def _as_item(number: int, spans: Sequence[Span]) -> dict[str, Any]:
-    return {"task": json.dumps({"number": number, "spans": [asdict(span) for span in spans]})}
+def _as_item(number: int | None, spans: Sequence[Span], source: str = "") -> dict[str, Any]:
+    return {"task": json.dumps({"number": number, "spans": [asdict(span) for span in spans], "source": source})}
 
 
-def _of_item(item: str) -> tuple[int, tuple[Span, ...]]:
+def _of_item(item: str) -> tuple[int, tuple[Span, ...], str]:
     task = json.loads(item)
-    return task["number"], tuple(Span(**span) for span in task["spans"])
+    return task["number"], tuple(Span(**span) for span in task["spans"]), task["source"]

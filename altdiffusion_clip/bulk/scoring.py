@@ -80,6 +80,10 @@ class Report:
         return not (self.failed or self.to_do or self.unfinished)
 
 
+Placed = tuple[Row, str, Cursor, Cursor]
+"""A row, the place of its source, and the cursors before and after it."""
+
+
 def score_sources(
     job: Job,
     folder: ShardFolder,
@@ -102,12 +106,33 @@ def score_sources(
     unfinished: dict[str, str] = {}
     for shard in to_score_again(job, shards):
         progress(score_again(job, folder, shard, benches, workers, unfinished))
-    stream = _missing(job, shards, unfinished)
-    numbers = folder.free_numbers()
+    stream, numbers = missing(job, job.sources, shards, unfinished), folder.free_numbers()
+    for count in score_stream(job, folder, stream, lambda: next(numbers), benches, workers):
+        progress(count)
+    return report_of(job, folder, unfinished)
+
+
+def score_stream(
+    job: Job,
+    folder: ShardFolder,
+    stream: Iterator[Placed],
+    next_number: Callable[[], int],
+    benches: Sequence[Bench],
+    workers: Workers,
+) -> Iterator[int]:
+    """Scores rows as they come, shard after shard; gives the rows of each.
+
+    Args:
+        job: of the run.
+        folder: for the shards.
+        stream: of the rows.
+        next_number: gives the number of the next shard.
+        benches: the judges, on each device.
+        workers: that prepare pictures.
+    """
     while (first := next(stream, None)) is not None:
         part = itertools.chain([first], itertools.islice(stream, job.shard_size - 1))
-        progress(score_shard(folder, next(numbers), part, benches, workers, job))
-    return report_of(job, folder, unfinished)
+        yield score_shard(folder, next_number(), part, benches, workers, job)
 
 
 def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Report:
@@ -137,14 +162,19 @@ def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Repo
     )
 
 
-Placed = tuple[Row, str, Cursor, Cursor]
-"""A row, the place of its source, and the cursors before and after it."""
+def missing(
+    job: Job, sources: Sequence[Source], shards: Sequence[Shard], unfinished: dict[str, str]
+) -> Iterator[Placed]:
+    """The rows of some sources that no shard has.
 
-
-def _missing(job: Job, shards: Sequence[Shard], unfinished: dict[str, str]) -> Iterator[Placed]:
-    """The rows that no shard has."""
+    Args:
+        job: of the run.
+        sources: of the rows.
+        shards: that are there.
+        unfinished: gets the reason of each source that cannot be read on.
+    """
     spans = spans_by_source(shards)
-    for source in job.sources:
+    for source in sources:
         place = same_place(source.place)
         for cursor, count in gaps(spans[place]):
             try:

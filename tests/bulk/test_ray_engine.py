@@ -17,6 +17,7 @@ from altdiffusion_clip.images import load_image
 from altdiffusion_clip.results import read_results
 from tests.bulk.test_faults import rows_of
 from tests.bulk.test_score import emoji_rows, run, write_jsonl
+from tests.sources.faulty import LOG
 from tests.sources.sources import WRITERS
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -27,10 +28,11 @@ os.environ["RAY_MEMORY_MONITOR_REFRESH_MS"] = "0"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     # What Ray starts finds the file system that fails.
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root / "tests" / "bulk" / "on_ray"), str(root)])
+    os.environ[LOG] = str(tmp_path_factory.mktemp("faulty") / "requests")
     cluster = cluster_utils.Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000},
@@ -39,7 +41,7 @@ def cluster() -> Iterator[object]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-    del os.environ["PYTHONPATH"]
+    del os.environ["PYTHONPATH"], os.environ[LOG]
 
 
 def scores_of(rows: list[Scored]) -> list[float | None]:
@@ -102,6 +104,26 @@ def test_a_file_system_that_fails(
     found = read_shards(tmp_path / "scores")
     assert sorted(row.row_id.rpartition(":")[2] for row in found) == [row["id"] for row in rows]
     assert all(row.scores for row in found)
+
+
+@pytest.mark.full
+def test_tars_are_read_once(tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = []
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        sources.append(WRITERS["tar"](tmp_path / str(number), rows_of(100)))
+    requests = Path(os.environ[LOG])
+    requests.with_name("quiet").touch()
+    requests.unlink(missing_ok=True)
+    command = [f"faulty://{source}" for source in sources]
+    command += ["--shard-size", "30", "--engine", "ray", "--actors", "2", "--output", str(tmp_path / "scores")]
+    assert run(capsys, *command)[0] == 0
+    requests.with_name("quiet").unlink()
+    assert len({row.row_id for row in read_shards(tmp_path / "scores")}) == 300
+    lines = [line.split(maxsplit=1) for line in requests.read_text().splitlines()]
+    for source in sources:
+        read = sum(int(count) for count, path in lines if path == str(source))
+        assert read <= 1.2 * source.stat().st_size
 
 
 @pytest.mark.slow
