@@ -15,7 +15,6 @@ from diffusers import ControlNetModel
 from PIL import Image
 
 from altdiffusion_clip import (
-    AltCLIPScorer,
     AltDiffusionControlNetPipeline,
     AltDiffusionImg2ImgPipeline,
     AltDiffusionInpaintPipeline,
@@ -24,6 +23,7 @@ from altdiffusion_clip import (
 from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.demo.studio import Drawn, Progress, Studio, variations
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
 
 
@@ -163,7 +163,7 @@ def test_the_demo(kind: str) -> None:
     pictures = []
     for device in ("cpu", DEVICE):
         pipe = emoji().to(device)
-        studio = Studio(pipe, AltCLIPScorer.from_pipeline(pipe), "emoji-m9")
+        studio = Studio(pipe, load_panel("emoji-m9", DEVICE, pipeline=pipe), "emoji-m9")
         events = list(studio.draw(variations(studio.settings("猫", 3, num_inference_steps=5), 1), source))
         assert any(event.preview for event in events if isinstance(event, Progress))
         (drawn,) = (event for event in events if isinstance(event, Drawn))
