@@ -12,6 +12,9 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.bench import Measured, measure, vectors_of
 from altdiffusion_clip.evaluation.datasets.names import NAMES, read_dataset
 from altdiffusion_clip.evaluation.datasets.stored import ImageFile, ParquetImage, decode
+from altdiffusion_clip.judges.cache import VectorCache
+from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.ensembles import Panel
 from tests.evaluation.datasets import replicas
 
 
@@ -20,9 +23,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def kept_in(cache: Path) -> Callable[[Panel], Bench]:
+    return lambda panel: Bench(panel, 64, lambda fingerprint: VectorCache(cache, fingerprint))
+
+
 def figures(name: str, folder: Path | None, cache: Path, **options) -> dict[str, Measured]:
     task = read_dataset(name, folder, **options)
-    return {row.language: row for row in measure("emoji-m9", vectors_of("emoji-m9", task, cache), task)}
+    vectors = vectors_of("emoji-m9", task, bench_of=kept_in(cache))
+    return {row.language: row for row in measure("emoji-m9", vectors, task)}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +144,7 @@ def test_missing_images_are_listed(tmp_path: Path, cache: Path) -> None:
     assert "--allow-missing" in message
     task = read_dataset("jsonl", folder, allow_missing=True)
     assert len(task.missing) == 7
-    (row, *_) = measure("emoji-m9", vectors_of("emoji-m9", task, cache), task)
+    (row, *_) = measure("emoji-m9", vectors_of("emoji-m9", task, bench_of=kept_in(cache)), task)
     assert (row.texts, row.images) == (173, 173)
 
 
@@ -146,7 +154,7 @@ def test_broken_images_are_named(tmp_path: Path, cache: Path) -> None:
     pictures[3].write_bytes(b"")
     pictures[5].write_bytes(pictures[5].read_bytes()[:100])
     task = read_dataset("jsonl", folder)
-    vectors = vectors_of("emoji-m9", task, cache)
+    vectors = vectors_of("emoji-m9", task, bench_of=kept_in(cache))
     with pytest.raises(UserError, match=r"2 of 180 images cannot be read, the first is .*: an empty file; mend them"):
         measure("emoji-m9", vectors, task)
     rows = measure("emoji-m9", vectors, task, allow_missing=True)
