@@ -158,7 +158,7 @@ class Scores:
         """A shard's rows: `scores` float32 (rows, columns), NaN where there is none; `language`, `error`, `row_id`."""
         import pyarrow.parquet
 
-        wanted = ["row_id", "language", "error", "may_pass", *self.columns]
+        wanted = ["row_id", "language", "error", *self.columns]
         table = pyarrow.parquet.read_table(self._folder.path(shard.number), columns=wanted)
         scores = [table[name].to_numpy().astype(np.float32) for name in self.columns]
         text = {name: np.array(table[name].to_pylist(), object) for name in ("row_id", "language", "error")}

@@ -9,7 +9,6 @@ from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
     add_long_text_option,
-    add_vectors_option,
     bench_for,
     judges_of,
 )
@@ -40,7 +39,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
     add_long_text_option(parser)
     add_cache_options(parser)
-    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 

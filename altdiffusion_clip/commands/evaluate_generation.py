@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
-    add_vectors_option,
     bench_for,
     judges_of,
 )
@@ -47,7 +46,6 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     add_cache_options(parser)
-    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 

@@ -10,7 +10,6 @@ from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
     add_long_text_option,
-    add_vectors_option,
     bench_for,
     judges_of,
 )
@@ -54,7 +53,6 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
     add_long_text_option(parser)
     add_cache_options(parser)
-    add_vectors_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 

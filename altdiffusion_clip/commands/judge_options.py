@@ -81,7 +81,7 @@ def panel_for(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> 
 
 
 def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> None:
-    """Adds --cache and --no-cache.
+    """Adds --cache, --no-cache and --vectors.
 
     Args:
         parser: of the command.
@@ -98,10 +98,6 @@ def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> 
     if is_kept:
         parser.add_argument("--no-cache", action="store_true", help="keep no vectors")
     parser.set_defaults(is_cached=is_kept)
-
-
-def add_vectors_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --vectors, which may be given several times."""
     parser.add_argument(
         "--vectors",
         action="append",

@@ -13,7 +13,6 @@ from altdiffusion_clip.commands.judge_options import (
     add_cache_options,
     add_judge_option,
     add_long_text_option,
-    add_vectors_option,
     bench_for,
     judges_of,
 )
@@ -81,7 +80,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--embeddings", action="store_true", help="also write the first judge's vectors, .safetensors")
     add_long_text_option(parser)
     add_cache_options(parser, is_kept=False)
-    add_vectors_option(parser)
     add_ray_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a sentence")
     parser.set_defaults(run=run)

@@ -130,9 +130,8 @@ class DualEncoder:
         return unit(self._picture_features(self._normalise(inputs, self.dtype)))
 
     def probability(self, scores: Tensor) -> Tensor:
-        """A softmax over the pictures, or with a bias a sigmoid for each, of logit_scale · cosine."""
-        logits = self.logit_scale * scores
-        return logits.softmax(0) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
+        """As `probability_of` has it."""
+        return probability_of(scores, self.logit_scale, self.logit_bias)
 
     def fingerprint(self) -> str:
         """Of weights, tokenizer and preprocessing."""
@@ -173,6 +172,12 @@ class DualEncoder:
         if cut:
             logger.warning("%s reads %d tokens; longer texts are cut, as %r", self.name, self.max_length, cut[0][:60])
             self._has_warned = True
+
+
+def probability_of(cosines: Tensor, logit_scale: float, logit_bias: float | None) -> Tensor:
+    """A softmax over the pictures, or with a bias a sigmoid for each, of logit_scale · cosine."""
+    logits = logit_scale * cosines
+    return logits.softmax(0) if logit_bias is None else (logits + logit_bias).sigmoid()
 
 
 def unit(features: Tensor) -> Tensor:

@@ -47,12 +47,14 @@ class Encoder:
     Args:
         judge: in the arithmetic that is wanted.
         batch_size: pictures at a time; halved when the device's memory does not hold them.
-        cache: of the judge's vectors; nothing is kept if not given.
+        cache: makes the cache of a judge's fingerprint; nothing is kept if not given.
     """
 
-    def __init__(self, judge: DualJudge, batch_size: int = 32, cache: VectorCache | None = None) -> None:
+    def __init__(
+        self, judge: DualJudge, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None
+    ) -> None:
         self.judge, self.batch_size = judge, batch_size
-        self.cache = cache or VectorCache(None, "")
+        self.cache = cache(self.fingerprint) if cache else VectorCache(None, "")
         self._known = _Known()
         self._copies = torch.cuda.Stream(judge.device) if judge.device.type == "cuda" else None
 
@@ -73,26 +75,19 @@ class Encoder:
         """The vector of a picture that was taken."""
         return self._known.pictures.get(name)
 
-    def texts(self, texts: Sequence[str], progress: Callable[[int], object] = lambda texts: None) -> Tensor:
-        """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once; those of like length together.
-
-        Args:
-            texts: any number.
-            progress: is called with the number of distinct texts that are done.
-        """
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once, by length."""
         distinct = sorted(dict.fromkeys(texts), key=len)
         keys = [key_of(b"text ", text.encode("utf-8", "surrogatepass")) for text in distinct]
         known = {key: torch.from_numpy(vector.copy()) for key, vector in self.cache.get(keys).items()}
         taken = self._known.texts
         known |= {k: torch.from_numpy(taken[text]) for k, text in zip(keys, distinct, strict=True) if text in taken}
         new = [(key, text) for key, text in zip(keys, distinct, strict=True) if key not in known]
-        progress(len(distinct) - len(new))
         for start in range(0, len(new), TEXTS_AT_ONCE):
             part = new[start : start + TEXTS_AT_ONCE]
             vectors = self.judge.text_features([text for _, text in part]).cpu()
             known.update(zip((key for key, _ in part), vectors, strict=True))
             self.cache.put([key for key, _ in part], vectors.numpy())
-            progress(len(part))
         of_text = dict(zip(distinct, keys, strict=True))
         return torch.stack([known[of_text[text]] for text in texts]) if texts else torch.empty(0, self.judge.dim)
 
@@ -195,9 +190,7 @@ class Bench:
     def __init__(self, panel: Panel, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None) -> None:
         self.panel = panel
         self.encoders = {
-            place: Encoder(judge, batch_size, cache(judge.fingerprint()) if cache else None)
-            for place, judge in enumerate(panel.members)
-            if is_dual(judge)
+            place: Encoder(judge, batch_size, cache) for place, judge in enumerate(panel.members) if is_dual(judge)
         }
         self.preprocesses: tuple[Preprocess, ...] = tuple(dict.fromkeys(judge.preprocess for judge in panel.members))
         self._pair_batch_size = batch_size

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.judges.base import Inputs
-from altdiffusion_clip.judges.dual import fingerprint_of, unit
+from altdiffusion_clip.judges.dual import fingerprint_of, probability_of, unit
 from altdiffusion_clip.judges.preprocessing import PIXELS
 
 
@@ -92,9 +92,8 @@ class OpenCLIPJudge:
         return unit(self._model.encode_image(inputs[PIXELS].to(self.dtype)))
 
     def probability(self, scores: Tensor) -> Tensor:
-        """A softmax over the pictures, or with a bias a sigmoid for each, of logit_scale · cosine."""
-        logits = self.logit_scale * scores
-        return logits.softmax(0) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
+        """As `probability_of` has it."""
+        return probability_of(scores, self.logit_scale, self.logit_bias)
 
     def fingerprint(self) -> str:
         """Of weights and preprocessing."""

@@ -4,8 +4,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from altdiffusion_clip.files import atomic_path
@@ -113,8 +112,3 @@ _COPIERS: dict[str, Callable[[Source, Keep, Path, Retries], None]] = {
     ".tar": _copy_tar,
     "folder": _copy_folder,
 }
-
-
-def taken(decisions: Iterator[bool]) -> Keep:
-    """`Keep` of some decisions; of rows beyond them, none is kept."""
-    return lambda: next(islice(decisions, 1), False)
