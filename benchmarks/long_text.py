@@ -21,7 +21,7 @@ from altdiffusion_clip.judges.dual import LONG_TEXT
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import embed_pictures
 from altdiffusion_clip.judges.names import load_panel
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 
 BESIDE = [
     "It was taken on a day in early spring",

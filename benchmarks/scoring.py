@@ -34,7 +34,7 @@ from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size, fastest_dtype
 from altdiffusion_clip.judges.judging import judge_rows
 from altdiffusion_clip.judges.pictures import Workers, default_workers
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 
 PROMPT = "蓝色背景上的猫"

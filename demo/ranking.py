@@ -11,7 +11,7 @@ import numpy as np
 
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_all
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 
 
 @dataclass(frozen=True)

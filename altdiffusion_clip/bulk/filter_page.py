@@ -11,9 +11,9 @@ from altdiffusion_clip.bulk.filtering import ALL, Scores
 from altdiffusion_clip.bulk.thresholds import order_statistics
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError
-from altdiffusion_clip.judges.pictures import decoded
 from altdiffusion_clip.reports.pages import write_page
 from altdiffusion_clip.reports.plots import histograms, thumbnail
+from altdiffusion_clip.sources.pictures import decode
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import Cursor, Row
 from altdiffusion_clip.sources.rows import UnfinishedError, read_rows
@@ -128,7 +128,7 @@ def _rows(scores: Scores, wanted: Sequence[tuple[str, int]], retries: Retries) -
 
 def _figure(shown: Shown, name: str) -> str:
     try:
-        picture = f'<img src="{thumbnail(decoded(shown.row.image))}" alt="">' if shown.row.image else ""
+        picture = f'<img src="{thumbnail(decode(shown.row.image))}" alt="">' if shown.row.image else ""
     except ImageError as error:
         picture = f"<small>{html.escape(str(error))}</small>"
     said = f"<small>{name} {shown.score:.4f}, above {100 * shown.quantile:g}% of the rows</small>"

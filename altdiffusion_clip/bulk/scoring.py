@@ -13,7 +13,8 @@ from altdiffusion_clip.judges.embedding_files import Embeddings, read_embeddings
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_rows, without_bytes
 from altdiffusion_clip.judges.pictures import Workers
-from altdiffusion_clip.sources.places import Located, same_place
+from altdiffusion_clip.sources.pictures import Located
+from altdiffusion_clip.sources.places import same_place
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import Cursor, Row
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, read_rows

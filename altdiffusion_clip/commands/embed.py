@@ -47,19 +47,19 @@ def run(options: argparse.Namespace) -> bool:
     """Encodes and writes. Returns whether all pictures could be read."""
     from altdiffusion_clip.commands.options import prepare_output
     from altdiffusion_clip.evaluation.datasets.names import read_dataset
-    from altdiffusion_clip.evaluation.datasets.stored import ImageFile, StoredImage
     from altdiffusion_clip.evaluation.datasets.text_files import lines
     from altdiffusion_clip.images import find_images
     from altdiffusion_clip.judges.embedding_files import Embeddings, check_suffix, write_embeddings
     from altdiffusion_clip.judges.ensembles import Panel
     from altdiffusion_clip.judges.judging import embed_pictures
     from altdiffusion_clip.judges.names import load_dual
+    from altdiffusion_clip.sources.pictures import Located, StoredImage
 
     check_suffix(options.output)
     if options.batch_size < 1:
         raise UserError("--batch-size must be 1 or more")
     files = find_images(options.paths)
-    images: dict[str, StoredImage] = {str(path): ImageFile(path) for path in files}
+    images: dict[str, StoredImage] = {str(path): Located(str(path)) for path in files}
     texts = [*options.texts, *(lines(options.texts_file) if options.texts_file else [])]
     if options.dataset:
         task = read_dataset(options.dataset, options.folder)

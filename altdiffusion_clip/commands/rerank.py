@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.judges.judging import ranking
     from altdiffusion_clip.judges.names import load_panel
     from altdiffusion_clip.judges.pictures import Workers, default_workers
-    from altdiffusion_clip.sources.places import Located
+    from altdiffusion_clip.sources.pictures import Located
 
     files = find_images(options.paths)
     if not files:

@@ -21,7 +21,7 @@ from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_rows
 from altdiffusion_clip.judges.pictures import Workers
 from altdiffusion_clip.scores import COSINE
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 
 ENGLISH = "en"

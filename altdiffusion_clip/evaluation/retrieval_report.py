@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.evaluation.bench import Measured
-from altdiffusion_clip.evaluation.datasets.stored import decode
 from altdiffusion_clip.evaluation.datasets.task import RetrievalTask
 from altdiffusion_clip.evaluation.published import published_for, published_of
 from altdiffusion_clip.evaluation.tables import table
@@ -15,6 +14,7 @@ from altdiffusion_clip.files import write_text
 from altdiffusion_clip.images import ImageError
 from altdiffusion_clip.reports.pages import write_page
 from altdiffusion_clip.reports.plots import bars, heat_map, thumbnail
+from altdiffusion_clip.sources.pictures import decode
 
 _SHORT = {
     "text_to_image_r1": "T2I R@1",
@@ -149,6 +149,6 @@ def _failures(task: RetrievalTask, row: Measured) -> str:
 
 def _picture(task: RetrievalTask, place: int) -> str:
     try:
-        return thumbnail(decode(task.images[place].read()))
+        return thumbnail(decode(task.images[place]))
     except ImageError:
         return ""

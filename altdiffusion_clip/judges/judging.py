@@ -19,7 +19,7 @@ from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import Picture, Workers
 from altdiffusion_clip.scores import NOT_A_NUMBER, Ranking, in_order
 from altdiffusion_clip.scoring import as_list
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 
 PAIRED_AT_ONCE = 64

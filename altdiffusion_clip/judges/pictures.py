@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,8 @@ from altdiffusion_clip.errors import one_line
 from altdiffusion_clip.images import ImageError, ImageSource, load_image, pixels_of
 from altdiffusion_clip.judges.base import Inputs, Preprocess
 from altdiffusion_clip.judges.cache import VectorCache, key_of
-from altdiffusion_clip.sources.places import Located, is_remote
+from altdiffusion_clip.sources.pictures import Located, StoredImage
+from altdiffusion_clip.sources.places import is_remote
 from altdiffusion_clip.sources.retries import PassingImageError, Retries
 
 CHUNK = 4
@@ -35,22 +36,7 @@ READERS = 16
 """Requests in flight for pictures that are not on this machine."""
 
 
-@runtime_checkable
-class Readable(Protocol):
-    """A picture that is kept somewhere, and says that it is there."""
-
-    def is_there(self) -> bool:
-        """Whether there is anything to read."""
-
-    def read(self) -> bytes:
-        """Its bytes, as encoded.
-
-        Raises:
-            ImageError: they cannot be read.
-        """
-
-
-Picture = Located | Readable | bytes | ImageSource
+Picture = StoredImage | bytes | ImageSource
 """Encoded or not, in memory or to be read."""
 
 
@@ -88,11 +74,9 @@ _budget = _Budget(BUDGET)
 
 def name_of_place(picture: Picture) -> str | None:
     """Where a picture lies, as files of vectors have it; None of those in memory."""
-    if isinstance(picture, Located):
-        return picture.url
-    if isinstance(picture, (str, os.PathLike)):
-        return os.fspath(picture)
-    return picture.name if isinstance(picture, Readable) and hasattr(picture, "name") else None
+    if isinstance(picture, StoredImage):
+        return picture.name
+    return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
 
 
 @dataclass(frozen=True)
@@ -157,8 +141,8 @@ class Preparation:
                 picture = Fetched(picture, picture.read(self.retries))
             if isinstance(picture, Fetched):
                 return self._fetched(picture)
-            if isinstance(picture, Readable):
-                return self._prepared(picture.read())
+            if isinstance(picture, StoredImage):
+                return self._prepared(picture.read(self.retries))
             return Prepared(inputs=self._inputs_of(load_image(picture)))
         except PassingImageError as error:
             return Prepared(error=str(error), may_pass=True)
@@ -211,15 +195,6 @@ class Preparation:
         # A tower sees little of a large picture; scaling all of it costs ten times its memory.
         factor = 1 if self.exact or not side else min(image.size) // (2 * _least(side))
         return image.reduce(factor) if factor > 1 else image
-
-
-def decoded(picture: Located | bytes) -> Image.Image:
-    """An encoded picture as RGB.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    return load_image(io.BytesIO(picture if isinstance(picture, bytes) else picture.read()))
 
 
 def _least(side: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.sources import parquet, tables, tars
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import FIRST
 from altdiffusion_clip.sources.rows import Source, kind_of, read_rows, told

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from altdiffusion_clip.images import SUFFIXES
-from altdiffusion_clip.sources.places import Located, file_system_of, is_remote, read_whole
+from altdiffusion_clip.sources.pictures import Located
+from altdiffusion_clip.sources.places import file_system_of, is_remote, read_range
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import Cursor, Read, Row, checked
 from altdiffusion_clip.sources.tars import TEXT_ENDINGS
@@ -31,7 +32,7 @@ def read_folder(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[
             row = Row(place, error=f"no {PurePosixPath(stem).name}.txt beside it")
         else:
             try:
-                read = functools.partial(read_whole, filesystem, beside, found[beside].get("size"))
+                read = functools.partial(read_range, filesystem, beside, found[beside].get("size"))
                 text = decode(retries(read), source.encoding)
             except UnicodeDecodeError:
                 row = Row(place, error=f"its text is {NOT_UTF8}")

@@ -6,14 +6,12 @@ import io
 import json
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import IO, Any
 
 import fsspec
 
 from altdiffusion_clip.errors import UserError, one_line
-from altdiffusion_clip.images import ImageError, not_opened
-from altdiffusion_clip.sources.retries import PassingImageError, Retries, ShortReadError, may_pass
+from altdiffusion_clip.sources.retries import Retries, ShortReadError
 
 ONCE = Retries(attempts=1)
 BUFFER = 1 << 16
@@ -57,55 +55,22 @@ def under(root: str, path: str) -> str:
     return f"{root.rstrip('/')}/{path}" if root else path
 
 
-@dataclass(frozen=True)
-class Located:
-    """A picture in a file.
+def read_range(filesystem: Any, path: str, size: int | None = None, offset: int | None = None) -> bytes:
+    """A small file, or a part of one, in one request.
 
-    Attributes:
-        url: of the file, or its path.
-        size: of it in bytes, if that is known.
-    """
-
-    url: str
-    size: int | None = None
-
-    def read(self, retries: Retries = ONCE) -> bytes:
-        """The encoded picture.
-
-        Raises:
-            ImageError: it cannot be read.
-            PassingImageError: not now.
-        """
-        try:
-            return retries(self._read)
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise not_opened(error) from None
-        except Exception as error:  # every file system of fsspec's has errors of its own
-            kind = PassingImageError if may_pass(error) else ImageError
-            raise kind(f"cannot be read ({one_line(error)})") from None
-
-    def _read(self) -> bytes:
-        filesystem, path = file_system_of(self.url)
-        return read_whole(filesystem, path, self.size)
-
-    def with_size(self) -> "Located":
-        """The same picture, of which its file system has said how many bytes it has."""
-        if self.size is not None:
-            return self
-        try:
-            filesystem, path = file_system_of(self.url)
-            return Located(self.url, filesystem.info(path).get("size"))
-        except Exception:  # every file system of fsspec's has errors of its own
-            return self
-
-
-def read_whole(filesystem: Any, path: str, size: int | None = None) -> bytes:
-    """A small file, in one request.
+    Args:
+        filesystem: of fsspec.
+        path: there.
+        size: the number of bytes that are wanted, or that the file has, if that is known.
+        offset: where a part begins; None for the whole file.
 
     Raises:
-        ShortReadError: fewer bytes came than it has.
+        ShortReadError: fewer bytes came.
     """
-    data: bytes = filesystem.cat_file(path)
+    if offset is None:
+        data: bytes = filesystem.cat_file(path)
+    else:
+        data = filesystem.cat_file(path, offset, None if size is None else offset + size)
     if size is not None and len(data) < size:
         raise ShortReadError(f"{len(data)} bytes of {size}")
     return data

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from altdiffusion_clip.sources.places import Located, under
+from altdiffusion_clip.sources.pictures import Located
+from altdiffusion_clip.sources.places import under
 
 MOST_CHARACTERS = 100_000
 """Of a text: whole books would only be cut to 77 tokens."""

@@ -19,7 +19,8 @@ from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import Preparation, Workers
 from altdiffusion_clip.judges.preprocessing import TransformersPreprocess
 from altdiffusion_clip.sources import places
-from altdiffusion_clip.sources.places import Located, same_place, stamp_of
+from altdiffusion_clip.sources.pictures import Located
+from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.rows import Source
 from tests.conftest import in_full

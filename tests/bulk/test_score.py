@@ -29,7 +29,7 @@ from altdiffusion_clip.judges.embedding_files import read_embeddings
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
 from altdiffusion_clip.judges.judging import Judged, judge_rows
 from altdiffusion_clip.judges.pictures import Workers, default_workers
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 from altdiffusion_clip.sources.rows import Source, read_rows
 from tests.conftest import FULL, in_full

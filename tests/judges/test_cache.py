@@ -12,7 +12,7 @@ from altdiffusion_clip.judges.cache import VectorCache, default_cache, key_of
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import embed_pictures
 from altdiffusion_clip.judges.names import load_dual
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 
 X = key_of(b"text ", b"x")
 

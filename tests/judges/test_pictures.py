@@ -11,7 +11,7 @@ from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import READERS, Workers, _Budget
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from tests.judges.checkpoints import write_clip
 from tests.sources.faulty import Faulty
 

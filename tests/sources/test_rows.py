@@ -11,7 +11,7 @@ from PIL import Image
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources import places
-from altdiffusion_clip.sources.places import Located
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.retries import Retries, may_pass
 from altdiffusion_clip.sources.row import Columns, Row
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, check_source, count_rows, read_rows

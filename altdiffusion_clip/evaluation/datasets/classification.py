@@ -10,15 +10,11 @@ import numpy as np
 
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.evaluation.datasets import webdataset
-from altdiffusion_clip.evaluation.datasets.stored import (
-    ImageFile,
-    ParquetImage,
-    StoredImage,
-    tar_samples,
-)
+from altdiffusion_clip.evaluation.datasets.stored import ParquetImage, tar_samples
 from altdiffusion_clip.evaluation.datasets.text_files import lines
 from altdiffusion_clip.evaluation.zeroshot import CIFAR10, TEMPLATES
 from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.sources.pictures import Located, StoredImage
 from altdiffusion_clip.sources.tars import picture_among
 
 WHERE = (
@@ -132,7 +128,7 @@ def _from_folders(folder: Path, split: str) -> tuple[list[StoredImage], list[int
     for label, name in enumerate(names):
         for path in sorted((place / name).rglob("*")):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                images.append(ImageFile(path))
+                images.append(Located(str(path)))
                 labels.append(label)
     return images, labels, names
 

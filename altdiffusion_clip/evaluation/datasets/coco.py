@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, find_folder
+from altdiffusion_clip.evaluation.datasets.stored import find_folder
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import lines, named_captions, read_json
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "test"
 WHERE = (
@@ -34,18 +35,18 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
         UserError: there are no captions of the split.
     """
     karpathy, annotations = folder / "dataset_coco.json", folder / f"coco_{split}_karpathy.json"
-    images: list[tuple[str, ImageFile]] = []
+    images: list[tuple[str, Located]] = []
     captions: list[Caption] = []
     if karpathy.is_file():
         for row in read_json(karpathy)["images"]:
             if row["split"] == split or (split == "train" and row["split"] == "restval"):
                 key = Path(row["filename"]).stem
-                images.append((key, ImageFile(folder / row.get("filepath", "") / row["filename"])))
+                images.append((key, Located(str(folder / row.get("filepath", "") / row["filename"]))))
                 captions += [Caption("en", s["raw"], [key]) for s in row["sentences"][:CAPTIONS_OF_AN_IMAGE]]
     elif annotations.is_file():
         content = read_json(annotations)
         names = {row["id"]: Path(row["file_name"]) for row in content["images"]}
-        images = [(name.stem, ImageFile(_picture(folder, name.stem))) for name in names.values()]
+        images = [(name.stem, Located(str(_picture(folder, name.stem)))) for name in names.values()]
         said: dict[int, int] = {}
         for row in content["annotations"]:
             said[row["image_id"]] = said.get(row["image_id"], 0) + 1
@@ -77,7 +78,7 @@ def read_cn(
     ids = [line.strip() for line in lines(members) if line.strip()]
     wanted = set(ids)
     captions = [Caption("zh", text, [name]) for name, text in named_captions(written) if name in wanted]
-    images = [(key, ImageFile(_picture(folder, key))) for key in ids]
+    images = [(key, Located(str(_picture(folder, key)))) for key in ids]
     return new_task(f"COCO-CN {split}", images, captions, languages, allow_missing)
 
 

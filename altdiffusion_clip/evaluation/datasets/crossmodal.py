@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, find_folder
+from altdiffusion_clip.evaluation.datasets.stored import find_folder
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import json_lines
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "test"
 WHERE = (
@@ -37,7 +38,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
         key = row.get("image/key")
         if not isinstance(key, str):
             raise UserError(f"{path}, line {number}: no image/key; {WHERE}")
-        images.append((key, ImageFile(pictures / f"{key}.jpg")))
+        images.append((key, Located(str(pictures / f"{key}.jpg"))))
         for code, said in row.items():
             if isinstance(said, dict) and "caption" in said:
                 captions += [Caption(code, text, [key]) for text in said["caption"]]

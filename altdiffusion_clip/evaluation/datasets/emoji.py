@@ -6,8 +6,8 @@ from pathlib import Path
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import ADDED_LANGUAGES, LANGUAGES
 from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "held-out"
 
@@ -31,5 +31,5 @@ def read(
         if code in (languages or LANGUAGES)
         for picture in pictures
     ]
-    images = [(picture.path.stem, ImageFile(picture.path)) for picture in pictures]
+    images = [(picture.path.stem, Located(str(picture.path))) for picture in pictures]
     return new_task("emoji held-out", images, said, languages, allow_missing)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, find_folder
+from altdiffusion_clip.evaluation.datasets.stored import find_folder
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import named_captions, read_json
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "test"
 WHERE = (
@@ -33,7 +34,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     if not captions:
         raise UserError(f"{folder} has no captions of Flickr30k's {split} split; {WHERE}")
     ids = dict.fromkeys(key for caption in captions for key in caption.images)
-    images = [(key, ImageFile(pictures / f"{key}.jpg")) for key in ids]
+    images = [(key, Located(str(pictures / f"{key}.jpg"))) for key in ids]
     return new_task(f"Flickr30k {split}", images, captions, languages, allow_missing, all_are_candidates=False)
 
 

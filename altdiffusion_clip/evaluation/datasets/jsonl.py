@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import json_lines
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = ""
 WHERE = 'a line is {"image": "1.png", "captions": {"en": ["a cat"], "zh": ["猫"]}}, paths are from the file\'s folder'
@@ -34,7 +34,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
             said = {row.get("language", "en"): said}
         if not isinstance(name, str) or not isinstance(said, dict):
             raise UserError(f"{path}, line {number}: image and captions are expected; {WHERE}")
-        images.append((name, ImageFile(path.parent / name)))
+        images.append((name, Located(str(path.parent / name))))
         for code, texts in said.items():
             captions += [Caption(code, text, [name]) for text in ([texts] if isinstance(texts, str) else texts)]
     return new_task(path.stem, images, captions, languages, allow_missing, all_are_candidates=False)

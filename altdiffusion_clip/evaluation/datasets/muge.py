@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import json_lines
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "valid"
 WHERE = (
@@ -41,7 +41,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     return new_task(f"{folder.name} {split}", _images(images), captions, languages, allow_missing)
 
 
-def _images(path: Path) -> list[tuple[str, ImageFile]]:
+def _images(path: Path) -> list[tuple[str, Located]]:
     """Where each picture lies; the file may be larger than the memory."""
     found = []
     place = 0
@@ -53,6 +53,6 @@ def _images(path: Path) -> list[tuple[str, ImageFile]]:
                     raise UserError(f"{path}, line {number}: an id, a tab and a picture in base64 are expected")
                 name = key.decode()
                 size = len(data.rstrip(b"\r\n"))
-                found.append((name, ImageFile(path, place + len(key) + 1, size, is_base64=True, key=name)))
+                found.append((name, Located(str(path), size, place + len(key) + 1, is_base64=True, key=name)))
             place += len(line)
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import StoredImage
+from altdiffusion_clip.sources.pictures import StoredImage
 
 SHOWN = 5
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, tar_samples
+from altdiffusion_clip.evaluation.datasets.stored import tar_samples
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
+from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.tars import picture_among
 
 SPLIT = "test"
@@ -57,7 +58,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     return new_task(f"{folder.name} {split}", images, captions, languages, allow_missing)
 
 
-def _lines(text: ImageFile) -> list[str]:
+def _lines(text: Located) -> list[str]:
     try:
         return text.read().decode("utf-8").splitlines()
     except UnicodeDecodeError:

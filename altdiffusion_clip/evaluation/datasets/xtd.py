@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, find_folder
+from altdiffusion_clip.evaluation.datasets.stored import find_folder
 from altdiffusion_clip.evaluation.datasets.task import Caption, RetrievalTask, new_task
 from altdiffusion_clip.evaluation.datasets.text_files import lines
+from altdiffusion_clip.sources.pictures import Located
 
 SPLIT = "test"
 WHERE = (
@@ -47,5 +48,5 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
         if len(said) != len(ids):
             raise UserError(f"{path} has {len(said)} lines and {names.name} {len(ids)}; they belong line by line")
         captions += [Caption(_CODES.get(code, code), text, [key]) for text, key in zip(said, ids, strict=True)]
-    images = [(key, ImageFile(pictures / key)) for key in ids]
+    images = [(key, Located(str(pictures / key))) for key in ids]
     return new_task("XTD10", images, captions, languages, allow_missing, all_are_candidates=False)

@@ -11,10 +11,11 @@ import pytest
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.bench import Measured, measure, vectors_of
 from altdiffusion_clip.evaluation.datasets.names import NAMES, read_dataset
-from altdiffusion_clip.evaluation.datasets.stored import ImageFile, ParquetImage, decode
+from altdiffusion_clip.evaluation.datasets.stored import ParquetImage
 from altdiffusion_clip.judges.cache import VectorCache
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Panel
+from altdiffusion_clip.sources.pictures import Located, decode
 from tests.evaluation.datasets import replicas
 
 
@@ -106,7 +107,7 @@ def test_pictures_in_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"img": cells}), tmp_path / "a.parquet", row_group_size=2)
     pictures = [ParquetImage(tmp_path / "a.parquet", "img", row // 2, row % 2) for row in range(5)]
     assert [picture.read() for picture in pictures] == data
-    assert decode(pictures[4].read()).size == (64, 64)
+    assert decode(pictures[4]).size == (64, 64)
 
 
 # ---------------------------------------------------------------- bad input, one line each
@@ -220,4 +221,4 @@ def test_damaged_files(name: str, file: str, content: bytes, message: str, tmp_p
 def test_a_picture_that_is_no_base64(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("1\t" + base64.b64encode(b"abc").decode() + "!\n")
     with pytest.raises(ValueError, match="not base64"):
-        ImageFile(tmp_path / "a.tsv", 2, 5, is_base64=True).read()
+        Located(str(tmp_path / "a.tsv"), 5, 2, is_base64=True).read()

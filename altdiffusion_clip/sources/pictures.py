@@ -1,0 +1,109 @@
+"""Encoded pictures, read where they are kept when they are needed."""
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+from altdiffusion_clip.errors import one_line
+from altdiffusion_clip.images import ImageError, load_image, not_opened
+from altdiffusion_clip.sources.places import ONCE, file_system_of, read_range
+from altdiffusion_clip.sources.retries import PassingImageError, Retries, may_pass
+
+
+@runtime_checkable
+class StoredImage(Protocol):
+    """A picture that is kept somewhere."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    def is_there(self) -> bool:
+        """Whether there is anything to read."""
+
+    def read(self, retries: Retries = ONCE) -> bytes:
+        """Its bytes, as encoded.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class Located:
+    """A picture in a file, or in a part of one.
+
+    Attributes:
+        url: of the file, or its path.
+        size: of the picture in bytes, if that is known.
+        offset: where a part begins, in bytes; None of a file of its own.
+        is_base64: it is written in base64.
+        key: of a part, to name it by.
+    """
+
+    url: str
+    size: int | None = None
+    offset: int | None = None
+    is_base64: bool = False
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        """The URL or path, with the key of a part."""
+        return f"{self.url}: {self.key}" if self.key else self.url
+
+    def is_there(self) -> bool:
+        """Whether the file is there."""
+        filesystem, path = file_system_of(self.url)
+        return bool(filesystem.isfile(path))
+
+    def read(self, retries: Retries = ONCE) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            ImageError: it cannot be read.
+            PassingImageError: not now.
+        """
+        try:
+            data = retries(self._read)
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise not_opened(error) from None
+        except Exception as error:  # every file system of fsspec's has errors of its own
+            kind = PassingImageError if may_pass(error) else ImageError
+            raise kind(f"cannot be read ({one_line(error)})") from None
+        if not self.is_base64:
+            return data
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error:
+            raise ImageError("damaged (not base64)") from None
+
+    def _read(self) -> bytes:
+        filesystem, path = file_system_of(self.url)
+        return read_range(filesystem, path, self.size, self.offset)
+
+    def with_size(self) -> "Located":
+        """The same picture, of which its file system has said how many bytes it has."""
+        if self.size is not None:
+            return self
+        try:
+            filesystem, path = file_system_of(self.url)
+            return replace(self, size=filesystem.info(path).get("size"))
+        except Exception:  # every file system of fsspec's has errors of its own
+            return self
+
+
+def decode(picture: StoredImage | bytes) -> Image.Image:
+    """A stored picture as RGB, upright.
+
+    Raises:
+        ImageError: it cannot be read; the message says why.
+    """
+    data = picture if isinstance(picture, bytes) else picture.read()
+    if not data:
+        raise ImageError("an empty file")
+    return load_image(io.BytesIO(data))
