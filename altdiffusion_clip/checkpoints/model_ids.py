@@ -109,7 +109,7 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     # The hub's patterns take slashes too: without the second kind, the folders below would all be fetched.
     others = [] if subfolder else ["*/*"]
     small = [f"{prefix}{pattern}" for pattern in ("*.json", "*.txt", "*.model")]
-    for weights in ("*.safetensors", "*.bin"):
+    for weights in ("*.safetensors", "*.bin", "*.pt"):
         patterns = [*small, f"{prefix}{weights}"]
         root = snapshot_download(place, allow_patterns=patterns, ignore_patterns=others, **hub)
         folder = Path(root) / prefix

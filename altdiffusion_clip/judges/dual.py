@@ -160,18 +160,29 @@ class DualEncoder:
         ids = encoded.input_ids
         # Some tokenizers give none where the padding is read.
         mask = encoded.get("attention_mask", torch.ones_like(ids))
-        self._warn(texts, mask)
+        if not self._has_warned:
+            self._has_warned = warn_of_cut(self.name, self.tokenizer, texts, mask, self.max_length)
         return ids, mask
 
-    def _warn(self, texts: Sequence[str], mask: Tensor) -> None:
-        full = [text for text, length in zip(texts, mask.sum(1).tolist(), strict=True) if length >= self.max_length]
-        if not full or self._has_warned:
-            return
-        lengths = self.tokenizer(full, verbose=False).input_ids
-        cut = [text for text, ids in zip(full, lengths, strict=True) if len(ids) > self.max_length]
-        if cut:
-            logger.warning("%s reads %d tokens; longer texts are cut, as %r", self.name, self.max_length, cut[0][:60])
-            self._has_warned = True
+
+def warn_of_cut(
+    name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], mask: Tensor, max_length: int
+) -> bool:
+    """Warns of texts that a judge has cut, if there are some, and says whether there are.
+
+    Args:
+        name: of the judge.
+        tokenizer: of it.
+        texts: that it reads.
+        mask: of their tokens, int64 (texts, length).
+        max_length: tokens that it reads of each.
+    """
+    full = [text for text, length in zip(texts, mask.sum(1).tolist(), strict=True) if length >= max_length]
+    lengths = tokenizer(full, verbose=False).input_ids if full else []
+    cut = [text for text, ids in zip(full, lengths, strict=True) if len(ids) > max_length]
+    if cut:
+        logger.warning("%s reads %d tokens; longer texts are cut, as %r", name, max_length, cut[0][:60])
+    return bool(cut)
 
 
 def probability_of(cosines: Tensor, logit_scale: float, logit_bias: float | None) -> Tensor:

@@ -23,6 +23,7 @@ from altdiffusion_clip.judges.cache import VectorCache, key_of
 from altdiffusion_clip.judges.embedding_files import Embeddings
 from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers, name_of_place
+from altdiffusion_clip.judges.preprocessing import stacked
 from altdiffusion_clip.sources.retries import Retries
 
 logger = logging.getLogger(__name__)
@@ -156,11 +157,6 @@ class Encoder:
         for value in copied.values():
             value.record_stream(computing)
         return copied
-
-
-def stacked(inputs: Sequence[Inputs]) -> dict[str, Tensor]:
-    """One batch of prepared pictures."""
-    return {key: torch.from_numpy(np.stack([each[key] for each in inputs])) for key in inputs[0]}
 
 
 def _copied(vectors: Tensor) -> Callable[[], Tensor]:

@@ -11,7 +11,7 @@ import torch
 from altdiffusion_clip.checkpoints.layouts import read_json
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local
 from altdiffusion_clip.errors import CheckpointError, UserError
-from altdiffusion_clip.judges import altclip, composed, dual_encoders, functions, open_clip
+from altdiffusion_clip.judges import altclip, composed, dual_encoders, functions, image_reward, open_clip
 from altdiffusion_clip.judges.base import DualJudge, Function, Judge, is_dual
 from altdiffusion_clip.judges.dual import place_of
 from altdiffusion_clip.judges.ensembles import RULES, Ensemble, Panel
@@ -37,8 +37,9 @@ def load_judge(
 
     Args:
         name: "emoji-m9" or its English teacher, "emoji-m9/teacher"; a folder, single file or hub id of an AltCLIP; a
-            folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP or SigLIP 2; "TEXT+VISION" for
-            Taiyi's or M-CLIP's text tower with a CLIP's vision tower; "open_clip:ARCHITECTURE@WEIGHTS";
+            folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP, SigLIP 2 or ImageReward;
+            "TEXT+VISION" for Taiyi's or M-CLIP's text tower with a CLIP's vision tower;
+            "open_clip:ARCHITECTURE@WEIGHTS";
             "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B", "zscores:A,B" or "ranks:A,B" for
             several together; or what an installed package adds. "NAME=JUDGE" shows it under another name.
         device: for it.
@@ -148,6 +149,8 @@ def _loaded(name: str, spec: str, device: torch.device, dtype: torch.dtype, pipe
         return composed.load(name, place_of(text), place_of(vision), device, dtype)
     _say_the_nearest(spec)
     place = place_of(spec)
+    if (place / image_reward.CONFIG_FILE).is_file():
+        return image_reward.load(name, place, device, dtype)
     config = place / "config.json"
     kind = read_json(config).get("model_type") if config.is_file() else None
     if kind in dual_encoders.MODEL_TYPES:

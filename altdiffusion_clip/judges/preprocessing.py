@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,11 @@ class AsItIs:
     def __call__(self, image: Image.Image) -> Inputs:
         """Its pixels, uint8 (height, width, 3)."""
         return {PIXELS: np.asarray(image)}
+
+
+def stacked(inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+    """One batch of prepared pictures."""
+    return {key: torch.from_numpy(np.stack([each[key] for each in inputs])) for key in inputs[0]}
 
 
 class Normalise:

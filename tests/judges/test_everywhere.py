@@ -24,7 +24,8 @@ from altdiffusion_clip.judges.judging import rank
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.results import read_results
 from tests.conftest import in_full
-from tests.judges.checkpoints import write_chinese_clip, write_open_clip, write_siglip
+from tests.judges.blip import image_reward
+from tests.judges.checkpoints import write_chinese_clip, write_image_reward, write_open_clip, write_siglip
 from tests.processes import Command
 
 PICTURES = [picture.path for picture in held_out_pictures()[:24:2]]
@@ -80,7 +81,9 @@ def of_function(texts: list[str], pictures: list[Image.Image]) -> np.ndarray:
     return np.array([space["redness"]([text] * len(pictures), pictures) for text in texts])
 
 
-@pytest.fixture(scope="module", params=["siglip2", "function", *in_full("chinese_clip", "open_clip", "ensemble")])
+@pytest.fixture(
+    scope="module", params=["siglip2", "function", *in_full("chinese_clip", "open_clip", "image_reward", "ensemble")]
+)
 def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Reference]:
     """A judge's name and its reference."""
     folder: Path = tmp_path_factory.mktemp("judges")
@@ -93,6 +96,11 @@ def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.importorskip("open_clip")
         name = write_open_clip(folder / "open_clip")
         return name, of_open_clip(name)
+    if request.param == "image_reward":
+        place = write_image_reward(folder / "reward")
+        return str(place), lambda texts, pictures: np.stack(
+            [image_reward(place, [text] * len(pictures), pictures).numpy() for text in texts]
+        )
     (folder / "mine.py").write_text(FUNCTION)
     if request.param == "function":
         return f"python:{folder / 'mine.py'}:redness", of_function

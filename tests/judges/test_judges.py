@@ -31,6 +31,7 @@ from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_judge
+from tests.judges.blip import image_reward
 from tests.judges.checkpoints import (
     TOWER,
     bert_tokenizer,
@@ -38,6 +39,7 @@ from tests.judges.checkpoints import (
     clip_tokenizer,
     write_chinese_clip,
     write_clip,
+    write_image_reward,
     write_siglip,
 )
 
@@ -192,6 +194,45 @@ def test_open_clip_against_itself() -> None:
     judge = OpenCLIPJudge("open_clip", model, preprocess, tokenizer)
     pixels = torch.stack([preprocess(picture) for picture in PICTURES])
     assert_same(judge, model.encode_text(tokenizer(TEXTS)), model.encode_image(pixels))
+
+
+@pytest.mark.parametrize("width", [32, 128], ids=["one head", "two heads"])
+def test_image_reward_against_its_paper(tmp_path: Path, width: int) -> None:
+    write_image_reward(tmp_path, width)
+    judge = load_judge(str(tmp_path))
+    pictures = [*PICTURES, PICTURES[0].resize((80, 40))]
+    scores = judge.pair_scores(TEXTS, [judge.preprocess(picture) for picture in pictures])
+    torch.testing.assert_close(scores, image_reward(tmp_path, TEXTS, pictures), atol=1e-5, rtol=1e-5)
+    assert judge.measure == "score"
+    fingerprint = judge.fingerprint()
+    weights = torch.load(tmp_path / "ImageReward.pt", weights_only=True)
+    torch.save(weights | {"mlp.layers.7.bias": weights["mlp.layers.7.bias"] + 1}, tmp_path / "ImageReward.pt")
+    assert load_judge(str(tmp_path)).fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "ImageReward.pt").unlink(), "has no weights beside med_config.json"),
+        (lambda folder: (folder / "ImageReward.pt").write_bytes(b"x" * 100), "is no ImageReward"),
+        (lambda folder: torch.save({"a": torch.ones(1)}, folder / "ImageReward.pt"), "is no ImageReward"),
+        (lambda folder: (folder / "med_config.json").write_text("{"), "med_config.json"),
+    ],
+)
+def test_a_damaged_image_reward_is_one_line(tmp_path: Path, damage, message: str) -> None:
+    damage(write_image_reward(tmp_path))
+    with pytest.raises(UserError, match=message) as caught:
+        load_judge(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_image_reward_cuts_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    judge = load_judge(str(write_image_reward(tmp_path)))
+    pictures = [judge.preprocess(PICTURES[0])]
+    judge.pair_scores(["a cat"], pictures)
+    assert not caplog.records
+    judge.pair_scores(["a cat " * 60], pictures)
+    assert "reads 35 tokens; longer texts are cut" in caplog.text
 
 
 def test_a_text_does_not_depend_on_those_beside_it(taiyi: Path, clip: Path) -> None:
