@@ -12,6 +12,7 @@ from altdiffusion_clip import plugin
 if TYPE_CHECKING:
     from altdiffusion_clip.judges.judging import rank
     from altdiffusion_clip.judges.names import load_judge
+    from altdiffusion_clip.judges.sentence_encoder import SentenceEncoder
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_controlnet import (
         AltDiffusionControlNetPipeline,
@@ -34,6 +35,7 @@ __all__ = [
     "AltDiffusionPipeline",
     "RobertaSeriesConfig",
     "RobertaSeriesModelWithTransformation",
+    "SentenceEncoder",
     "load_judge",
     "rank",
 ]
@@ -47,6 +49,7 @@ _HOME = {
     "AltDiffusionPipeline": "altdiffusion_clip.pipelines.alt_diffusion",
     "RobertaSeriesConfig": "altdiffusion_clip.text_encoder",
     "RobertaSeriesModelWithTransformation": "altdiffusion_clip.text_encoder",
+    "SentenceEncoder": "altdiffusion_clip.judges.sentence_encoder",
     "load_judge": "altdiffusion_clip.judges.names",
     "rank": "altdiffusion_clip.judges.judging",
 }

@@ -27,6 +27,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.altclip.modeling_altclip import AltCLIPOutput, image_text_contrastive_loss
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from altdiffusion_clip.adapters import adapters_off
 from altdiffusion_clip.checkpoints.altclip import KEY_MAPPING, TEXT_TOWER
@@ -271,7 +272,17 @@ class AltCLIPScorer(PreTrainedModel):
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Projects tokenised prompts, not normalised: float (batch, projection_dim)."""
+        """Projects tokenised prompts, not normalised: float (batch, projection_dim).
+
+        Of more tokens than there are positions for the last are not read, with a warning; torchmetrics' CLIPScore gives
+        captions of any length.
+        """
+        most = self.text_model.most_tokens
+        if input_ids.shape[1] > most:
+            logger.warning("a text has %d tokens and only the first %d are read", input_ids.shape[1], most)
+            input_ids = input_ids[:, :most]
+            attention_mask = None if attention_mask is None else attention_mask[:, :most]
+            token_type_ids = None if token_type_ids is None else token_type_ids[:, :most]
         outputs = self.text_model(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         return self.text_projection(outputs.pooler_output)
 
@@ -469,6 +480,10 @@ class AltCLIPScorer(PreTrainedModel):
         if not features:
             return torch.empty(0, self.config.projection_dim, device=self.device)
         return F.normalize(torch.cat(features).float(), dim=-1)
+
+
+# transformers' zero-shot pipeline asks for the class by name, and calls any other an error while it works.
+MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES["altclip_scorer"] = AltCLIPScorer.__name__
 
 
 def text_encoder_config(config: AltCLIPTextConfig) -> RobertaSeriesConfig:

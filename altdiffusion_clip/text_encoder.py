@@ -285,13 +285,18 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         """For diffusers' pipelines, whose `clip_skip` projects another layer with its `final_layer_norm`."""
         return ConditioningEnd(self.project, self.roberta.encoder, self.roberta.embeddings)
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a text that there are positions for, with the special ones."""
+        # Position ids begin after the padding id, so the table holds fewer tokens than it has rows.
+        return self.config.max_position_embeddings - (self.config.pad_token_id or 0) - 1
+
     def _check_length(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
-        # Position ids begin after the padding id, so the table holds fewer tokens than it has rows.
-        most = self.config.max_position_embeddings - (self.config.pad_token_id or 0) - 1
+        most = self.most_tokens
         if given.shape[1] > most:
             raise ValueError(f"{given.shape[1]} tokens, but this encoder has positions for {most}: truncate the prompt")
 

@@ -1,11 +1,12 @@
 """The published checkpoints' own examples, with only the package's name (and what they load) changed."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AltCLIPModel, AutoModel, AutoProcessor, pipeline
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.emoji.held_out import held_out_pictures
@@ -61,6 +62,21 @@ def test_transformers_zero_shot_pipeline(saved: str) -> None:
     answers = classify(str(CAT), candidate_labels=["狗", "猫", "苹果"], hypothesis_template="一只{}")
     assert answers[0]["label"] == "猫"
     assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-4)
+
+
+def test_transformers_zero_shot_pipeline_takes_our_scorer_in_silence(saved: str, capfd) -> None:
+    scorer = AltCLIPScorer.from_pretrained(saved)
+    capfd.readouterr()
+    parts = {"tokenizer": scorer.processor.tokenizer, "image_processor": scorer.processor.image_processor}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classify = pipeline("zero-shot-image-classification", model=scorer, **parts)
+        answers = classify(str(CAT), candidate_labels=["狗", "猫", "苹果"], hypothesis_template="一只{}")
+    assert answers[0]["label"] == "猫"
+    out, err = capfd.readouterr()
+    assert (out + err).strip() == ""
+    # By the folder's name it is still transformers' own class.
+    assert type(pipeline("zero-shot-image-classification", model=saved).model) is AltCLIPModel
 
 
 def test_the_processor_of_a_folder_that_has_none(tmp_path: Path) -> None:

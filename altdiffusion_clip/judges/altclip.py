@@ -58,7 +58,7 @@ class AltCLIPJudge(DualEncoder):
         Raises:
             UserError: there is no such way, or it has no more places.
         """
-        positions = self.scorer.config.text_config.max_position_embeddings - 2
+        positions = self.scorer.text_model.most_tokens
         if long_text == "full" and positions > WINDOW + 1:
             self.long_text, self.max_length = long_text, positions
         else:
