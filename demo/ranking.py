@@ -19,52 +19,71 @@ class Comparison:
     """Pictures against prompts.
 
     Attributes:
-        names: of the pictures, in the order of the first prompt's ranking.
-        prompts: the columns.
-        scores: float (pictures, prompts), by the first judge.
+        names: of the pictures, in the order of the first judge and the first prompt.
+        prompts: what they were judged by.
+        judges: of each judge its name, and what its scores are: "cosine", in [-1, 1], or "score", of no unit.
+        scores: float (judges, pictures, prompts).
         broken: a line for each picture that cannot be read.
-        measure: what the scores are: "cosine", in [-1, 1], or "score", of no unit.
     """
 
     names: list[str]
     prompts: list[str]
+    judges: list[tuple[str, str]]
     scores: np.ndarray
     broken: list[str]
-    measure: str = "cosine"
 
     def as_csv(self) -> str:
-        """A table with the unit in its first cell."""
+        """A table with the unit in its first row."""
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow([f"picture ({self.measure})", *map(_no_formula, self.prompts)])
-        for name, row in zip(self.names, self.scores, strict=True):
+        if len(self.judges) == 1:
+            writer.writerow([f"picture ({self.judges[0][1]})", *map(_no_formula, self.prompts)])
+        else:
+            heads = [f"{prompt} [{name}, {measure}]" for prompt in self.prompts for name, measure in self.judges]
+            writer.writerow(["picture", *map(_no_formula, heads)])
+        for name, row in zip(self.names, self._columns(), strict=True):
             writer.writerow([_no_formula(name), *(f"{value:.6f}" for value in row)])
         return out.getvalue()
 
     def as_html(self) -> str:
         """A table whose cells are the stronger in colour the better, within each column."""
-        head = "".join(f'<th scope="col" dir="auto">{html.escape(prompt)}</th>' for prompt in self.prompts)
-        low, high = self.scores.min(0), self.scores.max(0)
+        units = [f"{html.escape(name)}<br><small>{measure}</small>" for name, measure in self.judges]
+        span = f' colspan="{len(units)}"' if len(units) > 1 else ""
+        heads = "".join(f'<th scope="col"{span} dir="auto">{html.escape(prompt)}</th>' for prompt in self.prompts)
+        head = f"<tr><th>{units[0] if not span else ''}</th>{heads}</tr>"
+        if span:
+            head += (
+                "<tr><th></th>"
+                + "".join(f'<th scope="col">{unit}</th>' for unit in units * len(self.prompts))
+                + "</tr>"
+            )
+        columns = self._columns()
+        low, high = columns.min(0), columns.max(0)
         rows = []
-        for name, scores in zip(self.names, self.scores, strict=True):
+        for name, scores in zip(self.names, columns, strict=True):
             cells = []
             for value, least, most in zip(scores, low, high, strict=True):
                 share = (value - least) / (most - least) if most > least else 1.0
                 cells.append(f'<td style="background: rgb(22 120 180 / {0.08 + 0.6 * share:.2f})">{value:.3f}</td>')
             rows.append(f'<tr><th scope="row" dir="auto">{html.escape(name)}</th>{"".join(cells)}</tr>')
-        body = f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        return f'<div class="table" tabindex="0"><table>{body}</table></div>'
+        return (
+            f'<div class="table" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+        )
+
+    def _columns(self) -> np.ndarray:
+        """Scores of each prompt by each judge, float (pictures, prompts x judges)."""
+        return self.scores.transpose(1, 2, 0).reshape(len(self.names), -1)
 
 
 def compare(bench: Bench, prompts: Sequence[str], paths: Sequence[Path]) -> Comparison:
-    """Scores every picture against every prompt, best of the first prompt first."""
-    scores, broken = judge_all(prompts, [Located(str(path)) for path in paths], bench)
-    of_first_judge = scores[0].T.numpy()
-    good = np.flatnonzero(np.isfinite(of_first_judge).all(1))
-    order = good[np.argsort(-of_first_judge[good, 0], kind="stable")]
+    """Scores every picture against every prompt, best of the first judge and the first prompt first."""
+    judged, broken = judge_all(prompts, [Located(str(path)) for path in paths], bench)
+    scores = judged.numpy().transpose(0, 2, 1)
+    good = np.flatnonzero(np.isfinite(scores).all((0, 2)))
+    order = good[np.argsort(-scores[0, good, 0], kind="stable")]
+    judges = [(column.name, column.measure) for column in bench.panel.columns]
     lines = [f"{paths[place].name}: {reason}" for place, reason in broken]
-    names, measure = [paths[place].name for place in order], bench.panel.columns[0].measure
-    return Comparison(names, list(prompts), of_first_judge[order], lines, measure)
+    return Comparison([paths[place].name for place in order], list(prompts), judges, scores[:, order], lines)
 
 
 def _no_formula(text: str) -> str:

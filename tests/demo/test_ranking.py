@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.demo.ranking import Comparison, compare
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.encoding import Bench
+from altdiffusion_clip.judges.names import load_panel
 
 
 def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None:
@@ -16,21 +18,44 @@ def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None
     cat, dog = (held_out_pictures()[place].path for place in (2, 4))
     found = compare(Bench.of(AltCLIPJudge(scorer)), ["一只狗", "a cat"], [cat, dog, tmp_path / "empty.png"])
     assert found.names == [dog.name, cat.name]
-    assert found.scores[0, 0] > found.scores[1, 0]
-    assert found.scores[1, 1] > found.scores[0, 1]
+    assert found.scores[0, 0, 0] > found.scores[0, 1, 0]
+    assert found.scores[0, 1, 1] > found.scores[0, 0, 1]
     assert found.broken == ["empty.png: an empty file"]
-    np.testing.assert_allclose(found.scores[:, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
+    np.testing.assert_allclose(found.scores[0, :, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
     assert found.as_csv().splitlines()[0] == "picture (cosine),一只狗,a cat"
 
 
-def test_names_and_prompts_are_text(tmp_path: Path) -> None:
-    found = Comparison(["=1+1.png"], ["<script>", "@SUM(A1)"], np.array([[0.5, 0.25]]), [])
+def test_every_judge_has_its_column(scorer: AltCLIPScorer) -> None:
+    def width(texts: list[str], pictures: list[Image.Image]) -> list[float]:
+        return [picture.width + len(text) for text, picture in zip(texts, pictures, strict=True)]
+
+    cat, dog = (held_out_pictures()[place].path for place in (2, 4))
+    found = compare(Bench(load_panel([AltCLIPJudge(scorer), width])), ["一只狗", "a cat"], [cat, dog])
+    assert found.names == [dog.name, cat.name], "the first judge decides the order"
+    assert found.judges == [("AltCLIP", "cosine"), ("width", "score")]
+    assert found.scores[1].tolist() == [[67.0, 69.0], [67.0, 69.0]]
+    head, first, _ = found.as_csv().splitlines()
+    assert head.endswith(
+        '"一只狗 [AltCLIP, cosine]","一只狗 [width, score]","a cat [AltCLIP, cosine]","a cat [width, score]"'
+    )
+    assert first.split(",")[2] == "67.000000"
+    table = found.as_html()
+    assert table.count('colspan="2"') == 2
+    assert table.count("<td") == 8
+    assert "AltCLIP<br><small>cosine</small>" in table
+
+
+ONE = [("AltCLIP", "cosine")]
+
+
+def test_names_and_prompts_are_text() -> None:
+    found = Comparison(["=1+1.png"], ["<script>", "@SUM(A1)"], ONE, np.array([[[0.5, 0.25]]]), [])
     assert "<script>" not in found.as_html()
     assert "&lt;script&gt;" in found.as_html()
     assert found.as_csv().splitlines() == ["picture (cosine),<script>,'@SUM(A1)", "'=1+1.png,0.500000,0.250000"]
 
 
 def test_the_best_of_a_column_is_the_strongest() -> None:
-    table = Comparison(["a", "b"], ["p"], np.array([[0.5], [0.4]]), []).as_html()
+    table = Comparison(["a", "b"], ["p"], ONE, np.array([[[0.5], [0.4]]]), []).as_html()
     assert '/ 0.68)">0.500' in table
     assert '/ 0.08)">0.400' in table

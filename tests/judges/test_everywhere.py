@@ -211,7 +211,7 @@ def test_the_demo(judge: tuple[str, Reference], emoji: AltDiffusionPipeline) -> 
     texts = ["a dog", TEXT]
     found = compare(Bench(load_panel(name)), texts, PICTURES)
     of_name = {path.name: column for path, column in zip(PICTURES, reference(texts, opened(PICTURES)).T, strict=True)}
-    assert_scores(found.scores, [of_name[each] for each in found.names])
+    assert_scores(found.scores[0], [of_name[each] for each in found.names])
 
 
 def test_evaluate(judge: tuple[str, Reference], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
