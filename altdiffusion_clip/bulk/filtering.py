@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from altdiffusion_clip.bulk.near_duplicates import Pictured, near_duplicates, read_duplicates, write_duplicates
 from altdiffusion_clip.bulk.shards import Shard, ShardFolder, planned
 from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import write_text
-from altdiffusion_clip.judges.embedding_files import read_embeddings
+from altdiffusion_clip.judges.embedding_files import Embeddings, read_embeddings
 from altdiffusion_clip.sources.copying import copy_rows
 from altdiffusion_clip.sources.names import label_of
 from altdiffusion_clip.sources.places import same_place, stamp_of
@@ -88,11 +89,14 @@ class Filter:
         criteria: one or more.
         by_language: shares and numbers are of each language's rows; else of all rows together.
         any_of_them: a row is kept if it reaches one of the criteria; else it must reach all that are of its language.
+        near_duplicates: of pictures whose vectors have this cosine or more the one of the best score is kept; None to
+            keep all.
     """
 
     criteria: tuple[Criterion, ...]
     by_language: bool = False
     any_of_them: bool = False
+    near_duplicates: float | None = None
 
 
 @dataclass
@@ -164,6 +168,20 @@ class Scores:
         text = {name: np.array(table[name].to_pylist(), object) for name in ("row_id", "language", "error")}
         languages = np.array([language or "" for language in text["language"]], object)
         return {**text, "language": languages, "scores": np.stack(scores, 1)}
+
+    def vectors(self, shard: Shard) -> Embeddings:
+        """The vectors of a shard, with the rows that they are of.
+
+        Raises:
+            UserError: there are none.
+        """
+        path = self._folder.vectors_path(shard.number)
+        if not path.is_file():
+            raise UserError(f"there are no vectors beside the scores ({path.name}); score with --embeddings")
+        embeddings = read_embeddings(path)
+        if len(embeddings.rows) != len(embeddings.pairs):
+            raise UserError(f"{path} does not say of which rows its vectors are; score again with --embeddings")
+        return embeddings
 
     def shuffled(self) -> Iterator[tuple[str, np.ndarray]]:
         """Cosines of pictures with texts of others in their language and shard, by language."""
@@ -257,7 +275,8 @@ def run_filter(
 
     Args:
         folder: of scores.
-        output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores) and `counts/`.
+        output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores, and of a near duplicate the id
+            of what it is `like`) and `counts/`.
         wanted: what is kept.
         retries: of each request.
         progress: is called with the rows of each finished source.
@@ -272,6 +291,7 @@ def run_filter(
     thresholds = thresholds_of(scores, wanted)
     plan = {"scores": scores.plan, "filter": asdict(wanted), "thresholds": thresholds}
     _check_output(output, json.loads(json.dumps(plan)))
+    duplicates = _near_duplicates(scores, wanted, thresholds, output)
     labels = label_of(list(scores.plan["sources"]))
     counts, unfinished = Counts(), dict[str, str]()
     for place, label in labels.items():
@@ -279,7 +299,8 @@ def run_filter(
         done = output / "counts" / f"{name}.json"
         if not done.is_file():
             try:
-                _filter_source(scores, place, name, output, wanted, thresholds, retries, done)
+                decisions = _decisions(scores, place, wanted, thresholds, duplicates)
+                _filter_source(scores, place, name, output, decisions, retries, done)
             except (UserError, UnfinishedError) as error:
                 unfinished[place] = str(error)
                 continue
@@ -307,8 +328,7 @@ def _filter_source(
     place: str,
     name: str,
     output: Path,
-    wanted: Filter,
-    thresholds: Sequence[dict[str, float]],
+    decisions: Iterator[tuple[str, dict[str, Any]]],
     retries: Retries,
     done: Path,
 ) -> None:
@@ -319,7 +339,6 @@ def _filter_source(
     rejected = output / "rejected" / f"{name}.jsonl"
     rejected.parent.mkdir(parents=True, exist_ok=True)
     partial = rejected.with_name(f".{rejected.name}.partial")
-    decisions = _decisions(scores, place, wanted, thresholds)
     with partial.open("w", encoding="utf-8") as file:
 
         def keep() -> bool:
@@ -337,8 +356,46 @@ def _filter_source(
     write_text(done, json.dumps({"kept": counts.kept, "rejected": counts.rejected}, ensure_ascii=False))
 
 
+def _near_duplicates(
+    scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, float]], output: Path
+) -> dict[str, tuple[str, float]]:
+    """Of the rows that are kept but for this: those whose picture is like a better one's, found once and written."""
+    if wanted.near_duplicates is None:
+        return {}
+    path = output / "near-duplicates.parquet"
+    if not path.is_file():
+        write_duplicates(path, near_duplicates(_pictured(scores, wanted, thresholds), wanted.near_duplicates))
+    return read_duplicates(path)
+
+
+def _pictured(scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, float]]) -> Iterator[Pictured]:
+    for shard in scores.shards:
+        rows = scores.read(shard)
+        reasons = _reasons(scores, rows, wanted, thresholds)
+        kept = {
+            row: score
+            for row, score, reason in zip(rows["row_id"], rows["scores"][:, 0].tolist(), reasons, strict=True)
+            if not reason
+        }
+        if not kept:
+            continue
+        embeddings = scores.vectors(shard)
+        names = {
+            row: embeddings.images[image]
+            for row, (image, _) in zip(embeddings.rows, embeddings.pairs, strict=True)
+            if row in kept
+        }
+        vectors = dict(zip(embeddings.images, embeddings.img_embedding, strict=True))
+        values = np.array([kept[row] for row in names])
+        yield Pictured(list(names), values, list(names.values()), vectors)
+
+
 def _decisions(
-    scores: Scores, place: str, wanted: Filter, thresholds: Sequence[dict[str, float]]
+    scores: Scores,
+    place: str,
+    wanted: Filter,
+    thresholds: Sequence[dict[str, float]],
+    duplicates: Mapping[str, tuple[str, float]],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of each row of a source, in order: why it is rejected, empty if it is not, and what is said of it."""
     parts = []
@@ -358,6 +415,9 @@ def _decisions(
             values = dict(zip(scores.columns, rows["scores"][place_in_part].tolist(), strict=True))
             said = {"id": rows["row_id"][place_in_part], "language": rows["language"][place_in_part]}
             known = {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}
+            if not reason and said["id"] in duplicates:
+                other, cosine = duplicates[said["id"]]
+                reason, known["like"] = f"near duplicate (cosine {cosine:.4f})", other
             yield reason, {**said, **known}
         row = start + count
 
@@ -383,7 +443,7 @@ def _reasons(
         missed = [place for place in mine if not reached[place, row]]
         if rows["error"][row]:
             reasons.append(f"no score ({rows['error'][row]})")
-        elif not len(mine):
+        elif not len(mine) and thresholds:
             reasons.append(f"no criterion for its language ({rows['language'][row] or 'none'})")
         elif not missed or (wanted.any_of_them and len(missed) < len(mine)):
             reasons.append("")

@@ -46,6 +46,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="[LANGUAGE=]SHARE",
         help="rows above so much, as 99%%, of what pictures get with texts of others (needs score --embeddings)",
     )
+    parser.add_argument(
+        "--near-duplicates",
+        type=float,
+        metavar="COSINE",
+        help="of pictures that are so much alike keep the one with the best score, as 0.95 (needs score --embeddings)",
+    )
     parser.add_argument("--by", choices=("language",), help="shares and numbers are of each language's rows")
     parser.add_argument("--any", action="store_true", help="one of several criteria is enough (default: all)")
     parser.add_argument("--attempts", type=int, default=5, help="to read what a passing fault keeps back (default: 5)")
@@ -66,17 +72,22 @@ def run(options: argparse.Namespace) -> bool:
     criteria = [Criterion.parse("top", given) for given in options.top]
     criteria += [Criterion.parse("min", given) for given in options.min]
     criteria += [Criterion.parse("shuffled", given) for given in options.shuffled]
-    if not criteria and not options.html:
-        raise UserError("nothing says what is kept; give --top, --min or --shuffled")
-    if criteria and not options.output and not options.html:
+    alike = options.near_duplicates
+    if alike is not None and not 0 < alike <= 1:
+        raise UserError(f"--near-duplicates {alike}: give a cosine above 0 and up to 1, as 0.95")
+    has_rules = bool(criteria) or alike is not None
+    if not has_rules and not options.html:
+        raise UserError("nothing says what is kept; give --top, --min, --shuffled or --near-duplicates")
+    if has_rules and not options.output and not options.html:
         raise UserError("the rows that are kept need a place; give --output DIR")
     prepare_output()
-    wanted, retries = Filter(tuple(criteria), options.by == "language", options.any), Retries(options.attempts)
+    wanted = Filter(tuple(criteria), options.by == "language", options.any, alike)
+    retries = Retries(options.attempts)
     if options.html:
         scores = Scores(options.scores)
         judge = criteria[0].column if criteria else ""
         write_filter_page(options.html, scores, judge, thresholds_of(scores, wanted), retries)
-    if not criteria or not options.output:
+    if not has_rules or not options.output:
         return True
     with tqdm(desc="filtering", unit="row", unit_scale=True, file=sys.stderr) as bar:
         try:

@@ -43,6 +43,7 @@ class Embeddings:
         fingerprint: of the judge that they are by; empty if that is not known.
         pairs: int32 (pairs, 2), places in `images` and `texts` of what belongs together; only .safetensors has them.
         languages: of each pair's text; empty where that is not known.
+        rows: ids of the rows of a data set that the pairs are from.
     """
 
     images: list[str]
@@ -53,6 +54,7 @@ class Embeddings:
     fingerprint: str = ""
     pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int32))
     languages: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
 
     def joined(self, other: Self) -> Self:
         """Those of both; where both have one, this one's."""
@@ -70,6 +72,7 @@ class Embeddings:
             text_embedding=np.concatenate([self.text_embedding, other.text_embedding[more_texts]]),
             pairs=np.concatenate([self.pairs, np.array(moved, np.int32).reshape(-1, 2)]),
             languages=[*self.languages, *other.languages],
+            rows=[*self.rows, *other.rows],
         )
 
     def images_of(self, ids: Sequence[str], file: Path) -> np.ndarray:
@@ -120,6 +123,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             if len(embeddings.pairs):
                 contiguous["pairs"] = np.ascontiguousarray(embeddings.pairs, np.int32)
                 metadata["languages"] = json.dumps(embeddings.languages)
+                metadata["rows"] = json.dumps(embeddings.rows, ensure_ascii=False)
             save_file(contiguous, temporary, {**metadata, **_metadata(embeddings)})
         else:
             _write_parquet(temporary, embeddings)
@@ -198,6 +202,7 @@ def _read_safetensors(path: Path) -> Embeddings:
             metadata.get("fingerprint", ""),
             file.get_tensor("pairs") if "pairs" in tensors else np.empty((0, 2), np.int32),
             json.loads(metadata.get("languages", "[]")),
+            json.loads(metadata.get("rows", "[]")),
         )
 
 

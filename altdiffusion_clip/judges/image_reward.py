@@ -179,11 +179,11 @@ def _renamed(name: str) -> str | None:
 def _new_model(tensors: Mapping[str, Tensor], text: dict[str, object]) -> ImageReward:
     patches = tensors["vision_model.embeddings.patch_embedding.weight"]
     width, patch = patches.shape[0], patches.shape[-1]
-    layers = {name.split(".")[3] for name in tensors if name.startswith("vision_model.encoder.layers.")}
+    blocks = {name.split(".")[3] for name in tensors if name.startswith("vision_model.encoder.layers.")}
     vision = BlipVisionConfig(
         hidden_size=width,
         intermediate_size=tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        num_hidden_layers=len(layers),
+        num_hidden_layers=len(blocks),
         num_attention_heads=max(1, width // HEAD_WIDTH),
         image_size=patch * isqrt(tensors["vision_model.embeddings.position_embedding"].shape[1] - 1),
         patch_size=patch,
@@ -191,9 +191,9 @@ def _new_model(tensors: Mapping[str, Tensor], text: dict[str, object]) -> ImageR
     )
     known = BlipTextConfig().to_dict().keys()
     own = {key: value for key, value in text.items() if key in known and key not in ("model_type", "architectures")}
-    heads = [name for name in tensors if name.startswith("head.") and name.endswith(".weight")]
-    return ImageReward(
-        vision,
-        BlipTextConfig(**own, encoder_hidden_size=width),
-        {name.split(".")[1]: tuple(tensors[name].shape) for name in sorted(heads, key=lambda n: int(n.split(".")[1]))},
+    layers = sorted(
+        (name.split(".")[1] for name in tensors if name.startswith("head.") and name.endswith(".weight")), key=int
     )
+    shapes = {layer: tensors[f"head.{layer}.weight"].shape for layer in layers}
+    head = {layer: (shape[0], shape[1]) for layer, shape in shapes.items()}
+    return ImageReward(vision, BlipTextConfig(**own, encoder_hidden_size=width), head)

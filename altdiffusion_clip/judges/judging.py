@@ -97,8 +97,10 @@ def judge_rows(
         own = encoder.judge.logit_scale, encoder.fingerprint
         names, said_at = ({key: at for at, key in enumerate(each)} for each in (found, texts))
         pairs = [[names[name_of_picture(read[place])], said_at[read[place].text]] for place, _ in good]
-        more = np.array(pairs, np.int32).reshape(-1, 2), [read[place].language for place, _ in good]
-        keep(Embeddings(list(found), images.numpy(), texts, encoder.texts(texts).numpy(), *own, *more))
+        of_pairs = np.array(pairs, np.int32).reshape(-1, 2)
+        languages, rows_of = [read[place].language for place, _ in good], [read[place].row_id for place, _ in good]
+        said_vectors = encoder.texts(texts).numpy()
+        keep(Embeddings(list(found), images.numpy(), texts, said_vectors, *own, of_pairs, languages, rows_of))
     judged = []
     for place, picture in enumerate(picture_of):
         if picture is None:
