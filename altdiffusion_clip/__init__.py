@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from altdiffusion_clip import plugin
 
 if TYPE_CHECKING:
+    from altdiffusion_clip.drawing.generation import generate
     from altdiffusion_clip.judges.judging import rank
     from altdiffusion_clip.judges.names import load_judge
     from altdiffusion_clip.judges.sentence_encoder import SentenceEncoder
@@ -36,6 +37,7 @@ __all__ = [
     "RobertaSeriesConfig",
     "RobertaSeriesModelWithTransformation",
     "SentenceEncoder",
+    "generate",
     "load_judge",
     "rank",
 ]
@@ -50,6 +52,7 @@ _HOME = {
     "RobertaSeriesConfig": "altdiffusion_clip.text_encoder",
     "RobertaSeriesModelWithTransformation": "altdiffusion_clip.text_encoder",
     "SentenceEncoder": "altdiffusion_clip.judges.sentence_encoder",
+    "generate": "altdiffusion_clip.drawing.generation",
     "load_judge": "altdiffusion_clip.judges.names",
     "rank": "altdiffusion_clip.judges.judging",
 }

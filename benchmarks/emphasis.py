@@ -14,7 +14,7 @@ from report import report
 from tqdm import tqdm
 
 from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS
 from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.pipelines.alt_diffusion.prompting import EMPHASES

@@ -17,7 +17,7 @@ from report import machine, report_at_most
 from tqdm import tqdm
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.recogniser import Recogniser

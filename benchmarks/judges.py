@@ -17,7 +17,8 @@ from report import machine
 from tqdm import tqdm
 
 from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS, Settings
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.emoji import pairs

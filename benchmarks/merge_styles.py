@@ -28,7 +28,7 @@ from transformers import CLIPTokenizer
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.merge import merge
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.data import PICTURES_PER_PAIR, known_pairs, write_data
 from altdiffusion_clip.emoji.recipe import write_untrained

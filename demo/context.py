@@ -11,7 +11,7 @@ from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.stops import Stops
 from altdiffusion_clip.demo.studio import Studio
-from altdiffusion_clip.drawing import Settings
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
 
 BESIDE_THE_QUEUE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

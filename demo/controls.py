@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from altdiffusion_clip.demo.context import LARGEST, MOST_GUIDANCE, MOST_SEED, Context
-from altdiffusion_clip.drawing import STEPS, usual_guidance_scale
+from altdiffusion_clip.drawing.settings import STEPS, usual_guidance_scale
 from altdiffusion_clip.schedulers import SCHEDULERS
 
 

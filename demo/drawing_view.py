@@ -12,7 +12,7 @@ from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.results import best_first, rows_of, write_archive, write_pictures
 from altdiffusion_clip.demo.studio import Drawn, Lost, Progress
 from altdiffusion_clip.demo.texts import announced, say
-from altdiffusion_clip.gallery import shown_score
+from altdiffusion_clip.drawing.gallery import shown_score
 
 Events = Iterator[Progress | Drawn | Lost]
 

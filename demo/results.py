@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.demo.studio import Drawn
-from altdiffusion_clip.drawing import Settings, settings_of
+from altdiffusion_clip.drawing.png_text import settings_of
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
 
 

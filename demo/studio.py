@@ -14,7 +14,9 @@ from PIL import Image
 
 from altdiffusion_clip.checkpoints.licences import Licence, licence_of
 from altdiffusion_clip.demo.source import Source
-from altdiffusion_clip.drawing import Settings, call_pipeline, pictures_of, save_with_settings, size_multiple
+from altdiffusion_clip.drawing.calls import call_pipeline, pictures_of, size_multiple
+from altdiffusion_clip.drawing.png_text import save_with_settings
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Panel

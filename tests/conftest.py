@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+from tests.processes import forkserver
 
 # Where a script has started the tests in the background, Ctrl-C is ignored, and would be by the commands they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+forkserver()  # says what processes shall find imported, before the first of them starts
 
 FULL = os.environ.get("ALTDIFFUSION_TESTS") == "full"
 """Whether all tests are run, with their full counts, as `make test-all` does."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.drawing import Settings, draw_batch
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ from altdiffusion_clip.bulk.scoring import (
     to_score_again,
 )
 from altdiffusion_clip.bulk.shards import Shard, ShardFolder, Span, gaps, spans_by_source
-from altdiffusion_clip.drawing import Settings, draw_batch
+from altdiffusion_clip.drawing.calls import Drawer
+from altdiffusion_clip.drawing.generation import Drawn, Engine, drawn_by, settings_of_batch
+from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
 from altdiffusion_clip.judges.names import load_panel
@@ -44,6 +47,8 @@ from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import Alt
 from altdiffusion_clip.sources.places import same_place
 from altdiffusion_clip.sources.row import Cursor
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, kind_of
+
+_PNG_MARK = b"\x89PNG"
 
 
 @dataclass(frozen=True)
@@ -233,23 +238,38 @@ class ShardScorer:
                 unfinished[span.source] = str(error)
 
 
-def draw_on_ray(jobs: Sequence[Settings], model: Model, cluster: Cluster) -> Iterator[list[bytes | None]]:
-    """Draws batches, in order: PNGs without settings, None for a picture that came out as not a number.
+def ray_engine(model: Model, cluster: Cluster) -> Engine:
+    """Draws batches on a cluster, in order.
 
     Args:
-        jobs: the batches.
         model: that draws.
         cluster: to run on; `connect` first.
     """
-    import ray.data
 
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    items = [{"job": asdict(job)} for job in jobs]
-    drawn = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        BatchDrawer, fn_constructor_args=(model,), batch_size=1, **_actors(cluster, len(items))
-    )
-    for row in drawn.iter_rows():
-        yield [png or None for png in row["pictures"]]
+    def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
+        import ray.data
+
+        todo = list(batches)
+        sound = [batch for batch in todo if not batch[0].error]
+        items = [{"job": json.dumps(asdict(settings_of_batch(batch)))} for batch in sound]
+        drawn: Iterator[Any] = iter(())
+        if items:
+            ray.data.DataContext.get_current().execution_options.preserve_order = True
+            pictures = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                BatchDrawer, fn_constructor_args=(model,), batch_size=1, **_actors(cluster, len(items))
+            )
+            drawn = iter(pictures.iter_rows())
+        for batch in todo:
+            if batch[0].error:
+                yield batch, [task.error for task in batch]
+            else:
+                yield batch, [_picture(each) for each in next(drawn)["pictures"]]
+
+    return draw
+
+
+def _picture(given: bytes) -> Image.Image | str:
+    return Image.open(io.BytesIO(given)) if given.startswith(_PNG_MARK) else given.decode()
 
 
 class BatchDrawer:
@@ -258,21 +278,20 @@ class BatchDrawer:
     def __init__(self, model: Model) -> None:
         pipeline = AltDiffusionPipeline.from_pretrained(model.names[0], dtype=model.torch_dtype)
         pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline.to(own_device())
+        self._drawer = Drawer(pipeline.to(own_device()))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Draws a batch."""
-        values = batch["job"][0]
-        settings = Settings(**{**values, "batch_seeds": tuple(int(seed) for seed in values["batch_seeds"])})
-        return {"pictures": [[_png(image) for image in draw_batch(self._pipeline, settings)]]}
+        """Draws a batch: PNGs without settings, and of a picture that there is not why."""
+        settings = Settings.from_dict(json.loads(str(batch["job"][0])))
+        return {"pictures": [[_png(each) for each in drawn_by(self._drawer, settings)]]}
 
 
-def _png(image: Image.Image | None) -> bytes:
-    if image is None:
-        return b""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+def _png(drawn: Image.Image | str) -> bytes:
+    if isinstance(drawn, str):
+        return drawn.encode()
+    encoded = io.BytesIO()
+    drawn.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _by_kind(job: Job, unfinished: dict[str, str]) -> tuple[list[Source], list[Source]]:

@@ -59,11 +59,11 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"--output {options.output}: the name must end in .json")
 
     from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.drawing.log import read_results
     from altdiffusion_clip.evaluation.generation import emoji_scenes, evaluate_generation, match, read_scenes
     from altdiffusion_clip.evaluation.tables import table
     from altdiffusion_clip.files import write_text
     from altdiffusion_clip.judges.names import load_panel
-    from altdiffusion_clip.results import read_results
 
     prepare_output()
     languages = options.languages
@@ -115,41 +115,20 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
     """Draws the prompts of the scenes whose pictures are not there yet."""
-    import sys
-
-    from tqdm import tqdm
-
     from altdiffusion_clip.commands.loading import load_pipeline
-    from altdiffusion_clip.drawing import Settings, draw_batch, usual_guidance_scale
-    from altdiffusion_clip.results import ResultsFolder, read_results
+    from altdiffusion_clip.drawing.generation import generate
+    from altdiffusion_clip.drawing.settings import usual_guidance_scale
 
-    usual = usual_guidance_scale(options.model)
-    device = device_of(options.device)
-    jobs = [
-        Settings(
-            prompt,
-            seed,
-            (seed,),
-            options.model,
-            num_inference_steps=options.steps,
-            guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
-            device=str(device),
-            dtype=options.dtype,
-        )
-        for prompt in dict.fromkeys(text for scene in scenes for text in scene.prompts.values())
-        for seed in range(options.seed, options.seed + options.num_images)
-    ]
-    there = {(row["prompt"], row["seed"], row["model"]) for row in read_results(options.pictures)}
-    jobs = [job for job in jobs if (job.prompt, job.seed, job.model) not in there]
-    if not jobs:
-        return
-    pipeline = load_pipeline(options.model, device, dtype_of(options.dtype))
-    results = ResultsFolder(options.pictures)
-    try:
-        for job in tqdm(jobs, desc="drawing", unit="picture", file=sys.stderr):
-            (image,) = draw_batch(pipeline, job)
-            if image is None:
-                raise UserError(f"{job.prompt!r}, seed {job.seed}: the picture is not a number; try --dtype float32")
-            results.add(image, job)
-    finally:
-        results.finish()
+    guidance = usual_guidance_scale(options.model) if options.guidance_scale is None else options.guidance_scale
+    rows = generate(
+        list(dict.fromkeys(text for scene in scenes for text in scene.prompts.values())),
+        load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype)),
+        options.pictures,
+        name=options.model,
+        seeds=range(options.seed, options.seed + options.num_images),
+        num_inference_steps=options.steps,
+        guidance_scale=guidance,
+    )
+    for row in rows:
+        if row["error"]:
+            raise UserError(f"{row['prompt']!r}, seed {row['seed']}: {row['error']}")

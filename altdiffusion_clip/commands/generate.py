@@ -4,7 +4,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,16 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS, check_scheduler
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    import torch
 
-    from altdiffusion_clip.drawing import Settings
+    from altdiffusion_clip.drawing.calls import Drawer
+    from altdiffusion_clip.drawing.folder import OutputFolder
+    from altdiffusion_clip.drawing.generation import Engine
+    from altdiffusion_clip.drawing.log import Row
+    from altdiffusion_clip.drawing.settings import Settings
+    from altdiffusion_clip.drawing.tasks import Task
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-    from altdiffusion_clip.results import ResultsFolder
+    from altdiffusion_clip.sources.records import Record
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,17 +35,46 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "generate",
         help="draw pictures from prompts and rank them",
         description="Draw pictures from prompts and rank them. Writes the pictures, results.jsonl, "
-        "contact-sheet.png and index.html to a folder; pictures that are there already stay.",
+        "contact-sheet.png and index.html to a folder. The same command again draws what is missing; more prompts "
+        "and seeds are added.",
     )
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
-    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
-    parser.add_argument("--from-png", type=Path, metavar="FILE", help="draw a picture again from its own settings")
+    parser.add_argument(
+        "--prompts-file",
+        metavar="FILE",
+        help="one prompt a line, or a table (.csv, .tsv, .jsonl, .parquet) with any of the columns prompt, "
+        "negative_prompt, seed, width, height, steps, guidance, scheduler, lora (NAME:WEIGHT), image, mask, strength, "
+        "id and language, and your own, which are kept. Each PROMPT beside it is filled from every row: "
+        '"a {job} at work"',
+    )
+    parser.add_argument("--encoding", default="", help="of a file that is not UTF-8, as gb18030")
+    parser.add_argument(
+        "--languages", default="", metavar="CODES", help="columns of the table that hold the prompt, as zh,en,ar"
+    )
+    parser.add_argument("--seeds", metavar="SEEDS", help="as 0-99 or 1,5,9, in place of --seed and --num-images")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUES",
+        help="draw everything with each of the values, as guidance=3,5,7",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="draw nothing; say how many pictures and how long")
+    parser.add_argument("--overwrite", action="store_true", help="draw again what is there")
+    parser.add_argument(
+        "--from-png", type=Path, metavar="FILE", help="draw a picture again from its settings, ours or a WebUI's"
+    )
     parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
     add_judge_option(parser, "--scorer", OWN)
     parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
     parser.add_argument("--keep", type=int, metavar="K", help="keep only the K best of each prompt's pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the first picture; the next has the next; -1 for random ones (default: 0)",
+    )
     parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
     parser.add_argument("--long-prompts", action="store_true", help="read up to four windows of 77 tokens, not one")
     parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
@@ -48,7 +82,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--scheduler", choices=SCHEDULERS, help="(default: the model's own)")
     parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
     parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
-    parser.add_argument("--batch-size", type=int, default=1, help="pictures drawn at a time (default: 1)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        help="pictures drawn at a time in half precision; in float32 each is drawn alone (default: 1)",
+    )
     parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, nothing else")
     add_model_options(parser)
@@ -59,71 +98,101 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> bool:
     """Draws, ranks, writes. Returns whether all pictures were drawn."""
     _check(options)
-    prompts, empty = _prompts(options)
     prepare_output()
 
-    from altdiffusion_clip.results import ResultsFolder
+    from altdiffusion_clip.drawing.calls import Drawer, size_multiple
+    from altdiffusion_clip.drawing.folder import OutputFolder
+    from altdiffusion_clip.drawing.generation import (
+        batches_of,
+        check_base,
+        draw_into,
+        engine_again,
+        local_engine,
+        missing_of,
+    )
+    from altdiffusion_clip.drawing.tasks import Plan, tasks_of, variations_of
 
-    jobs, wanted = _again(options) if options.from_png else (_jobs(options, prompts), None)
-    pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
-    _check_size(options, pipeline)
-    panel = panel_for(options, pipeline)
+    again = _again(options) if options.from_png else None
+    records, empty = (lambda: iter(()), []) if again else _records(options)
+    base = again or _settings(options)
+    pipelines = [load_pipeline(options.model, device, dtype_of(options.dtype)) for device in _devices(options)]
+    multiple = size_multiple(pipelines[0])
+    check_base(base, multiple)
+    panel = panel_for(options, pipelines[0])
     if options.keep and panel is None:
         raise UserError("--keep needs a judge to tell the best; name one with --judge")
     if options.fast:
-        jobs = _made_fast(pipeline, jobs)
-    drawn = _on_ray(options, jobs) if options.engine == "ray" else _here(pipeline, jobs)
-    results = ResultsFolder(options.output, panel, options.keep)
-    try:
-        failed = [*empty, *_collect(drawn, results, jobs, wanted)]
-    finally:
-        results.finish()  # also after Ctrl-C: what was drawn can be looked at
-    _report(options, results)
+        base = _made_fast(pipelines, base)
+    plan = Plan(base, _seeds(options), _languages(options), _templates(options), variations_of(options.vary), multiple)
+    output = OutputFolder(options.output, panel, options.keep, options.overwrite)
+
+    def tasks() -> "Iterator[Task]":
+        return iter([_task_again(again)]) if again else tasks_of(records(), plan, numbers)
+
+    with output.locked():
+        numbers = dict(output.log.numbers)
+        output.plan(tasks())
+        missing = missing_of(batches_of(tasks(), options.batch_size), output)
+        if options.dry_run:
+            return _dry_run(options, output, missing, Drawer(pipelines[0]))
+        engine = local_engine([Drawer(each) for each in pipelines])
+        if again:
+            engine = engine_again(Drawer(pipelines[0]))
+        elif options.engine == "ray":
+            engine = _on_ray(options)
+        failed = [*empty, *_collect(options, output, draw_into(output, missing, engine))]
+        if not again and not output.planned:
+            raise UserError("there is no row to draw")
+    _report(options, output)
     for message in failed:
         print(f"failed {message}", file=sys.stderr)
     return not failed
 
 
-def _jobs(options: argparse.Namespace, prompts: list[str]) -> list["Settings"]:
-    """The batches that draw all prompts with all seeds."""
-    from altdiffusion_clip.drawing import Settings, usual_guidance_scale
+def _settings(options: argparse.Namespace) -> "Settings":
+    """What holds for every row that does not say otherwise."""
+    from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 
     usual = usual_guidance_scale(options.model)
-    seeds = range(options.seed, options.seed + options.num_images)
-    return [
-        Settings(
-            prompt=prompt,
-            seed=batch[0],
-            batch_seeds=tuple(batch),
-            model=options.model,
-            negative_prompt=options.negative_prompt,
-            num_inference_steps=options.steps,
-            guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
-            height=options.height,
-            width=options.width,
-            device=str(device_of(options.device)),
-            dtype=options.dtype,
-            prompt_windows=4 if options.long_prompts else 1,
-            scheduler=options.scheduler or "",
-        )
-        for prompt in prompts
-        for batch in (seeds[i : i + options.batch_size] for i in range(0, len(seeds), options.batch_size))
-    ]
+    return Settings(
+        prompt="",
+        seed=0,
+        batch_seeds=(),
+        model=options.model,
+        negative_prompt=options.negative_prompt,
+        num_inference_steps=options.steps,
+        guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
+        height=options.height,
+        width=options.width,
+        device=str(_devices(options)[0]),
+        dtype=options.dtype,
+        prompt_windows=4 if options.long_prompts else 1,
+        scheduler=options.scheduler or "",
+    )
 
 
-def _again(options: argparse.Namespace) -> tuple[list["Settings"], set[int]]:
-    """The batch that a picture was drawn in, and the one seed of it that is wanted."""
-    from altdiffusion_clip.drawing import settings_of
+def _again(options: argparse.Namespace) -> "Settings":
+    """What a picture was drawn with."""
+    from altdiffusion_clip.drawing.png_text import settings_from
+    from altdiffusion_clip.drawing.settings import usual_guidance_scale
 
-    settings = settings_of(options.from_png)
+    settings, left = settings_from(options.from_png, options.model, usual_guidance_scale(options.model))
+    if left:
+        print(f"{options.from_png}: not taken: {'; '.join(left)}", file=sys.stderr)
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
     check_scheduler(settings.scheduler)
-    if settings.strength is not None:
+    if settings.strength is not None and not settings.image:
         raise UserError(f"{options.from_png} was changed from another picture, which its settings do not hold")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
-    options.height, options.width, options.fast = settings.height, settings.width, bool(settings.fast)
-    return [settings], {settings.seed}
+    options.fast = bool(settings.fast)
+    return settings
+
+
+def _task_again(settings: "Settings") -> "Task":
+    from altdiffusion_clip.drawing.tasks import Task
+
+    return Task(f"000-seed{settings.seed}", "000", settings)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -135,108 +204,151 @@ def _check(options: argparse.Namespace) -> None:
     check_ray_options(options)
     if options.engine == "ray" and options.fast:
         raise UserError("--fast measures this machine; leave it away with --engine ray")
-    if not 0 <= options.seed < 2**63 - options.num_images:
-        raise UserError("--seed must be 0 or more, and below 2^63")
+    if not -1 <= options.seed < 2**63 - options.num_images:
+        raise UserError("--seed must be 0 or more and below 2^63, or -1 for random ones")
+    if options.seeds and options.seed:
+        raise UserError("--seeds and --seed are two ways to say it; leave one of them away")
     if options.from_png and (options.prompts or options.prompts_file):
         raise UserError("--from-png has its prompt in the picture; give no other")
 
 
-def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The prompts to draw, and a line for each that is empty."""
-    prompts = list(options.prompts)
-    if options.prompts_file:
-        try:
-            lines = options.prompts_file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{options.prompts_file} is not UTF-8 text; save it as UTF-8") from error
-        except OSError as error:
-            raise UserError(f"cannot read {options.prompts_file}: {error.strerror}") from error
-        prompts += [line.strip() for line in lines if line.strip()]
-    if not prompts and not options.from_png:
+def _records(options: argparse.Namespace) -> tuple["Callable[[], Iterator[Record | str]]", list[str]]:
+    """What gives the rows, and a line for each prompt of the command line that is empty."""
+    from altdiffusion_clip.drawing.generation import with_places
+    from altdiffusion_clip.sources.records import is_table, read_records
+
+    file = options.prompts_file
+    if file and is_table(file):
+        _check_columns(options, file)
+        return lambda: with_places(read_records(file, options.encoding), Path(file).parent), []
+    if options.languages:
+        raise UserError("--languages names columns of a table; give one with --prompts-file")
+    prompts = [*options.prompts, *(_lines(Path(file), options.encoding) if file else [])]
+    if not prompts:
         raise UserError('nothing to draw; give a prompt, as in: altdiffusion generate "蓝色背景上的猫"')
     empty = [f"prompt {i} is empty; say what to draw" for i, p in enumerate(prompts, start=1) if not p.strip()]
-    if prompts and len(empty) == len(prompts):
+    if len(empty) == len(prompts):
         raise UserError(empty[0])
-    return [prompt for prompt in prompts if prompt.strip()], empty
+    rows: list[Record | str] = [{"prompt": prompt} for prompt in prompts if prompt.strip()]
+    return lambda: iter(rows), empty
 
 
-def _check_size(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> None:
-    from altdiffusion_clip.drawing import size_multiple
+def _lines(file: Path, encoding: str) -> list[str]:
+    from altdiffusion_clip.sources.texts import check_encoding, decode
 
-    multiple = size_multiple(pipeline)
-    for name in ("height", "width"):
-        value = getattr(options, name)
-        if value is not None and (value < multiple or value % multiple):
-            raise UserError(f"--{name} must be a multiple of {multiple} for this model")
+    if encoding:
+        check_encoding(encoding)
+    try:
+        lines = decode(file.read_bytes(), encoding).splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text; save it as UTF-8, or name its --encoding") from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
-def _made_fast(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> list["Settings"]:
-    """Optimizes the pipeline, as it was when a picture is drawn again, and notes how."""
+def _check_columns(options: argparse.Namespace, file: str) -> None:
+    """Looks for the columns that prompts come from, in the first row."""
+    from altdiffusion_clip.sources.records import read_records
+    from altdiffusion_clip.sources.texts import check_encoding
+
+    if options.encoding:
+        check_encoding(options.encoding)
+    first = next((row for row in read_records(file, options.encoding) if not isinstance(row, str)), None)
+    if first is None:
+        raise UserError(f"{file} has no row that could be read")
+    wanted = _languages(options) or ([] if options.prompts else ["prompt"])
+    lacking = [name for name in wanted if name not in first]
+    if lacking:
+        there = ", ".join(map(str, first))
+        raise UserError(f"{file} has the columns {there}, and no {lacking[0]}; name others with --languages")
+
+
+def _languages(options: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(code.strip() for code in options.languages.split(",") if code.strip()))
+
+
+def _templates(options: argparse.Namespace) -> list[str]:
+    """Prompts of the command line that are filled from a table."""
+    from altdiffusion_clip.sources.records import is_table
+
+    is_filled = options.prompts_file and is_table(options.prompts_file)
+    return [prompt for prompt in options.prompts if prompt.strip()] if is_filled else []
+
+
+def _seeds(options: argparse.Namespace) -> list[int]:
+    from altdiffusion_clip.drawing.tasks import RANDOM_SEED, seeds_of
+
+    if options.seeds:
+        return seeds_of(options.seeds)
+    if options.seed == RANDOM_SEED:
+        return [RANDOM_SEED] * options.num_images
+    return list(range(options.seed, options.seed + options.num_images))
+
+
+def _devices(options: argparse.Namespace) -> list["torch.device"]:
+    return [device_of(name.strip()) for name in options.device.split(",")]
+
+
+def _made_fast(pipelines: "Sequence[AltDiffusionPipeline]", base: "Settings") -> "Settings":
+    """Optimizes the pipelines, as they were when a picture is drawn again, and notes how."""
     from dataclasses import replace
 
-    before = jobs[0].fast
-    done = pipeline.optimize(half=before != "float32" if before else None)
-    print(f"fast: {'; '.join(done.changes)}", file=sys.stderr)
-    return [replace(job, fast=str(pipeline.unet.dtype).removeprefix("torch.")) for job in jobs]
+    for pipeline in pipelines:
+        done = pipeline.optimize(half=base.fast != "float32" if base.fast else None)
+        print(f"fast: {'; '.join(done.changes)}", file=sys.stderr)
+    return replace(base, fast=str(pipelines[0].unet.dtype).removeprefix("torch."))
 
 
-def _here(pipeline: "AltDiffusionPipeline", jobs: list["Settings"]) -> Iterator[list["Image | None"]]:
-    """Draws batches on this machine."""
-    from altdiffusion_clip.drawing import draw_batch
-
-    for job in jobs:
-        yield draw_batch(pipeline, job)
-
-
-def _on_ray(options: argparse.Namespace, jobs: list["Settings"]) -> Iterator[list["Image | None"]]:
+def _on_ray(options: argparse.Namespace) -> "Engine":
     """Draws batches on a Ray cluster."""
-    import io
-
-    from PIL import Image
-
-    from altdiffusion_clip.bulk.ray_engine import Model, connect, draw_on_ray
+    from altdiffusion_clip.bulk.ray_engine import Model, connect, ray_engine
 
     cluster = cluster_of(options)
     connect(cluster)
-    for pngs in draw_on_ray(jobs, Model((options.model,), options.dtype), cluster):
-        yield [None if png is None else Image.open(io.BytesIO(png)) for png in pngs]
+    return ray_engine(Model((options.model,), options.dtype), cluster)
 
 
-def _collect(
-    drawn: Iterator[list["Image | None"]], results: "ResultsFolder", jobs: list["Settings"], wanted: set[int] | None
-) -> list[str]:
-    """Keeps the pictures of all jobs as they come, and returns a line for each that failed."""
-    from dataclasses import replace
-
+def _collect(options: argparse.Namespace, output: "OutputFolder", rows: "Iterator[Row]") -> list[str]:
+    """Waits for all pictures, and returns a line for each that failed."""
     from tqdm import tqdm
 
-    failed = []
-    total = len(wanted) if wanted else sum(len(job.batch_seeds) for job in jobs)
-    with tqdm(total=total, desc="drawing", unit="picture", file=sys.stderr) as progress:
-        for job, images in zip(jobs, drawn, strict=True):
-            for seed, image in zip(job.batch_seeds, images, strict=True):
-                if wanted is not None and seed not in wanted:
-                    continue
-                if image is None:
-                    failed.append(f"{job.prompt!r}, seed {seed}: the picture is not a number; try --dtype float32")
-                else:
-                    results.add(image, replace(job, seed=seed))
+    failed: dict[str, str] = {}
+    seen: set[str] = set()
+    with tqdm(total=output.planned, desc="drawing", unit="picture", file=sys.stderr) as progress:
+        progress.update(output.drawn)
+        for row in rows:
+            if row["error"]:
+                failed[row["name"]] = f"{row['prompt']!r}, seed {row['seed']}: {row['error']}"
+            if row["name"] not in seen:
+                seen.add(row["name"])
                 progress.update()
-    return failed
+    return list(failed.values())
 
 
-def _report(options: argparse.Namespace, results: "ResultsFolder") -> None:
-    from altdiffusion_clip.gallery import best_first, shown_score
+def _dry_run(
+    options: argparse.Namespace, output: "OutputFolder", missing: "Iterator[list[Task]]", drawer: "Drawer"
+) -> bool:
+    """Says what a run would do. Returns whether all rows can be drawn."""
+    from altdiffusion_clip.drawing.generation import estimate_of
 
-    rows = best_first(results.rows)
+    estimate = estimate_of(output, missing, drawer)
+    print(estimate.said(options.json))
+    return not estimate.wrong
+
+
+def _report(options: argparse.Namespace, output: "OutputFolder") -> None:
+    from altdiffusion_clip.drawing.gallery import shown_score
+
+    rows = [row for row in output.rows() if row["file"]]
     if options.json:
         for row in rows:
-            print(json.dumps({**row, "file": str(results.folder / row["file"])}, ensure_ascii=False))
+            print(json.dumps({**row, "file": str(output.folder / row["file"])}, ensure_ascii=False))
         return
     for prompt, group in itertools.groupby(rows, key=lambda row: row["prompt"]):
         print(prompt)
         for row in group:
             score = "" if row["score"] is None else f"{row['rank']:>3}  {shown_score(row['score'])}  "
-            print(f"{score}{results.folder / row['file']}")
+            print(f"{score}{output.folder / row['file']}")
     if rows:
-        print(f"all of them: {results.folder / 'index.html'}")
+        print(f"all of them: {output.folder / 'index.html'}")

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> bool:
     if options.output and options.output.suffix not in (".csv", ".tsv", ".json", ".jsonl"):
         raise UserError(f"--output {options.output}: the name must end in .csv, .tsv, .json or .jsonl")
 
-    from altdiffusion_clip.gallery import write_contact_sheet
+    from altdiffusion_clip.drawing.gallery import write_contact_sheet
     from altdiffusion_clip.images import find_images
     from altdiffusion_clip.judges.judging import ranking
     from altdiffusion_clip.judges.names import load_panel

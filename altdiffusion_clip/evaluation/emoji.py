@@ -14,7 +14,8 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, STEPS, Settings, draw_batch
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS, Settings
 from altdiffusion_clip.emoji.captions import captions, scene_captions
 from altdiffusion_clip.emoji.concepts import (
     LANGUAGES,

@@ -128,23 +128,24 @@ def _scores(bench: Bench, seen: Seen, pairs: Sequence[tuple[str, int]]) -> Tenso
     return bench.panel.combine(scores)
 
 
-def score_drawn(text: str, images: Sequence[Image.Image], bench: Bench) -> Tensor:
-    """Scores of a few pictures in memory with one text.
+def score_drawn(texts: str | Sequence[str], images: Sequence[Image.Image], bench: Bench) -> Tensor:
+    """Scores of a few pictures in memory.
 
     Args:
-        text: in any language that the judges read.
+        texts: one for each picture, or one for all, in any language that the judges read.
         images: RGB.
         bench: of the judges.
 
     Returns:
         float32 (members, pictures), of each member of the panel; `Panel.combine` makes its columns of them.
     """
+    said = [texts] * len(images) if isinstance(texts, str) else list(texts)
     prepared = bench.preparation(exact=True)(images)
     inputs = [each.inputs for each in prepared]
     scores = torch.empty(len(bench.panel.members), len(images))
     for (place, encoder), begun in zip(bench.encoders.items(), bench.begin_vectors(inputs), strict=True):
-        scores[place] = encoder.cosines([text] * len(images), begun())
-    for place, given in bench.pair_scores([text] * len(images), inputs).items():
+        scores[place] = encoder.cosines(said, begun())
+    for place, given in bench.pair_scores(said, inputs).items():
         scores[place] = given
     return scores
 

@@ -3,6 +3,7 @@
 import functools
 import io
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -297,8 +298,7 @@ class _Process:
     """
 
     def __init__(self) -> None:
-        # Forked processes would inherit the threads' locks of torch.
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
@@ -325,6 +325,21 @@ class _Process:
         self._pipe.close()
         self._process.join(timeout=10)
         self._process.kill()
+
+
+@functools.cache
+def _context() -> Any:
+    """How processes start: as copies of one that has imported what they need, and has no threads.
+
+    (Copies of this process would inherit the locks of its threads; a new one takes seconds to import torch.)
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Beside what the program that uses this wants to be there.
+    wanted = getattr(multiprocessing.forkserver._forkserver, "_preload_modules", [])
+    context.set_forkserver_preload([*wanted, __name__])
+    return context
 
 
 def _serve(pipe: Connection) -> None:

@@ -83,6 +83,15 @@ def table_of(source: "Source", retries: Retries) -> Iterator[list[str]]:
         yield from cells_of(_Decoded(source.place, file, encoding, 0), is_tsv(source.place))
 
 
+def decoded_lines(place: str, file: IO[bytes], encoding: str) -> Iterator[str]:
+    """The lines of a whole file as text.
+
+    Raises:
+        UserError: while they are read: they are in another encoding.
+    """
+    return _Decoded(place, file, encoding, 0)
+
+
 def is_tsv(place: str) -> bool:
     """Whether a table's cells are parted by tabs."""
     return place.lower().removesuffix(".gz").endswith(".tsv")

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from altdiffusion_clip.drawing import pictures_of
+from altdiffusion_clip.drawing.calls import pictures_of
 from altdiffusion_clip.pipelines.alt_diffusion.halving import may_win, plan_drafts
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER

@@ -12,9 +12,9 @@ from PIL import ImageChops
 
 from altdiffusion_clip.bulk.ray_engine import _check_address, cut_into_shards
 from altdiffusion_clip.bulk.shards import Scored, Span, read_shards
+from altdiffusion_clip.drawing.log import read_results
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import load_image
-from altdiffusion_clip.results import read_results
 from tests.bulk.test_faults import rows_of
 from tests.bulk.test_score import emoji_rows, run, write_jsonl
 from tests.sources.faulty import LOG

@@ -9,7 +9,8 @@ from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.drawing import SETTINGS_KEY, Settings, save_with_settings
+from altdiffusion_clip.drawing.png_text import SETTINGS_KEY, save_with_settings
+from altdiffusion_clip.drawing.settings import Settings
 from tests.processes import Command
 
 FAST = ["--steps", "2", "--num-images", "2"]
@@ -31,9 +32,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate("蓝色背景上的猫", "a dog", *FAST, "--seed", 5, "--output", tmp_path) == 0
     rows = rows_of(tmp_path)
-    assert [row["file"] for row in rows] == ["000-seed5.png", "001-seed6.png", "002-seed5.png", "003-seed6.png"]
+    assert [row["file"] for row in rows] == ["000-seed5.png", "000-seed6.png", "001-seed5.png", "001-seed6.png"]
     for row in rows:
-        assert row.keys() == {"prompt", "seed", "file", "score", "rank", "model", "settings"}
+        assert {"prompt", "seed", "file", "score", "rank", "model", "error", "id", "language", "settings"} < row.keys()
         assert row["score"].keys() == {"cosine", "clip_score"}
         assert -1 <= row["score"]["cosine"] <= 1
         with Image.open(tmp_path / row["file"]) as image:
@@ -53,14 +54,40 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert str(tmp_path / "000-seed5.png") in out
 
 
-def test_same_seed_same_pixels_and_earlier_pictures_stay(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert generate("猫", *FAST, "--output", tmp_path) == 0
+def test_same_seed_same_pixels(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        assert generate("猫", *FAST, "--output", tmp_path / name) == 0
+    for file in ("000-seed0.png", "000-seed1.png", "results.jsonl", "contact-sheet.png", "index.html"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    assert (pixels(tmp_path / "one" / "000-seed0.png") != pixels(tmp_path / "one" / "000-seed1.png")).any()
+
+
+def test_prompts_and_seeds_are_added(tmp_path: Path) -> None:
+    common = ["--steps", 2, "--output", tmp_path]
+    assert generate("猫", "--num-images", 1, *common) == 0
+    first = (tmp_path / "000-seed0.png").stat().st_mtime_ns
+    assert generate("猫", "a dog", "--num-images", 2, *common) == 0
     assert [row["file"] for row in rows_of(tmp_path)] == [
-        "000-seed0.png", "001-seed1.png", "002-seed0.png", "003-seed1.png",
+        "000-seed0.png", "000-seed1.png", "001-seed0.png", "001-seed1.png",
     ]  # fmt: skip
-    assert (pixels(tmp_path / "000-seed0.png") == pixels(tmp_path / "002-seed0.png")).all()
-    assert (pixels(tmp_path / "000-seed0.png") != pixels(tmp_path / "001-seed1.png")).any()
+    assert (tmp_path / "000-seed0.png").stat().st_mtime_ns == first, "it was there"
+    assert [row["rank"] for row in rows_of(tmp_path) if row["prompt"] == "猫"] in ([1, 2], [2, 1])
+    assert generate("a tree", "--num-images", 1, *common) == 0
+    assert rows_of(tmp_path)[-1]["file"] == "002-seed0.png"
+    assert (tmp_path / "index.html").read_text("utf-8").count("<img") == 5
+
+
+def test_other_settings_are_refused_and_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate("猫", *FAST, "--output", tmp_path) == 0
+    before = pixels(tmp_path / "000-seed0.png")
+    capsys.readouterr()
+    assert generate("猫", *FAST, "--guidance-scale", 5, "--output", tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has 000-seed0 with other settings: guidance_scale is 3.0, not 5.0; add --overwrite" in error
+    assert (pixels(tmp_path / "000-seed0.png") == before).all()
+    assert generate("猫", *FAST, "--guidance-scale", 5, "--overwrite", "--output", tmp_path) == 0
+    assert (pixels(tmp_path / "000-seed0.png") != before).any()
+    assert len(rows_of(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -68,9 +95,9 @@ def test_a_picture_can_be_drawn_again_from_itself(batch_size: int, tmp_path: Pat
     first, again = tmp_path / "first", tmp_path / "again"
     settings = ["--negative-prompt", "狗", "--guidance-scale", "3", "--batch-size", batch_size, "--height", 32]
     assert generate("قطة على خلفية زرقاء", *FAST, *settings, "--output", first) == 0
-    assert generate("--from-png", first / "001-seed1.png", "--output", again) == 0
+    assert generate("--from-png", first / "000-seed1.png", "--output", again) == 0
     assert [row["file"] for row in rows_of(again)] == ["000-seed1.png"]
-    assert (pixels(first / "001-seed1.png") == pixels(again / "000-seed1.png")).all()
+    assert (pixels(first / "000-seed1.png") == pixels(again / "000-seed1.png")).all()
 
 
 def test_fast_says_what_it_does_and_is_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +180,7 @@ def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp
     files = sorted(path.name for path in drawn.glob("[0-9]*-seed*.png"))
     rows = rows_of(drawn)
     assert len(files) >= 2
-    assert {row["file"] for row in rows} <= set(files)
+    assert {row["file"] for row in rows} == {row["file"] for row in rows} & set(files)
     assert len(rows) >= len(files) - 1
     for name in files:
         pixels(drawn / name)
@@ -170,7 +197,11 @@ def test_a_stopped_run_keeps_what_was_drawn(stop: signal.Signals, code: int, tmp
         (["  "], "prompt 1 is empty"),
         (["cat", "--num-images", "0"], "--num-images must be 1 or more"),
         (["cat", "--steps", "0"], "--steps must be 1 or more"),
-        (["cat", "--seed", "-1"], "--seed must be 0 or more"),
+        (["cat", "--seed", "-2"], "--seed must be 0 or more"),
+        (["cat", "--seeds", "9-3"], "--seeds 9-3: give numbers and ranges, as 0-99"),
+        (["cat", "--seeds", "1", "--seed", "2"], "leave one of them away"),
+        (["cat", "--vary", "colour=red"], "--vary colour=red: give a column and its values"),
+        (["cat", "--languages", "zh"], "names columns of a table"),
         (["cat", "--height", "63"], "--height must be a multiple of 16"),
         (["cat", "--model", "./nowhere"], "there is no file or folder ./nowhere"),
         (["cat", "--model", "TMP"], "has no model_index.json"),
@@ -229,7 +260,7 @@ def test_only_the_best_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (row["seed"], row["rank"], row["score"]) for row in everything[:2]
     ]
     assert {path.name for path in (tmp_path / "kept").glob("*-seed*.png")} == {Path(row["file"]).name for row in kept}
-    assert len((tmp_path / "kept" / "results.jsonl").read_text().splitlines()) == 2
+    assert [row["file"] is None for row in rows_of(tmp_path / "kept")].count(True) == 2, "that were drawn and let go"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
-from altdiffusion_clip.drawing import SETTINGS_KEY
+from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.images import load_image

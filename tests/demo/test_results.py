@@ -9,7 +9,8 @@ from PIL import Image, PngImagePlugin
 
 from altdiffusion_clip.demo.results import best_first, restored, rows_of, write_archive, write_pictures
 from altdiffusion_clip.demo.studio import Drawn
-from altdiffusion_clip.drawing import SETTINGS_KEY, Settings
+from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 

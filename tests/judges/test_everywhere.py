@@ -18,11 +18,11 @@ from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.demo.ranking import compare
 from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.drawing.log import read_results
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import rank
 from altdiffusion_clip.judges.names import load_panel
-from altdiffusion_clip.results import read_results
 from tests.conftest import in_full
 from tests.judges.blip import image_reward
 from tests.judges.checkpoints import write_chinese_clip, write_image_reward, write_open_clip, write_siglip

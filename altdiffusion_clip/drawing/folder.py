@@ -1,0 +1,294 @@
+"""A folder of drawn pictures that is complete at every moment, and goes on where a run was stopped."""
+
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from altdiffusion_clip.drawing.gallery import INDEX, THUMBNAIL, THUMBNAILS, write_pages
+from altdiffusion_clip.drawing.log import RESULTS_FILE, Log, Row, group_of, name_of
+from altdiffusion_clip.drawing.png_text import save_with_settings
+from altdiffusion_clip.drawing.tasks import Task
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_path
+from altdiffusion_clip.images import load_image
+from altdiffusion_clip.prompts.weights import parse_weights
+from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.judges.encoding import Bench
+    from altdiffusion_clip.judges.ensembles import Panel
+
+logger = logging.getLogger(__name__)
+LOCK = "_lock"
+MOST_IN_A_FOLDER = 10_000
+
+
+class OutputFolder:
+    """Pictures, `results.jsonl` with a row for each, contact sheets and pages.
+
+    A picture is written whole, then its row. Ranks are written when all pictures of a group are there.
+
+    Args:
+        folder: made if it is not there.
+        panel: judges the pictures, if given; the first judge ranks them.
+        keep: of each group's pictures only so many stay, the best ones; all if not given.
+        overwrite: pictures that are there are drawn again.
+
+    Raises:
+        UserError: the folder cannot be written, or holds something else.
+    """
+
+    def __init__(
+        self, folder: Path, panel: "Panel | None" = None, keep: int | None = None, overwrite: bool = False
+    ) -> None:
+        self.folder, self.panel, self.keep = folder, panel, keep
+        self._overwrites = overwrite
+        with self._one_line():
+            folder.mkdir(parents=True, exist_ok=True)
+        self.log = Log(folder / RESULTS_FILE)
+        self._bench = None if panel is None else _bench_of(panel)
+        self._left: Counter[str] = Counter()
+        self._unranked: set[str] = set()
+        self._lock = threading.RLock()  # what is to be drawn next is looked up while a batch is saved
+        self._new: set[str] = set()
+        self.planned = self.drawn = 0
+        """Pictures of the plan, and those of them that are there."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs from the folder.
+
+        Raises:
+            UserError: another run is at work on it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another run is drawing into {self.folder}; wait for its end, or stop it") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def plan(self, tasks: Iterable[Task]) -> None:
+        """Counts what is to be there in the end, so that groups are ranked when they are whole."""
+        for task in tasks:
+            self._left[task.group] += 1
+            self.planned += 1
+
+    def is_done(self, task: Task) -> bool:
+        """Whether a picture is there, drawn with the same settings.
+
+        Raises:
+            UserError: it was drawn with others.
+        """
+        with self._lock:
+            row = self.log.get(task.name)
+        if row is None or row.get("error") or (self._overwrites and task.name not in self._new):
+            return False
+        differs = "" if task.error else task.settings.difference(row.get("settings", {}))
+        if differs:
+            raise UserError(
+                f"{self.folder} has {task.name} with other settings: {differs}; add --overwrite to draw it again, or "
+                "choose another --output"
+            )
+        if row["file"] is None:
+            return self.keep is not None
+        if not (self.folder / row["file"]).is_file():
+            return False
+        if self.panel is not None and row.get("judge") != self._judge:
+            self._unranked.add(task.group)  # another judge's scores
+        return True
+
+    def pass_over(self, task: Task) -> None:
+        """Notes that a picture of the plan is there already."""
+        with self._lock:
+            self._left[task.group] -= 1
+            self.drawn += 1
+
+    def add(self, drawn: Sequence[tuple[Task, Image.Image | str]]) -> list[Row]:
+        """Writes the pictures of a batch, and their rows once the pictures are on the disk.
+
+        Args:
+            drawn: what was to be drawn, and the picture, or in one line why there is none.
+
+        Returns:
+            The rows that are new or have changed.
+
+        Raises:
+            UserError: they cannot be written; rows name only pictures that are there.
+        """
+        rows: dict[str, Row] = {}
+        pictures: list[tuple[Row, Image.Image]] = []
+        with self._one_line():
+            for task, image in drawn:
+                row = rows[task.name] = self._row(task)
+                if isinstance(image, str):
+                    row["error"] = image
+                    continue
+                row["file"] = self._file(task)
+                with atomic_path(self.folder / row["file"]) as path:
+                    save_with_settings(image, task.settings, path)
+                self._write_thumbnail(image, row["file"])
+                pictures.append((row, image))
+        self._score(pictures)
+        with self._lock:
+            self._new.update(rows)
+            groups = {task.group for task, _ in drawn}
+            self._unranked |= groups
+            for task, _ in drawn:
+                self._left[task.group] -= 1
+            self._write(rows, sorted(group for group in groups if self._left[group] <= 0))
+        return list(rows.values())
+
+    def finish(self) -> None:
+        """Ranks groups that were left unfinished, and writes the contact sheets and the pages, best first."""
+        with self._one_line():
+            is_new = bool(self._new or self._unranked) or not (self.folder / INDEX).is_file()
+            for group in sorted(self._unranked):
+                self._write({}, [group])
+            self.log.compact()
+            if is_new and len(self.log):
+                write_pages(self.folder, self._groups())
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, group by group, the best of each first."""
+        for group in self._groups():
+            yield from group
+
+    def _groups(self) -> Iterator[list[Row]]:
+        for names in self.log.groups.values():
+            yield sorted(self.log.rows(names), key=lambda row: row["rank"] or 0)
+
+    def _write(self, rows: dict[str, Row], groups: Sequence[str]) -> None:
+        """Ranks groups, writes rows, and then takes away the pictures that are not kept."""
+        dropped: list[str] = []
+        for group in groups:
+            dropped += self._rank(group, rows, keeps_all=self._left[group] > 0)
+            self._unranked.discard(group)
+        with self._one_line():
+            self.log.append(rows.values())
+        for file in dropped:
+            (self.folder / file).unlink(missing_ok=True)
+            (self.folder / THUMBNAILS / Path(file).with_suffix(".webp")).unlink(missing_ok=True)
+
+    def _row(self, task: Task) -> Row:
+        settings = task.settings
+        return {
+            "prompt": settings.prompt,
+            "seed": settings.seed,
+            "file": None,
+            "score": None,
+            "rank": None,
+            "model": settings.model,
+            "error": task.error or None,
+            "name": task.name,
+            "group": task.group,
+            "id": task.group.removesuffix(f"-{task.language}") if task.language else task.group,
+            "language": task.language or None,
+            **({"columns": dict(task.own)} if task.own else {}),
+            "settings": asdict(settings),
+        }
+
+    def _file(self, task: Task) -> str:
+        before = self.log.get(task.name)
+        if before is not None and before["file"]:
+            return str(before["file"])
+        number, self.drawn = self.drawn, self.drawn + 1
+        if self.planned <= MOST_IN_A_FOLDER:
+            return f"{task.name}.png"
+        return f"{number // MOST_IN_A_FOLDER:04d}/{task.name}.png"
+
+    def _write_thumbnail(self, image: Image.Image, file: str) -> None:
+        if max(image.size) <= THUMBNAIL:
+            return
+        path = self.folder / THUMBNAILS / Path(file).with_suffix(".webp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = image.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        small.save(path, quality=85)
+
+    def _score(self, pictures: Sequence[tuple[Row, Image.Image]]) -> None:
+        """Writes scores into rows."""
+        if self._bench is None or self.panel is None or not pictures:
+            return
+        from altdiffusion_clip.judges.judging import score_drawn
+
+        texts = [parse_weights(row["prompt"]).text for row, _ in pictures]
+        members = score_drawn(texts, [image for _, image in pictures], self._bench)
+        for (row, _), scores in zip(pictures, members.T, strict=True):
+            if not bool(scores.isfinite().all()):
+                logger.warning("%s is not ranked: %s", row["file"], NOT_A_NUMBER)
+                continue
+            row["judge"] = self._judge
+            if not self.panel.is_by_row:
+                row["members"] = scores.tolist()
+            self._note_scores([row], scores[:, None])
+
+    def _note_scores(self, rows: Sequence[Row], members: torch.Tensor) -> None:
+        assert self.panel is not None
+        first, *others = self.panel.columns
+        for row, values in zip(rows, self.panel.combine(members).T.tolist(), strict=True):
+            more = {column.name: value for column, value in zip(others, values[1:], strict=True)}
+            row["score"] = named_scores(values[0], first.measure, others=more)
+
+    def _rank(self, group: str, rows: dict[str, Row], keeps_all: bool) -> list[str]:
+        """Ranks a group; adds rows that have changed, and gives the files that are not kept."""
+        if self.panel is None:
+            return []
+        earlier = self.log.rows(name for name in self.log.groups.get(group, ()) if name not in rows)
+        mine = [row for row in (*earlier, *rows.values()) if group_of(row) == group and not row.get("error")]
+        before = [json.dumps(row) for row in mine]
+        for row in mine:
+            path = self.folder / (row["file"] or "")
+            if row.get("judge") != self._judge and path.is_file():
+                self._score([(row, load_image(path))])
+        scored = [row for row in mine if row["score"] is not None and row.get("judge") == self._judge]
+        if scored and not self.panel.is_by_row:
+            # Such judges compare the pictures of a group.
+            self._note_scores(scored, torch.tensor([row["members"] for row in scored]).T)
+        dropped = []
+        for rank, row in enumerate(sorted(scored, key=lambda row: -_first(row)), start=1):
+            row["rank"] = rank
+            if self.keep and not keeps_all and rank > self.keep and row["file"]:
+                dropped.append(str(row["file"]))
+                row["file"] = None
+        rows.update({name_of(row): row for row, was in zip(mine, before, strict=True) if json.dumps(row) != was})
+        return dropped
+
+    @property
+    def _judge(self) -> str:
+        assert self.panel is not None
+        return ", ".join(column.name for column in self.panel.columns)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+
+
+def _first(row: Row) -> float:
+    score = row["score"]
+    return float(score["cosine"] if "cosine" in score else score["score"])
+
+
+def _bench_of(panel: "Panel") -> "Bench":
+    from altdiffusion_clip.judges.encoding import Bench
+
+    return Bench(panel)

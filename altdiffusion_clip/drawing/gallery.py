@@ -1,0 +1,233 @@
+"""Pictures side by side: contact sheets, and pages for the browser."""
+
+import functools
+import html
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.images import load_image
+
+THUMBNAIL = 192
+"""Side of the small pictures of pages, in pixels; smaller pictures are shown as they are."""
+THUMBNAILS = "thumbnails"
+INDEX = "index.html"
+SHEET_ROWS, SHEET_COLUMNS = 40, 8
+PAGE_PICTURES = 1000
+
+_CELL, _LABEL, _WORDS, _GAP = THUMBNAIL, 22, 26, 8
+_FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "PingFang.ttc", "msyh.ttc", "Hiragino Sans GB.ttc",
+    "wqy-zenhei.ttc", "WenQuanYi Zen Hei.ttf", "malgun.ttf", "meiryo.ttc", "NotoNaskhArabic-Regular.ttf",
+    "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "DejaVuSans.ttf",
+)  # fmt: skip
+"""Of systems, by their files; Pillow knows where they are kept."""
+
+Row = dict[str, Any]
+
+
+def shown_score(score: Mapping[str, Any]) -> str:
+    """A row's score as people read it: what it is, its number, and those of other judges.
+
+    Example:
+        >>> shown_score({"cosine": 0.25, "clip_score": 25.0, "judges": {"sharpness": 7.0}})
+        'cosine 0.250, sharpness 7.000'
+    """
+    measure = "cosine" if "cosine" in score else "score"
+    others = score.get("judges", {})
+    return ", ".join(f"{name} {value:.3f}" for name, value in {measure: score[measure], **others}.items())
+
+
+def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
+    """Writes contact sheets and pages of a folder's results, in parts that can be opened.
+
+    Args:
+        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `index.html`, `index-2.html`, ...
+        groups: rows, the best of each first.
+    """
+    shown = ([row for row in group if row["file"] and (folder / row["file"]).is_file()] for group in groups)
+    sheet: list[Sequence[Row]] = []
+    page: list[Sequence[Row]] = []
+    sheets = pages = 0
+    for group in filter(None, shown):
+        if sheet and _lines(sheet) + _lines([group]) > SHEET_ROWS:
+            sheets += 1
+            _write_sheet(folder, sheets, sheet)
+            sheet = []
+        if page and sum(map(len, page)) + len(group) > PAGE_PICTURES:
+            pages += 1
+            _write_page(folder, pages, page, is_last=False)
+            page = []
+        sheet.append(group)
+        page.append(group)
+    if sheet:
+        _write_sheet(folder, sheets + 1, sheet)
+        _write_page(folder, pages + 1, page, is_last=True)
+
+
+def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], columns: int = SHEET_COLUMNS) -> None:
+    """Writes one picture with all pictures, in the order given, a label below each.
+
+    Args:
+        path: where to; the suffix chooses the format.
+        pictures: files and labels.
+        columns: pictures in a row, at most.
+    """
+    columns = max(1, min(columns, len(pictures)))
+    _draw_sheet(path, [("", pictures)], columns)
+
+
+def _write_sheet(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> None:
+    columns = min(SHEET_COLUMNS, max(map(len, groups)))
+    sections = [(_words(group[0]), [(_small(folder, row["file"]), _label(row)) for row in group]) for group in groups]
+    _draw_sheet(folder / f"contact-sheet{_part(number)}.png", sections, columns)
+
+
+def _label(row: Row) -> str:
+    return f"seed {row['seed']}" if row["score"] is None else f"{row['rank'] or ''}  {shown_score(row['score'])}"
+
+
+def _words(row: Row) -> str:
+    return row["prompt"] if not row.get("language") else f"{row['language']}: {row['prompt']}"
+
+
+def _small(folder: Path, file: str) -> Path:
+    """The small picture of a file, or the file itself."""
+    small = (folder / THUMBNAILS / file).with_suffix(".webp")
+    return small if small.is_file() else folder / file
+
+
+def _lines(groups: Sequence[Sequence[Row]]) -> int:
+    return sum(-(-len(group) // SHEET_COLUMNS) for group in groups)
+
+
+def _draw_sheet(path: Path, sections: Sequence[tuple[str, Sequence[tuple[Path, str]]]], columns: int) -> None:
+    height = _GAP
+    for words, pictures in sections:
+        height += (_WORDS if words else 0) + -(-len(pictures) // columns) * (_CELL + _LABEL + _GAP)
+    sheet = Image.new("RGB", (columns * (_CELL + _GAP) + _GAP, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for words, pictures in sections:
+        if words:
+            font = _font_for(words, 15)
+            draw.text((_GAP, top), _fitting(words, font, sheet.width - 2 * _GAP), fill="black", font=font)
+            top += _WORDS
+        for line in _batched(pictures, columns):
+            for place, (file, label) in enumerate(line):
+                left = _GAP + place * (_CELL + _GAP)
+                image = load_image(file)
+                scale = _CELL / max(image.size)
+                # Enlarged pixels stay sharp; reductions are smoothed.
+                filtering = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+                image = image.resize(size, filtering)
+                sheet.paste(image, (left + (_CELL - image.width) // 2, top + (_CELL - image.height) // 2))
+                draw.text((left, top + _CELL + 4), label, fill="black", font=_font_for(label, 13))
+            top += _CELL + _LABEL + _GAP
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, compress_level=1)  # of a PNG; a sheet is large, and no one's archive
+
+
+def _batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _fitting(text: str, font: Any, width: int) -> str:
+    """A text, cut where it does not fit into so many pixels."""
+    text = " ".join(text.split())
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[: int(len(text) * 0.9) - 1] + "…"
+    return text
+
+
+@functools.lru_cache(maxsize=512)
+def _font_for(text: str, size: int) -> Any:
+    """A font of this system that has the letters of a text; Pillow's own, of Latin letters, where there is none."""
+    own = ImageFont.load_default(size)
+    if text.isascii():
+        return own
+    for font in _system_fonts(size):
+        missing = bytes(font.getmask("\uffff"))
+        letters = {letter for letter in text if letter.isalpha()}
+        if all(bytes(font.getmask(letter)) != missing for letter in itertools.islice(sorted(letters), 40)):
+            return font
+    return own
+
+
+@functools.cache
+def _system_fonts(size: int) -> list[Any]:
+    found = []
+    for name in _FONTS:
+        try:
+            found.append(ImageFont.truetype(name, size))
+        except OSError:
+            continue
+    return found
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>altdiffusion</title>
+<style>
+:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
+body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }}
+section {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; }}
+figure {{ margin: 0; }}
+img {{ width: 100%; border-radius: .5rem; }}
+.small {{ image-rendering: pixelated; }}
+figcaption {{ font-size: .85rem; line-height: 1.5; overflow-wrap: anywhere; }}
+h2 {{ unicode-bidi: plaintext; }}
+nav {{ margin: 2rem 0; }}
+</style>
+</head>
+<body>
+<h1>altdiffusion</h1>
+{body}
+</body>
+</html>
+"""
+
+_PIXELATED = 128
+"""Pictures up to so many pixels are enlarged with sharp edges."""
+
+
+def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]], is_last: bool) -> None:
+    body = []
+    for group in groups:
+        prompt = _words(group[0])
+        body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>\n<section>')
+        body += [_figure(folder, row) for row in group]
+        body.append("</section>")
+    others = [(number - 1, "previous")] if number > 1 else []
+    others += [] if is_last else [(number + 1, "next")]
+    if others:
+        links = " · ".join(f'<a href="index{_part(other)}.html">{name}</a>' for other, name in others)
+        body.append(f"<nav>{links}</nav>")
+    write_text(folder / f"index{_part(number)}.html", _PAGE.format(body="\n".join(body)))
+
+
+def _figure(folder: Path, row: Row) -> str:
+    file = html.escape(row["file"], quote=True)
+    small = _small(folder, row["file"])
+    with Image.open(folder / row["file"]) as image:
+        kind = ' class="small"' if max(image.size) <= _PIXELATED else ""
+    source = html.escape(small.relative_to(folder).as_posix(), quote=True)
+    score = "" if row["score"] is None else f"#{row['rank']} · {html.escape(shown_score(row['score']))} · "
+    about = html.escape(row["prompt"], quote=True)
+    return (
+        f'<figure><a href="{file}"><img{kind} loading="lazy" src="{source}" alt="{about}"></a>'
+        f"<figcaption>{score}seed {row['seed']}<br>{html.escape(row['model'])}</figcaption></figure>"
+    )
+
+
+def _part(number: int) -> str:
+    return "" if number == 1 else f"-{number}"

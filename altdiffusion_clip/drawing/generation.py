@@ -1,0 +1,364 @@
+"""Drawing what is planned into a folder, on one device, on several, or on a Ray cluster."""
+
+import io
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from altdiffusion_clip.drawing.calls import Drawer, size_multiple
+from altdiffusion_clip.drawing.folder import OutputFolder
+from altdiffusion_clip.drawing.log import Row
+from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
+from altdiffusion_clip.drawing.tasks import Plan, Task, tasks_of
+from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.files import free_bytes
+from altdiffusion_clip.sources.records import Record, read_records
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.judges.ensembles import Panel
+
+BATCHES_AHEAD = 2
+"""That are drawn while earlier ones are saved and scored."""
+
+Drawn = list[Image.Image | str]
+"""The pictures of a batch; in place of one that there is not, why."""
+Engine = Callable[[Iterable[list[Task]]], Iterator[tuple[list[Task], Drawn]]]
+"""Draws batches, in order."""
+
+
+def batches_of(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    """Batches of pictures that have all but prompt and seed in common; rows that are wrong come alone, as they stand.
+
+    The batches of a plan are always the same, whatever of it is there already.
+
+    Args:
+        tasks: in order.
+        size: of a batch.
+    """
+    waiting: dict[tuple[Any, ...], list[Task]] = {}
+    for task in tasks:
+        if task.error:
+            yield [task]
+            continue
+        key = task.settings.batch_key()
+        batch = waiting.setdefault(key, [])
+        batch.append(task)
+        if len(batch) == size:
+            yield waiting.pop(key)
+    yield from waiting.values()
+
+
+def missing_of(batches: Iterable[list[Task]], output: OutputFolder) -> Iterator[list[Task]]:
+    """What is still to be drawn.
+
+    In half precision a picture depends, in its last bits, on its batch: such a batch is drawn whole again.
+
+    Raises:
+        UserError: a picture is there with other settings.
+    """
+    for batch in batches:
+        done = [output.is_done(task) for task in batch]
+        if all(done):
+            for task in batch:
+                output.pass_over(task)
+        elif batch[0].settings.is_alone or batch[0].error:
+            for task, is_done in zip(batch, done, strict=True):
+                if is_done:
+                    output.pass_over(task)
+            yield [task for task, is_done in zip(batch, done, strict=True) if not is_done]
+        else:
+            yield batch
+
+
+def settings_of_batch(batch: Sequence[Task]) -> Settings:
+    """What draws a batch."""
+    return batch[0].settings.beside([task.settings for task in batch])
+
+
+def draw_into(
+    output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, finish: bool = True
+) -> Iterator[Row]:
+    """Draws batches into a folder; saves and scores them beside what is drawn next.
+
+    Args:
+        output: the folder.
+        batches: what is to be drawn.
+        engine: that draws.
+        finish: write contact sheets and pages in the end, also when it is stopped.
+
+    Yields:
+        Rows as they are written, again when they get their ranks.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    waiting: deque[Future[list[Row]]] = deque()
+    with ExitStack() as stack:
+        if finish:
+            stack.callback(output.finish)
+        writer = stack.enter_context(ThreadPoolExecutor(1, "pictures"))
+        for batch, drawn in stack.enter_context(closing(engine(batches))):  # type: ignore[type-var]
+            beside = settings_of_batch(batch) if len(batch) > 1 and not batch[0].settings.is_alone else None
+            done = [
+                (task if beside is None else _in_batch(task, beside), picture)
+                for task, picture in zip(batch, drawn, strict=True)
+            ]
+            waiting.append(writer.submit(output.add, done))
+            while len(waiting) > BATCHES_AHEAD or (waiting and waiting[0].done()):
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _in_batch(task: Task, beside: Settings) -> Task:
+    settings = replace(task.settings, batch_seeds=beside.batch_seeds, batch_prompts=beside.batch_prompts)
+    return replace(task, settings=settings)
+
+
+def local_engine(drawers: Sequence[Drawer]) -> Engine:
+    """Draws on the devices of this machine, each with a pipeline of its own.
+
+    Args:
+        drawers: one for each device.
+    """
+
+    def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
+        if len(drawers) == 1:
+            for batch in batches:
+                yield batch, _drawn_of(drawers[0], batch)
+            return
+        free = deque(drawers)
+        running: deque[tuple[list[Task], Drawer, Future[Drawn]]] = deque()
+        with ThreadPoolExecutor(len(drawers), "devices") as threads:
+            for batch in batches:
+                if not free:
+                    done, drawer, future = running.popleft()
+                    yield done, future.result()
+                    free.append(drawer)
+                drawer = free.popleft()
+                running.append((batch, drawer, threads.submit(_drawn_of, drawer, batch)))
+            while running:
+                done, _, future = running.popleft()
+                yield done, future.result()
+
+    return draw
+
+
+def _drawn_of(drawer: Drawer, batch: Sequence[Task]) -> Drawn:
+    return [task.error for task in batch] if batch[0].error else drawn_by(drawer, settings_of_batch(batch))
+
+
+def drawn_by(drawer: Drawer, settings: Settings) -> Drawn:
+    """The pictures of a batch. What goes wrong belongs to its rows, and the rest goes on."""
+    count = len(settings.batch_seeds)
+    try:
+        return drawer.draw(settings)
+    except torch.OutOfMemoryError:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return ["more memory is needed than there is; try a smaller --batch-size"] * count
+    except Exception as error:  # a row's LoRA, picture or size may make diffusers raise anything
+        return [one_line(error)] * count
+
+
+def engine_again(drawer: Drawer) -> Engine:
+    """Draws a picture in the batch in which it was drawn before.
+
+    Args:
+        drawer: that draws.
+    """
+
+    def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
+        for batch in batches:
+            settings = batch[0].settings
+            prompts = settings.batch_prompts or (settings.prompt,) * len(settings.batch_seeds)
+            if settings.is_alone:
+                settings, place = settings.beside([settings]), 0
+            else:
+                place = list(zip(prompts, settings.batch_seeds, strict=True)).index((settings.prompt, settings.seed))
+            yield batch, [drawer.draw(settings)[place]]
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would draw.
+
+    Attributes:
+        pictures: in all.
+        there: of them, with the same settings.
+        wrong: rows that cannot be drawn, each with its reason.
+        seconds: for what is missing, on this machine.
+        bytes: that it takes on the disk.
+        free: bytes there.
+    """
+
+    pictures: int
+    there: int
+    wrong: tuple[str, ...]
+    seconds: float
+    bytes: int
+    free: int
+
+    def said(self, as_json: bool) -> str:
+        """In lines, or as one JSON object."""
+        if as_json:
+            return json.dumps({**asdict(self), "missing": self.pictures - self.there}, ensure_ascii=False)
+        left = self.pictures - self.there - len(self.wrong)
+        lines = [
+            f"{self.pictures} pictures, {self.there} are there, {left} to draw",
+            f"about {_duration(self.seconds)} here, and {_size(self.bytes)} of disk ({_size(self.free)} are free)",
+        ]
+        return "\n".join([*lines, *(f"cannot be drawn: {reason}" for reason in self.wrong)])
+
+
+def estimate_of(output: OutputFolder, missing: Iterable[list[Task]], drawer: Drawer) -> Estimate:
+    """Reckons a run from one picture that is drawn in few steps, and not kept."""
+    steps, count, wrong, size = 0, 0, list[str](), 0
+    fixed = per_step = 0.0
+    for batch in missing:
+        if batch[0].error:
+            wrong.append(batch[0].error)
+            continue
+        if not count:
+            settings = replace(batch[0].settings, batch_seeds=(batch[0].settings.seed,))
+            drawer.draw(replace(settings, num_inference_steps=1))  # whatever the first call does besides
+            spent = []
+            for few in (2, 6):
+                started = time.perf_counter()
+                (drawn,) = drawer.draw(replace(settings, num_inference_steps=few))
+                spent.append(time.perf_counter() - started)
+            per_step = max(spent[1] - spent[0], 0) / 4
+            fixed = max(spent[0] - 2 * per_step, 0)
+            if not isinstance(drawn, str):
+                encoded = io.BytesIO()
+                drawn.save(encoded, "PNG")
+                size = encoded.tell()
+        count += len(batch)
+        steps += sum(task.settings.num_inference_steps for task in batch)
+    seconds = count * fixed + steps * per_step
+    return Estimate(output.planned, output.drawn, tuple(wrong), seconds, count * size, free_bytes(output.folder))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def generate(
+    prompts: str | Path | Sequence[str | Record],
+    model: Any = "emoji-m9",
+    output: str | Path = "altdiffusion-output",
+    *,
+    name: str = "",
+    seeds: Sequence[int] = range(4),
+    languages: Sequence[str] = (),
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    judge: Any = None,
+    keep: int | None = None,
+    batch_size: int = 1,
+    overwrite: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Iterator[Row]:
+    """Draws prompts or a table of them into a folder, and gives each row as it is written.
+
+    The same call again draws what is missing.
+
+    Args:
+        prompts: prompts; rows with `prompt` and any of negative_prompt, seed, width, height, steps, guidance,
+            scheduler, lora, image, mask, strength, id, language and columns of your own; or the path of such a table.
+        model: a name, or an AltDiffusion pipeline.
+        output: the folder.
+        name: what a pipeline is called in results.
+        seeds: of rows that name none.
+        languages: columns that hold the prompt in a language.
+        vary: columns and the values that each takes.
+        judge: as for `rank`; pictures are not ranked if not given.
+        keep: of each prompt's pictures only so many stay, the best.
+        batch_size: pictures at a time, in half precision; in float32 each is drawn alone.
+        overwrite: draw again what is there.
+        device: for a model that is given by name.
+        dtype: of its arithmetic.
+        **settings: of all rows: `num_inference_steps`, `guidance_scale`, `negative_prompt`, ... as `Settings` has them.
+
+    Raises:
+        UserError: something that is said of all rows is wrong, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = list(generate(["猫", "a dog"], output=folder, seeds=[1], num_inference_steps=2))
+        >>> [row["file"] for row in rows]
+        ['000-seed1.png', '001-seed1.png']
+    """
+    from altdiffusion_clip.judges.names import load_panel
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+
+    pipeline = model
+    if isinstance(model, (str, Path)):
+        pipeline = AltDiffusionPipeline.from_pretrained(model, dtype=dtype).to(device)
+        pipeline.set_progress_bar_config(disable=True)
+    name = name or str(model if isinstance(model, (str, Path)) else pipeline.config.get("_name_or_path", ""))
+    settings.setdefault("guidance_scale", usual_guidance_scale(name))
+    settings.setdefault("num_inference_steps", STEPS)
+    base = Settings(
+        "", 0, (), name, device=str(pipeline.device), dtype=str(pipeline.unet.dtype).removeprefix("torch."), **settings
+    )
+    varied = {key: [str(value) for value in values] for key, values in (vary or {}).items()}
+    plan = Plan(base, list(seeds), tuple(languages), vary=varied, multiple=size_multiple(pipeline))
+    panel: Panel | None = None if judge is None else load_panel(judge, pipeline.device, pipeline.unet.dtype, pipeline)
+    folder = OutputFolder(Path(output), panel, keep, overwrite)
+    with folder.locked():
+        numbers = dict(folder.log.numbers)
+        folder.plan(tasks_of(records_of(prompts), plan, numbers))
+        batches = batches_of(tasks_of(records_of(prompts), plan, numbers), batch_size)
+        yield from draw_into(folder, missing_of(batches, folder), local_engine([Drawer(pipeline)]))
+
+
+def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record | str]:
+    """Prompts as rows of a table."""
+    if isinstance(prompts, (str, Path)):
+        yield from with_places(read_records(str(prompts)), Path(prompts).parent)
+        return
+    for each in prompts:
+        yield {"prompt": each} if isinstance(each, str) else each
+
+
+def with_places(records: Iterable[Record | str], folder: Path) -> Iterator[Record | str]:
+    """Rows whose pictures and masks are found from a folder, unless they are where the row says."""
+    for record in records:
+        if not isinstance(record, str):
+            for column in ("image", "mask"):
+                given = record.get(column)
+                if isinstance(given, str) and given and not Path(given).is_file() and (folder / given).is_file():
+                    record = {**record, column: str(folder / given)}
+        yield record
+
+
+def check_base(settings: Settings, multiple: int) -> None:
+    """Refuses sizes that the model cannot draw.
+
+    Raises:
+        UserError: it names the first.
+    """
+    for name in ("height", "width"):
+        value = getattr(settings, name)
+        if value is not None and (value < multiple or value % multiple):
+            raise UserError(f"--{name} must be a multiple of {multiple} for this model")

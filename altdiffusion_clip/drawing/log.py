@@ -1,0 +1,138 @@
+"""`results.jsonl`: a row for each picture, appended when the picture is safe; of several of one name the last holds."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_path
+
+RESULTS_FILE = "results.jsonl"
+Row = dict[str, Any]
+_NEEDED = {"prompt", "seed", "file", "score", "rank", "model"}
+
+
+class Log:
+    """The rows of a folder. In memory are their names and where they stand in the file.
+
+    What a killed run has left of a last line is cut off.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: it is no list of results.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, tuple[int, int]] = {}
+        self.groups: dict[str, list[str]] = {}
+        """Names by group, both in the order in which they came."""
+        self.numbers: dict[str, str] = {}
+        """Ids by prompt, of rows that were numbered."""
+        self._end = 0
+        if path.is_file():
+            self._read()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows, in the order of their first lines."""
+        return self.rows(self._places)
+
+    def get(self, name: str) -> Row | None:
+        """The row of a picture."""
+        return next(self.rows([name]), None) if name in self._places else None
+
+    def rows(self, names: Iterable[str]) -> Iterator[Row]:
+        """The rows of some pictures."""
+        places = [self._places[name] for name in names]
+        if not places:
+            return
+        with self._path.open("rb") as file:
+            for start, length in places:
+                file.seek(start)
+                yield json.loads(file.read(length))
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Writes rows; they are on the disk when this returns.
+
+        Raises:
+            OSError: they are not, and nothing of them is.
+        """
+        lines = [(row, (json.dumps(row, ensure_ascii=False) + "\n").encode()) for row in rows]
+        if not lines:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            try:
+                file.write(b"".join(line for _, line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(self._end)
+                raise
+        for row, line in lines:
+            self._note(row, self._end, len(line))
+            self._end += len(line)
+
+    def compact(self) -> None:
+        """Leaves one line for each picture."""
+        if not self._places or sum(length for _, length in self._places.values()) == self._end:
+            return
+        with atomic_path(self._path) as temporary, temporary.open("wb") as out, self._path.open("rb") as file:
+            for start, length in self._places.values():
+                file.seek(start)
+                out.write(file.read(length))
+        self.__init__(self._path)  # type: ignore[misc]
+
+    def _read(self) -> None:
+        with self._path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # half of a line
+                try:
+                    row = json.loads(line)
+                    if not row.keys() >= _NEEDED:
+                        raise ValueError("a row lacks a field")
+                except (ValueError, AttributeError) as error:
+                    raise UserError(f"{self._path} is not a list of results; choose another folder") from error
+                self._note(row, self._end, len(line))
+                self._end += len(line)
+        if self._path.stat().st_size > self._end:
+            with self._path.open("rb+") as file:
+                file.truncate(self._end)
+
+    def _note(self, row: Row, start: int, length: int) -> None:
+        name = name_of(row)
+        if name not in self._places:
+            self.groups.setdefault(group_of(row), []).append(name)
+            if row.get("id", "").isdigit() and row["prompt"]:
+                self.numbers.setdefault(row["prompt"], row["id"])
+        self._places[name] = start, length
+
+
+def name_of(row: Row) -> str:
+    """Of a picture; rows of older versions have only its file."""
+    return str(row.get("name") or Path(row["file"]).stem)
+
+
+def group_of(row: Row) -> str:
+    """Of pictures that are ranked among each other; rows of older versions have only the prompt."""
+    return str(row.get("group", row["prompt"]))
+
+
+def read_results(folder: Path) -> list[Row]:
+    """The rows of a folder's `results.jsonl`; none if it is not there.
+
+    Raises:
+        UserError: it is not a list of results.
+    """
+    return list(Log(folder / RESULTS_FILE))

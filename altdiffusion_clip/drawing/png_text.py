@@ -1,0 +1,207 @@
+"""Settings in the text of a PNG: our own, and those of the WebUIs."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.errors import UserError
+
+SETTINGS_KEY = "altdiffusion"
+"""Name of the text chunk that holds what is needed to draw the picture again."""
+WEBUI_KEY = "parameters"
+"""AUTOMATIC1111's, which other tools show."""
+COMFYUI_KEY = "prompt"
+"""ComfyUI's graph of nodes."""
+
+SAMPLERS = {
+    "ddim": "DDIM",
+    "dpm++": "DPM++ 2M",
+    "euler": "Euler",
+    "euler-a": "Euler a",
+    "heun": "Heun",
+    "pndm": "PLMS",
+    "unipc": "UniPC",
+}
+"""Our schedulers as AUTOMATIC1111 calls them."""
+
+_COMFYUI_SAMPLERS = {
+    "ddim": "ddim",
+    "dpmpp_2m": "dpm++",
+    "euler": "euler",
+    "euler_ancestral": "euler-a",
+    "heun": "heun",
+    "uni_pc": "unipc",
+}
+_FIELD = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+
+
+def save_with_settings(image: Image.Image, settings: Settings, path: Path) -> None:
+    """Writes a PNG that `settings_of` and the WebUIs read."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(SETTINGS_KEY, json.dumps(asdict(settings), ensure_ascii=False))
+    info.add_itxt(WEBUI_KEY, webui_text(settings, image.size))
+    image.save(path, pnginfo=info)
+
+
+def webui_text(settings: Settings, size: tuple[int, int]) -> str:
+    """Settings as AUTOMATIC1111 writes them.
+
+    Example:
+        >>> print(webui_text(Settings("a cat", 3, (3,), "emoji-m9", scheduler="ddim"), (64, 64)))
+        a cat
+        Steps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 3, Size: 64x64, Model: emoji-m9
+    """
+    lines = [settings.prompt]
+    if settings.negative_prompt:
+        lines.append(f"Negative prompt: {settings.negative_prompt}")
+    fields: dict[str, Any] = {"Steps": settings.num_inference_steps}
+    if settings.scheduler:
+        fields["Sampler"] = SAMPLERS.get(settings.scheduler, settings.scheduler)
+    fields |= {"CFG scale": settings.guidance_scale, "Seed": settings.seed, "Size": f"{size[0]}x{size[1]}"}
+    if settings.strength is not None:
+        fields["Denoising strength"] = settings.strength
+    fields["Model"] = Path(settings.model).name if "," in settings.model or ":" in settings.model else settings.model
+    lines.append(", ".join(f"{name}: {value}" for name, value in fields.items()))
+    return "\n".join(lines)
+
+
+def settings_of(path: Path) -> Settings:
+    """Reads what a PNG of this project was drawn with.
+
+    Raises:
+        UserError: it was not drawn by this project, or its settings are damaged.
+    """
+    text = _texts(path).get(SETTINGS_KEY)
+    if text is None:
+        raise UserError(f"{path} holds no settings of altdiffusion's")
+    return _own(text, path)
+
+
+def settings_from(path: Path, model: str, guidance_scale: float) -> tuple[Settings, list[str]]:
+    """Reads what a PNG of this project, of AUTOMATIC1111's WebUI or of ComfyUI was drawn with.
+
+    Args:
+        path: of the PNG.
+        model: to draw with, for one of another tool.
+        guidance_scale: where none is stated.
+
+    Returns:
+        The settings; and what was stated besides and could not be taken.
+
+    Raises:
+        UserError: it holds no settings, or they are damaged.
+    """
+    texts = _texts(path)
+    if SETTINGS_KEY in texts:
+        return _own(texts[SETTINGS_KEY], path), []
+    empty = Settings("", 0, (0,), model, guidance_scale=guidance_scale)
+    if WEBUI_KEY in texts:
+        return _from_webui(texts[WEBUI_KEY], empty, path)
+    if COMFYUI_KEY in texts:
+        return _from_comfyui(texts[COMFYUI_KEY], empty, path)
+    raise UserError(
+        f"{path} holds no settings; --from-png takes a PNG that altdiffusion, AUTOMATIC1111 or ComfyUI has written"
+    )
+
+
+def _texts(path: Path) -> dict[str, str]:
+    try:
+        with Image.open(path) as image:
+            return {key: str(value) for key, value in getattr(image, "text", {}).items()}
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not a picture'}") from error
+
+
+def _own(text: str, path: Path) -> Settings:
+    try:
+        return Settings.from_dict(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"the settings in {path} are damaged ({error})") from error
+
+
+def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[str]]:
+    *lines, last = text.strip().split("\n")
+    found = {name.strip(): value.strip().strip('"') for name, value in _FIELD.findall(last)}
+    if "Steps" not in found:
+        lines, found = [*lines, last], {}
+    prompt, _, negative = "\n".join(lines).partition("\nNegative prompt:")
+    if prompt.startswith("Negative prompt:"):
+        prompt, negative = "", prompt.removeprefix("Negative prompt:")
+    values: dict[str, Any] = {"prompt": prompt.strip(), "negative_prompt": negative.strip()}
+    samplers = {name.lower(): ours for ours, name in SAMPLERS.items()}
+    left = []
+    for name, value in found.items():
+        try:
+            if name == "Steps":
+                values["num_inference_steps"] = int(value)
+            elif name == "CFG scale":
+                values["guidance_scale"] = float(value)
+            elif name == "Seed":
+                values["seed"] = int(value)
+            elif name == "Size":
+                values["width"], values["height"] = (int(side) for side in value.split("x"))
+            elif name == "Sampler" and value.lower().removesuffix(" karras") in samplers:
+                values["scheduler"] = samplers[value.lower().removesuffix(" karras")]
+                left += [f"{name}: {value}"] if value.lower().endswith(" karras") else []
+            else:
+                left.append(f"{name}: {value}")
+        except ValueError as error:
+            raise UserError(f"the settings in {path} are damaged ({name} is {value!r})") from error
+    return _settings(values, empty, path), left
+
+
+def _from_comfyui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[str]]:
+    try:
+        nodes: dict[str, dict[str, Any]] = json.loads(text)
+        sampler = next(
+            each["inputs"] for each in nodes.values() if {"seed", "steps", "positive"} <= each["inputs"].keys()
+        )
+        values: dict[str, Any] = {
+            "prompt": _comfyui_text(nodes, sampler["positive"]),
+            "negative_prompt": _comfyui_text(nodes, sampler.get("negative")),
+            "seed": int(sampler["seed"]),
+            "num_inference_steps": int(sampler["steps"]),
+            "guidance_scale": float(sampler.get("cfg", empty.guidance_scale)),
+        }
+        latent = sampler.get("latent_image")
+        size = nodes[str(latent[0])]["inputs"] if isinstance(latent, list) else {}
+        values |= {side: int(size[side]) for side in ("width", "height") if isinstance(size.get(side), int)}
+    except (ValueError, TypeError, KeyError, AttributeError, StopIteration, IndexError) as error:
+        raise UserError(f"{path} holds a graph of ComfyUI's in which no prompt and seed could be found") from error
+    name = str(sampler.get("sampler_name", ""))
+    left = [f"sampler: {name}"] if name and name not in _COMFYUI_SAMPLERS else []
+    values["scheduler"] = _COMFYUI_SAMPLERS.get(name, "")
+    kinds = {str(node.get("class_type")) for node in nodes.values()}
+    usual = {"KSampler", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "SaveImage"}
+    return _settings(values, empty, path), [*left, *(f"node: {kind}" for kind in sorted(kinds - usual))]
+
+
+def _comfyui_text(nodes: dict[str, dict[str, Any]], link: Any) -> str:
+    """The words that lead to a sampler's input."""
+    for _ in range(8):  # through nodes that pass conditioning on
+        if not isinstance(link, list):
+            return ""
+        inputs = nodes[str(link[0])]["inputs"]
+        text = inputs.get("text")
+        if isinstance(text, str):
+            return text.strip()
+        link = text if isinstance(text, list) else inputs.get("conditioning", inputs.get("string"))
+        if isinstance(link, str):
+            return link.strip()
+    return ""
+
+
+def _settings(values: dict[str, Any], empty: Settings, path: Path) -> Settings:
+    merged = {**asdict(empty), **values}
+    merged["batch_seeds"] = (merged["seed"],)
+    if not merged["prompt"]:
+        raise UserError(f"the settings in {path} have no prompt")
+    try:
+        return Settings.from_dict(merged)
+    except TypeError as error:
+        raise UserError(f"the settings in {path} are damaged ({error})") from error

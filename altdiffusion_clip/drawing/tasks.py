@@ -1,0 +1,275 @@
+"""What is to be drawn: prompts, tables of them and grids, as pictures one by one."""
+
+import hashlib
+import itertools
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.drawing.calls import loras_of
+from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import check_scheduler
+from altdiffusion_clip.sources.records import Record
+
+COLUMNS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "width": "width",
+    "height": "height",
+    "steps": "num_inference_steps",
+    "num_inference_steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "guidance_scale": "guidance_scale",
+    "scheduler": "scheduler",
+    "lora": "lora",
+    "image": "image",
+    "mask": "mask",
+    "strength": "strength",
+}
+"""Columns of a table, and the settings that they are."""
+
+OF_THE_ROW = ("id", "language")
+MOST_SEED = 2**63
+RANDOM_SEED = -1
+"""As the WebUIs have it: another seed for each picture."""
+
+_WHOLE = ("seed", "width", "height", "num_inference_steps")
+_NUMBERS = ("guidance_scale", "strength")
+_NOT_IN_NAMES = re.compile(r"[^\w.=+-]+")
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Task:
+    """A picture that is to be drawn.
+
+    Attributes:
+        name: of its file, without the ending; it follows from id, language, what is varied, and seed.
+        group: pictures of one group are ranked among each other: those of a prompt in a language.
+        settings: of the picture; of a row that is wrong, as far as they could be read.
+        language: as the row has it.
+        own: columns of the user's own.
+        error: one line; empty if it can be drawn.
+    """
+
+    name: str
+    group: str
+    settings: Settings
+    language: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows become pictures.
+
+    Attributes:
+        settings: of what a row does not say.
+        seeds: of each row that names none.
+        languages: names of columns that hold the prompt in a language; empty for the column `prompt`.
+        templates: prompts with the names of columns in braces, which are filled from each row; empty for the row's own.
+        vary: settings by their columns' names, and the values that each takes.
+        multiple: what sizes must be multiples of, in pixels.
+    """
+
+    settings: Settings
+    seeds: Sequence[int]
+    languages: Sequence[str] = ()
+    templates: Sequence[str] = ()
+    vary: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    multiple: int = 8
+
+
+def tasks_of(records: Iterable[Record | str], plan: Plan, numbers: Mapping[str, str] | None = None) -> Iterator[Task]:
+    """The pictures of a table, in order.
+
+    Args:
+        records: rows with any of `COLUMNS`, `id` and `language`, and columns of the user's own; or what is wrong with
+            one.
+        plan: how they become pictures.
+        numbers: the ids that prompts without one had in earlier runs, by prompt.
+
+    Raises:
+        UserError: something that is said of all rows is wrong.
+
+    Example:
+        >>> plan = Plan(Settings("", 0, (0,), "emoji-m9"), seeds=[7], vary={"guidance": ["3", "5"]})
+        >>> [task.name for task in tasks_of([{"prompt": "a cat"}], plan)]
+        ['000-guidance3-seed7', '000-guidance5-seed7']
+    """
+    for name in plan.vary:
+        if name not in COLUMNS:
+            raise UserError(f"--vary {name}: give one of {', '.join(COLUMNS)}")
+    ids = _Ids(numbers or {})
+    taken: set[str] = set()
+    for number, record in enumerate(records):
+        for task in _row_tasks(number, record, plan, ids):
+            name, count = task.name, 1
+            if name in taken:
+                while f"{name}-{count}" in taken:
+                    count += 1
+                reason = "a row above has the same id, language and seed"
+                task = replace(task, name=f"{name}-{count}", error=task.error or reason)
+            taken.add(task.name)
+            yield task
+
+
+class _Ids:
+    """Ids of rows that have none: their number, or that of an earlier run's row with the same prompt."""
+
+    def __init__(self, numbers: Mapping[str, str]) -> None:
+        self._known, self._taken = dict(numbers), set(numbers.values())
+        self._next = max((int(each) for each in numbers.values() if each.isdigit()), default=-1) + 1
+
+    def of(self, number: int, prompt: str) -> str:
+        if prompt in self._known:
+            return self._known[prompt]
+        own = f"{number:03d}"
+        if own in self._taken:
+            own = f"{max(self._next, number):03d}"
+        self._next = max(self._next, int(own) + 1)
+        self._taken.add(own)
+        self._known[prompt] = own
+        return own
+
+
+def _row_tasks(number: int, record: Record | str, plan: Plan, ids: _Ids) -> Iterator[Task]:
+    if isinstance(record, str):
+        settings = replace(plan.settings, prompt="", batch_seeds=())
+        yield Task(f"row{number:03d}", f"row{number:03d}", settings, error=f"row {number + 1}: {record}")
+        return
+    own = {key: value for key, value in record.items() if key not in COLUMNS and key not in OF_THE_ROW}
+    own = {key: value for key, value in own.items() if key not in plan.languages}
+    said: list[tuple[str, Any]] = [("", template) for template in plan.templates] or [
+        (language, record.get(language)) for language in plan.languages
+    ]
+    said = said or [("", record.get("prompt"))]
+    combinations = [dict(zip(plan.vary, values, strict=True)) for values in itertools.product(*plan.vary.values())]
+    for place, (language, text) in enumerate(said):
+        prompt = _filled(str(text or ""), record)
+        row_id = str(record.get("id") or "") or ids.of(number, _filled(str(said[0][1] or ""), record))
+        if len(plan.templates) > 1:
+            row_id += f"-{place}"
+        language = language or str(record.get("language") or "")
+        for varied in combinations:
+            settings, errors = _settings_of({**record, **varied}, prompt, plan)
+            error = errors[0] if errors else ""
+            seeds: Sequence[int] = [settings.seed] if _has(record, "seed") or "seed" in varied else plan.seeds
+            marks = [f"{key}{value}" for key, value in varied.items() if key != "seed"]
+            group = "-".join(filter(None, [row_id, language]))
+            for seed in seeds:
+                seed = secrets.randbelow(2**32) if seed == RANDOM_SEED else seed
+                name = _file_name("-".join([group, *marks]))
+                one = replace(settings, seed=seed, batch_seeds=(seed,))
+                yield Task(f"{name}-seed{seed}", group, one, language, own, error and f"row {number + 1}: {error}")
+
+
+def _has(record: Record, key: str) -> bool:
+    return record.get(key) not in (None, "")
+
+
+def _filled(prompt: str, record: Record) -> str:
+    """A prompt with `{column}` replaced by what the row has there; other braces stay."""
+    return re.sub(r"\{(\w+)\}", lambda found: str(record.get(found[1], found[0])), prompt)
+
+
+def _file_name(text: str) -> str:
+    """A name that every file system takes; what had to be changed keeps apart by a hash."""
+    name = _NOT_IN_NAMES.sub("_", text).strip(".")[:_LONGEST_NAME]
+    if name == text:
+        return name
+    return f"{name}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, list[str]]:
+    """The settings of a row, and what is wrong with them."""
+    values: dict[str, Any] = {"prompt": prompt}
+    errors = [] if prompt.strip() else ["the prompt is empty; say what to draw"]
+    for column, name in COLUMNS.items():
+        if name == "prompt" or not _has(record, column):
+            continue
+        given = record[column]
+        try:
+            if name in _WHOLE:
+                number = float(given)
+                if number != int(number):
+                    raise ValueError
+                values[name] = int(number)
+            elif name in _NUMBERS:
+                values[name] = float(given)
+            else:
+                values[name] = str(given)
+        except (ValueError, TypeError, OverflowError):
+            errors.append(f"{column} is {given!r}, and no number")
+    errors += _wrong(values, plan)
+    good = {name: value for name, value in values.items() if name != "seed" or 0 <= value < MOST_SEED}
+    return replace(plan.settings, **good), errors
+
+
+def _wrong(values: dict[str, Any], plan: Plan) -> Iterator[str]:
+    for name in ("width", "height"):
+        if name in values and (values[name] < plan.multiple or values[name] % plan.multiple):
+            yield f"{name} {values[name]} is no multiple of {plan.multiple}, which this model needs"
+    if values.get("num_inference_steps", 1) < 1:
+        yield "steps must be 1 or more"
+    if not 0 <= values.get("seed", 0) < MOST_SEED:
+        yield f"seed {values['seed']} is not between 0 and 2^63"
+    if not 0 <= values.get("strength", 0.5) <= 1:
+        yield "strength is between 0 and 1"
+    for name in ("image", "mask"):
+        if values.get(name) and not Path(values[name]).is_file():
+            yield f"there is no {name} {values[name]}"
+    if values.get("mask") and not values.get("image"):
+        yield "a mask needs the image that it belongs to"
+    try:
+        check_scheduler(values.get("scheduler", ""))
+        loras_of(values.get("lora", ""))
+    except UserError as error:
+        yield str(error)
+
+
+def seeds_of(given: str) -> list[int]:
+    """Seeds as people write them: "0-99", "1,5,9", both together; "-1" for a random one.
+
+    Raises:
+        UserError: that is none.
+
+    Example:
+        >>> seeds_of("0-2,7")
+        [0, 1, 2, 7]
+    """
+    if given.strip() == str(RANDOM_SEED):
+        return [RANDOM_SEED]
+    seeds: list[int] = []
+    for part in given.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if not found or (found[2] and int(found[2]) < int(found[1])) or int(found[2] or found[1]) >= MOST_SEED:
+            raise UserError(f"--seeds {given}: give numbers and ranges, as 0-99 or 1,5,9")
+        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def variations_of(given: Sequence[str]) -> dict[str, list[str]]:
+    """What is varied, of "NAME=VALUE,VALUE".
+
+    Raises:
+        UserError: that is none.
+
+    Example:
+        >>> variations_of(["guidance=3,5,7"])
+        {'guidance': ['3', '5', '7']}
+    """
+    vary: dict[str, list[str]] = {}
+    for each in given:
+        name, _, values = each.partition("=")
+        found = [value.strip() for value in values.split(",") if value.strip()]
+        if name not in COLUMNS or not found or name in vary:
+            raise UserError(f"--vary {each}: give a column and its values, once each, as guidance=3,5,7")
+        vary[name] = found
+    return vary

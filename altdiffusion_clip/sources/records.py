@@ -1,0 +1,75 @@
+"""Tables as people write them, record by record: whatever columns they have."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.sources.parquet import opened
+from altdiffusion_clip.sources.places import ONCE, open_file
+from altdiffusion_clip.sources.tables import cells_of, decoded_lines, is_tsv
+from altdiffusion_clip.sources.texts import encoding_of
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Of tables; `.gz` may follow."""
+
+Record = dict[str, Any]
+
+
+def is_table(place: str) -> bool:
+    """Whether a name is that of a table, and not of lines of text."""
+    return place.lower().removesuffix(".gz").endswith(ENDINGS)
+
+
+def read_records(place: str, encoding: str = "") -> Iterator[Record | str]:
+    """The records of a table; of one that cannot be read, what is wrong with it.
+
+    Args:
+        place: path or URL of a CSV or TSV with a header, of JSON lines, or of Parquet.
+        encoding: of a text that is not UTF-8 and has no byte-order mark.
+
+    Raises:
+        UserError: the table cannot be read, or has a column twice.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "t.csv"
+        ...     _ = path.write_text("prompt,seed\\na cat,3\\n")
+        ...     list(read_records(str(path)))
+        [{'prompt': 'a cat', 'seed': '3'}]
+    """
+    try:
+        if place.lower().endswith(".parquet"):
+            with opened(place, ONCE) as parquet:
+                for batch in parquet.iter_batches(1024):
+                    yield from batch.to_pylist()
+            return
+        with open_file(place) as file:
+            named = encoding_of(file.read(4), encoding)
+            lines = decoded_lines(place, file, named)
+            if place.lower().removesuffix(".gz").endswith(".jsonl"):
+                yield from map(_record, filter(str.strip, lines))
+                return
+            cells = cells_of(lines, is_tsv(place))
+            header = next(cells, [])
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"{place} has the column {twice} twice")
+            for row in filter(None, cells):
+                if len(row) == len(header):
+                    yield dict(zip(header, row, strict=True))
+                else:
+                    yield f"{len(row)} cells in a table of {len(header)} columns"
+    except FileNotFoundError:
+        raise UserError(f"cannot read {place}: no such file") from None
+    except OSError as error:
+        raise UserError(f"cannot read {place}: {error.strerror or error}") from error
+
+
+def _record(line: str) -> Record | str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return "no JSON"
+    return record if isinstance(record, dict) else "no JSON object"

@@ -1,0 +1,349 @@
+"""Whole runs: tables and grids, stopped anywhere and gone on with; each picture the same however it is drawn."""
+
+import csv
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from altdiffusion_clip import AltDiffusionPipeline, generate
+from altdiffusion_clip.cli import main
+from altdiffusion_clip.drawing.calls import Drawer
+from altdiffusion_clip.drawing.folder import OutputFolder
+from altdiffusion_clip.drawing.generation import batches_of, draw_into, local_engine, missing_of
+from altdiffusion_clip.drawing.log import read_results
+from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.drawing.tasks import Plan, tasks_of
+from altdiffusion_clip.errors import UserError
+from tests.conftest import FULL
+from tests.processes import Command
+
+QUICK = ["--steps", "2", "--batch-size", "4"]
+PROMPTS = ["猫", "a dog on a red background", "ein Auto", "蓝色背景上的苹果", "قطة"]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> AltDiffusionPipeline:
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(*arguments: object) -> int:
+    return main(["generate", *map(str, arguments)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but the lock."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "_lock"
+    }
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+class TestTheSamePicture:
+    """It depends on its row alone."""
+
+    def draw(self, pipeline: AltDiffusionPipeline, folder: Path, size: int, order: int = 1) -> dict[str, np.ndarray]:
+        dtype = str(pipeline.unet.dtype).removeprefix("torch.")
+        plan = Plan(Settings("", 0, (), "emoji-m9", num_inference_steps=4, guidance_scale=3.0, dtype=dtype), [0, 1])
+        output = OutputFolder(folder)
+        rows = [{"prompt": prompt, "id": str(number)} for number, prompt in enumerate(PROMPTS)][::order]
+        list(draw_into(output, batches_of(tasks_of(rows, plan), size), local_engine([Drawer(pipeline)])))
+        return {row["name"]: pixels(folder / row["file"]) for row in read_results(folder)}
+
+    def test_in_float32_to_the_last_pixel(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        expected = self.draw(pipeline, tmp_path / "1", 1)
+        for name, size, order in (("3", 3, 1), ("8", 8, -1)):
+            found = self.draw(pipeline, tmp_path / name, size, order)
+            assert found.keys() == expected.keys()
+            assert all((found[key] == expected[key]).all() for key in expected)
+
+    def test_in_half_precision_nearly(self, tmp_path: Path) -> None:
+        half = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype=torch.bfloat16)
+        half.set_progress_bar_config(disable=True)
+        one, four = (self.draw(half, tmp_path / str(size), size) for size in (1, 4))
+        for key, expected in one.items():
+            error = np.mean((four[key] - expected) ** 2)
+            assert 10 * np.log10(255**2 / max(error, 1e-9)) > 35, key
+        row = next(row for row in read_results(tmp_path / "4") if row["name"] == "1-seed1")
+        assert row["settings"]["batch_seeds"] == [0, 1, 0, 1]
+        assert row["settings"]["batch_prompts"] == [PROMPTS[0]] * 2 + [PROMPTS[1]] * 2
+        picture, again = tmp_path / "4" / row["file"], tmp_path / "again"
+        assert run("--from-png", picture, "--judge", "none", "--output", again) == 0
+        assert (pixels(again / "000-seed1.png") == pixels(picture)).all()
+
+    def test_on_two_devices(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        common = ["猫", "a dog", "--num-images", "3", "--steps", "2"]
+        assert run(*common, "--output", tmp_path / "one") == 0
+        assert run(*common, "--device", "cpu,cpu", "--output", tmp_path / "two") == 0
+        assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+class TestStops:
+    def command(self, folder: Path) -> list[str]:
+        rows = [
+            {"id": f"p{number}", "zh": zh, "en": en}
+            for number, (zh, en) in enumerate([("猫", "a cat"), ("狗", "a dog")])
+        ]
+        table = write_csv(folder.parent / "table.csv", rows)
+        grid = ["--languages", "zh,en", "--seeds", "0-4", "--vary", "guidance=2,4"]
+        return ["generate", "--prompts-file", str(table), *grid, *QUICK, "--output", str(folder)]
+
+    def test_killed_anywhere_it_ends_as_an_undisturbed_run(self, tmp_path: Path) -> None:
+        assert main(self.command(tmp_path / "whole")) == 0
+        assert len(read_results(tmp_path / "whole")) == 2 * 2 * 5 * 2
+        generator = random.Random(3)
+        command = self.command(tmp_path / "killed")
+        drawn_before = 0
+        for _ in range(20 if FULL else 4):
+            process = Command(command, tmp_path)
+            deadline = time.monotonic() + 60
+            while len(list((tmp_path / "killed").glob("*.png"))) <= drawn_before and process.returncode is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            time.sleep(generator.uniform(0, 0.15))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            for path in (tmp_path / "killed").glob("p*.png"):
+                pixels(path)  # none is half there
+            drawn_before = len(list((tmp_path / "killed").glob("*.png")))
+            if drawn_before >= 35:
+                break
+        assert main(command) == 0
+        hidden = [path for path in (tmp_path / "killed").iterdir() if path.name.startswith(".")]
+        for path in hidden:  # what a kill leaves of a picture under another name
+            path.unlink()
+        assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+    def test_what_is_there_is_not_drawn_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = self.command(tmp_path / "out")
+        assert main(command) == 0
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("p*.png")}
+        assert main(command) == 0
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("p*.png")} == before
+        next(iter(before)).unlink()
+        assert main(command) == 0
+        changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+        assert changed == {next(iter(before))}
+
+    def test_two_runs_at_once(self, tmp_path: Path) -> None:
+        first = Command(self.command(tmp_path / "out"), tmp_path / "first")
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        second = Command(self.command(tmp_path / "out"), tmp_path / "second")
+        assert second.wait() == 2
+        assert "another run is drawing into" in second.stderr.read_text(encoding="utf-8").splitlines()[-1]
+        assert first.wait() == 0
+        assert len(read_results(tmp_path / "out")) == 40
+
+
+def test_a_table_with_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "good", "prompt": "a cat", "mood": "calm"},
+        {"id": "empty", "prompt": ""},
+        {"id": "odd", "prompt": "a cat", "width": "65"},
+        {"id": "unscheduled", "prompt": "a cat", "scheduler": "magic"},
+        {"id": "seedless", "prompt": "a cat", "seed": "x"},
+        {"id": "maskless", "prompt": "a cat", "mask": "gone.png"},
+        {"id": "unstyled", "prompt": "a cat", "lora": "gone.safetensors"},
+        {"id": "wide", "prompt": "a dog", "width": "96", "seed": "5", "steps": "3", "guidance": "2"},
+    ]
+    table = write_csv(tmp_path / "t.csv", rows)
+    common = ["--prompts-file", table, "--steps", 2, "--num-images", 1, "--output", tmp_path / "out"]
+    assert run(*common) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("failed ") == 6
+    found = {row["id"]: row for row in read_results(tmp_path / "out")}
+    assert found.keys() == {row["id"] for row in rows}
+    assert {key for key, row in found.items() if row["error"]} == found.keys() - {"good", "wide"}
+    assert all(row["file"] is None and row["rank"] is None for row in found.values() if row["error"])
+    assert found["good"]["columns"] == {"mood": "calm"}
+    assert found["good"]["rank"] == 1
+    assert Image.open(tmp_path / "out" / found["wide"]["file"]).size == (96, 64)
+    wide = found["wide"]["settings"]
+    assert (wide["seed"], wide["num_inference_steps"], wide["guidance_scale"]) == (5, 3, 2.0)
+    assert "no such file" in found["unstyled"]["error"] or "gone.safetensors" in found["unstyled"]["error"]
+    # Once the table is right the rest is drawn.
+    write_csv(table, [{**row, **({"prompt": "a tree"} if row["id"] == "empty" else {})} for row in rows])
+    assert run(*common) == 1
+    assert {row["id"] for row in read_results(tmp_path / "out") if not row["error"]} == {"good", "wide", "empty"}
+
+
+def test_pictures_are_changed_and_painted_over(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 32))
+    mask.save(tmp_path / "mask.png")
+    rows = [
+        {"id": "drawn", "prompt": "a red square"},
+        {"id": "changed", "prompt": "a red square", "image": "white.png", "strength": "0.5"},
+        {"id": "painted", "prompt": "a red square", "image": "white.png", "mask": "mask.png"},
+    ]
+    table = write_csv(tmp_path / "t.csv", rows)
+    common = ["--prompts-file", table, "--steps", 4, "--seed", 3, "--num-images", 1, "--output", tmp_path / "out"]
+    assert run(*common) == 0
+    found = {row["id"]: tmp_path / "out" / row["file"] for row in read_results(tmp_path / "out")}
+    below = {key: pixels(path)[40:].mean() for key, path in found.items()}
+    assert below["painted"] > 240, "what the mask leaves stays white"
+    assert below["changed"] > below["drawn"]
+    assert (pixels(found["painted"])[:24] < 200).any()
+    again = tmp_path / "again"
+    assert run("--from-png", found["changed"], "--output", again) == 0
+    assert (pixels(again / "000-seed3.png") == pixels(found["changed"])).all()
+
+
+def test_a_lora_of_a_row_does_not_stay_for_the_next(tmp_path: Path, lora: Path) -> None:
+    rows = [
+        {"id": "before", "prompt": "a cat"},
+        {"id": "styled", "prompt": "a cat", "lora": f"{lora}:1.0"},
+        {"id": "weaker", "prompt": "a cat", "lora": f"{lora}:0.2"},
+        {"id": "after", "prompt": "a cat"},
+    ]
+    table = write_csv(tmp_path / "t.csv", rows)
+    assert run("--prompts-file", table, "--steps", 2, "--num-images", 1, "--output", tmp_path / "out") == 0
+    found = {row["id"]: pixels(tmp_path / "out" / row["file"]) for row in read_results(tmp_path / "out")}
+    assert (found["before"] == found["after"]).all()
+    assert (found["before"] != found["styled"]).any()
+    assert np.abs(found["weaker"] - found["before"]).mean() < np.abs(found["styled"] - found["before"]).mean()
+
+
+@pytest.fixture
+def lora(pipeline: AltDiffusionPipeline, tmp_path: Path) -> Path:
+    """A random LoRA of the UNet's attention."""
+    pytest.importorskip("peft")
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    other = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    other.unet.add_adapter(
+        LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    )
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", get_peft_model_state_dict(other.unet))
+    return tmp_path / "lora" / "pytorch_lora_weights.safetensors"
+
+
+def test_a_dry_run_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["猫", "a dog", "--steps", 2, "--num-images", 3, "--output", tmp_path / "out"]
+    assert run(*common, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "6 pictures, 0 are there, 6 to draw" in said
+    assert "of disk" in said
+    assert not list((tmp_path / "out").glob("*.png"))
+    assert run("猫", *common[2:]) == 0
+    capsys.readouterr()
+    assert run(*common, "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pictures"], found["there"], found["missing"]) == (6, 3, 3)
+    assert 0 < found["seconds"] < 600
+    assert found["bytes"] > 3 * 500
+    table = write_csv(tmp_path / "t.csv", [{"prompt": "a cat"}, {"prompt": ""}])
+    assert run("--prompts-file", table, "--num-images", 1, "--output", tmp_path / "other", "--dry-run") == 1
+    assert "cannot be drawn: row 2: the prompt is empty" in capsys.readouterr().out
+
+
+def test_random_seeds_are_recorded_and_drawn_again(tmp_path: Path) -> None:
+    assert run("猫", "--seed", -1, "--num-images", 2, "--steps", 2, "--output", tmp_path / "out") == 0
+    rows = read_results(tmp_path / "out")
+    assert len({row["seed"] for row in rows}) == 2
+    assert rows[0]["file"] == f"000-seed{rows[0]['seed']}.png"
+    again = tmp_path / "again"
+    assert run("猫", "--seed", rows[0]["seed"], "--num-images", 1, "--steps", 2, "--output", again) == 0
+    assert (pixels(again / rows[0]["file"]) == pixels(tmp_path / "out" / rows[0]["file"])).all()
+
+
+def test_a_column_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_csv(tmp_path / "t.csv", [{"text": "a cat", "zh": "猫"}])
+    for more, message in (([], "has the columns text, zh, and no prompt"), (["--languages", "zh,ar"], "and no ar")):
+        assert run("--prompts-file", table, *more, "--output", tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "empty.csv").write_text("prompt\n")
+    assert run("--prompts-file", tmp_path / "empty.csv", "--output", tmp_path / "out") == 2
+    assert "has no row" in capsys.readouterr().err
+
+
+class TestInPython:
+    def test_rows_come_as_they_are_drawn(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        rows = generate(["猫", {"prompt": "a dog", "seed": 9, "owner": "me"}], pipeline, tmp_path, seeds=[1, 2],
+                        num_inference_steps=2, judge="emoji-m9", name="emoji-m9")  # fmt: skip
+        first = next(rows)
+        assert (tmp_path / first["file"]).is_file()
+        others = list(rows)
+        last = {row["name"]: row for row in [first, *others]}
+        assert list(last) == ["000-seed1", "000-seed2", "001-seed9"]
+        assert sorted(last[name]["rank"] for name in list(last)[:2]) == [1, 2]
+        assert last["001-seed9"]["columns"] == {"owner": "me"}
+        assert list(generate(["猫"], pipeline, tmp_path, seeds=[1, 2], num_inference_steps=2, judge="emoji-m9",
+                             name="emoji-m9")) == []  # fmt: skip
+
+    def test_it_can_be_left(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        for _ in generate(PROMPTS, pipeline, tmp_path, num_inference_steps=1):
+            break
+        assert 1 <= len(read_results(tmp_path)) < 20
+        assert (tmp_path / "index.html").is_file()
+        assert len(list(generate(PROMPTS, pipeline, tmp_path, num_inference_steps=1))) >= 16
+        assert len(read_results(tmp_path)) == 20
+
+    def test_what_is_not_a_number_is_a_row_with_an_error(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        broken = AltDiffusionPipeline(
+            **{**pipeline.components, "vae": BrokenVAE(pipeline.vae)}, requires_safety_checker=False
+        )
+        broken.set_progress_bar_config(disable=True)
+        rows = list(generate(["a cat", "a dog"], broken, tmp_path, seeds=[0], num_inference_steps=1))
+        assert [row["error"] for row in rows] == ["the picture is not a number; try --dtype float32"] * 2
+        shutil.rmtree(tmp_path)
+
+    def test_wrong_settings(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="--vary colour"):
+            list(generate(["a"], pipeline, tmp_path, vary={"colour": ["red"]}))
+        with pytest.raises(TypeError, match="stepz"):
+            list(generate(["a"], pipeline, tmp_path, stepz=3))
+
+
+class BrokenVAE(torch.nn.Module):
+    """A decoder that overflows, as some do in half precision."""
+
+    def __init__(self, vae: torch.nn.Module) -> None:
+        super().__init__()
+        self.vae, self.config = vae, vae.config
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def decode(self, latents: torch.Tensor, **options: object) -> tuple[torch.Tensor]:
+        return (torch.full((len(latents), 3, 64, 64), torch.nan),)
+
+
+def test_missing_batches_of_half_precision_are_drawn_whole(tmp_path: Path) -> None:
+    plan = Plan(Settings("", 0, (), "m", dtype="float16"), [0, 1, 2])
+    tasks = list(tasks_of([{"prompt": "a"}, {"prompt": "b"}], plan))
+    output = OutputFolder(tmp_path)
+    output.plan(tasks)
+    output.add([(tasks[0], Image.new("RGB", (8, 8))), (tasks[4], Image.new("RGB", (8, 8)))])
+    missing = list(missing_of(batches_of(tasks, 2), output))
+    assert [[task.name for task in batch] for batch in missing] == [
+        ["000-seed0", "000-seed1"], ["000-seed2", "001-seed0"], ["001-seed1", "001-seed2"],
+    ]  # fmt: skip
