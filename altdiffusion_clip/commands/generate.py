@@ -90,7 +90,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, nothing else")
-    add_model_options(parser)
+    add_model_options(parser, several=True)
     add_ray_options(parser)
     parser.set_defaults(run=run)
 

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --device and --dtype."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, xpu; default: a GPU if there is one")
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Adds --device, which may name `several`, and --dtype."""
+    more = "; several, as cuda:0,cuda:1" if several else ""
+    parser.add_argument(
+        "--device", default="auto", help=f"cpu, cuda, cuda:1, mps, xpu{more}; default: a GPU if there is one"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and arithmetic")
 
 

@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,7 +200,7 @@ class OutputFolder:
             "id": task.group.removesuffix(f"-{task.language}") if task.language else task.group,
             "language": task.language or None,
             **({"columns": dict(task.own)} if task.own else {}),
-            "settings": asdict(settings),
+            "settings": dict(vars(settings)),
         }
 
     def _file(self, task: Task) -> str:

@@ -2,13 +2,13 @@
 
 import functools
 import html
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from altdiffusion_clip.drawing.log import group_of
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.images import load_image
 
@@ -16,7 +16,7 @@ THUMBNAIL = 192
 """Side of the small pictures of pages, in pixels; smaller pictures are shown as they are."""
 THUMBNAILS = "thumbnails"
 INDEX = "index.html"
-SHEET_ROWS, SHEET_COLUMNS = 40, 8
+SHEET_ROWS, SHEET_COLUMNS, MOST_SHEETS = 40, 8, 20
 PAGE_PICTURES = 1000
 
 _CELL, _LABEL, _WORDS, _GAP = THUMBNAIL, 22, 26, 8
@@ -28,6 +28,8 @@ _FONTS = (
 """Of systems, by their files; Pillow knows where they are kept."""
 
 Row = dict[str, Any]
+Section = tuple[str, str, Sequence[tuple[Path, str]]]
+"""Words, what stands for them where there is no font, and pictures with their labels."""
 
 
 def shown_score(score: Mapping[str, Any]) -> str:
@@ -46,7 +48,8 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
     """Writes contact sheets and pages of a folder's results, in parts that can be opened.
 
     Args:
-        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `index.html`, `index-2.html`, ...
+        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `MOST_SHEETS` at most, and
+            `index.html`, `index-2.html`, ..., of all pictures.
         groups: rows, the best of each first.
     """
     shown = ([row for row in group if row["file"] and (folder / row["file"]).is_file()] for group in groups)
@@ -54,7 +57,7 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
     page: list[Sequence[Row]] = []
     sheets = pages = 0
     for group in filter(None, shown):
-        if sheet and _lines(sheet) + _lines([group]) > SHEET_ROWS:
+        if sheet and _lines([*sheet, group]) > SHEET_ROWS and sheets < MOST_SHEETS:
             sheets += 1
             _write_sheet(folder, sheets, sheet)
             sheet = []
@@ -62,10 +65,12 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
             pages += 1
             _write_page(folder, pages, page, is_last=False)
             page = []
-        sheet.append(group)
+        if sheets < MOST_SHEETS:
+            sheet.append(group)
         page.append(group)
     if sheet:
         _write_sheet(folder, sheets + 1, sheet)
+    if page:
         _write_page(folder, pages + 1, page, is_last=True)
 
 
@@ -78,17 +83,38 @@ def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], column
         columns: pictures in a row, at most.
     """
     columns = max(1, min(columns, len(pictures)))
-    _draw_sheet(path, [("", pictures)], columns)
+    _draw_sheet(path, [("", "", pictures)], columns)
 
 
 def _write_sheet(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> None:
-    columns = min(SHEET_COLUMNS, max(map(len, groups)))
-    sections = [(_words(group[0]), [(_small(folder, row["file"]), _label(row)) for row in group]) for group in groups]
+    columns = SHEET_COLUMNS
+    if _is_grid(groups):
+        pictures = [(_small(folder, row["file"]), _words(row)) for (row,) in groups]
+        sections: list[Section] = [("", "", pictures)]
+        columns = min(columns, len(pictures))
+    else:
+        columns = min(columns, max(map(len, groups)))
+        sections = [
+            (_words(group[0]), group_of(group[0]), [(_small(folder, row["file"]), _label(row)) for row in group])
+            for group in groups
+        ]
     _draw_sheet(folder / f"contact-sheet{_part(number)}.png", sections, columns)
 
 
+def _is_grid(groups: Sequence[Sequence[Row]]) -> bool:
+    """Whether several prompts of one picture each can share a row."""
+    return len(groups) > 1 and all(len(group) == 1 for group in groups)
+
+
 def _label(row: Row) -> str:
-    return f"seed {row['seed']}" if row["score"] is None else f"{row['rank'] or ''}  {shown_score(row['score'])}"
+    return _mark(row) if row["score"] is None else f"{row['rank'] or ''}  {shown_score(row['score'])}"
+
+
+def _mark(row: Row) -> str:
+    """What tells a picture from others of its group: its seed, and what is varied."""
+    if "name" not in row:
+        return f"seed {row['seed']}"
+    return str(row["name"]).removeprefix(f"{group_of(row)}-").replace("-", ", ").replace("seed", "seed ")
 
 
 def _words(row: Row) -> str:
@@ -102,20 +128,23 @@ def _small(folder: Path, file: str) -> Path:
 
 
 def _lines(groups: Sequence[Sequence[Row]]) -> int:
+    if _is_grid(groups):
+        return -(-len(groups) // SHEET_COLUMNS)
     return sum(-(-len(group) // SHEET_COLUMNS) for group in groups)
 
 
-def _draw_sheet(path: Path, sections: Sequence[tuple[str, Sequence[tuple[Path, str]]]], columns: int) -> None:
+def _draw_sheet(path: Path, sections: Sequence[Section], columns: int) -> None:
     height = _GAP
-    for words, pictures in sections:
+    for words, _, pictures in sections:
         height += (_WORDS if words else 0) + -(-len(pictures) // columns) * (_CELL + _LABEL + _GAP)
     sheet = Image.new("RGB", (columns * (_CELL + _GAP) + _GAP, height), "white")
     draw = ImageDraw.Draw(sheet)
     top = _GAP
-    for words, pictures in sections:
+    for words, name, pictures in sections:
         if words:
-            font = _font_for(words, 15)
-            draw.text((_GAP, top), _fitting(words, font, sheet.width - 2 * _GAP), fill="black", font=font)
+            said = words if _font_for(words, 15) else name
+            font = _font_for(said, 15) or _own_font(15)
+            draw.text((_GAP, top), _fitting(said, font, sheet.width - 2 * _GAP), fill="black", font=font)
             top += _WORDS
         for line in _batched(pictures, columns):
             for place, (file, label) in enumerate(line):
@@ -127,7 +156,8 @@ def _draw_sheet(path: Path, sections: Sequence[tuple[str, Sequence[tuple[Path, s
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 image = image.resize(size, filtering)
                 sheet.paste(image, (left + (_CELL - image.width) // 2, top + (_CELL - image.height) // 2))
-                draw.text((left, top + _CELL + 4), label, fill="black", font=_font_for(label, 13))
+                font = _font_for(label, 13) or _own_font(13)
+                draw.text((left, top + _CELL + 4), _fitting(label, font, _CELL), fill="black", font=font)
             top += _CELL + _LABEL + _GAP
     with atomic_path(path) as temporary:
         sheet.save(temporary, compress_level=1)  # of a PNG; a sheet is large, and no one's archive
@@ -148,16 +178,21 @@ def _fitting(text: str, font: Any, width: int) -> str:
 
 @functools.lru_cache(maxsize=512)
 def _font_for(text: str, size: int) -> Any:
-    """A font of this system that has the letters of a text; Pillow's own, of Latin letters, where there is none."""
-    own = ImageFont.load_default(size)
+    """A font that has the letters of a text, of Pillow's own or of this system; None if none has."""
     if text.isascii():
-        return own
+        return _own_font(size)
     for font in _system_fonts(size):
         missing = bytes(font.getmask("\uffff"))
-        letters = {letter for letter in text if letter.isalpha()}
-        if all(bytes(font.getmask(letter)) != missing for letter in itertools.islice(sorted(letters), 40)):
+        letters = sorted({letter for letter in text if letter.isalpha()})
+        if all(bytes(font.getmask(letter)) != missing for letter in letters[:40]):
             return font
-    return own
+    return None
+
+
+@functools.cache
+def _own_font(size: int) -> Any:
+    """Pillow's, of Latin letters."""
+    return ImageFont.load_default(size)
 
 
 @functools.cache
@@ -225,7 +260,7 @@ def _figure(folder: Path, row: Row) -> str:
     about = html.escape(row["prompt"], quote=True)
     return (
         f'<figure><a href="{file}"><img{kind} loading="lazy" src="{source}" alt="{about}"></a>'
-        f"<figcaption>{score}seed {row['seed']}<br>{html.escape(row['model'])}</figcaption></figure>"
+        f"<figcaption>{score}{html.escape(_mark(row))}<br>{html.escape(row['model'])}</figcaption></figure>"
     )
 
 

@@ -43,7 +43,7 @@ _FIELD = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 def save_with_settings(image: Image.Image, settings: Settings, path: Path) -> None:
     """Writes a PNG that `settings_of` and the WebUIs read."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(SETTINGS_KEY, json.dumps(asdict(settings), ensure_ascii=False))
+    info.add_itxt(SETTINGS_KEY, json.dumps(dict(vars(settings)), ensure_ascii=False))
     info.add_itxt(WEBUI_KEY, webui_text(settings, image.size))
     image.save(path, pnginfo=info)
 

@@ -1,0 +1,138 @@
+"""`altdiffusion generate` of a table: what it adds to the bare pipeline call, in time and memory, and after kills.
+
+    python benchmarks/grids.py [--rows 50000] [--kills 20]
+
+The model is tiny and random, and takes one step, so that drawing costs as little as it can. A table of prompts with a
+seed each is drawn into a folder, first of a tenth of the rows, then of all; the bare loop calls the same pipeline with
+the same prompts and seeds, and keeps nothing. Then a third of the rows are drawn in a run that is killed at random, and
+compared with the same rows of an undisturbed one, byte for byte.
+"""
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from report import report, report_at_most
+
+from altdiffusion_clip import AltDiffusionPipeline, generate
+
+SIDE = 64
+
+
+def tiny_model(folder: Path) -> Path:
+    """emoji-m9 with a UNet of the smallest size."""
+    from diffusers import UNet2DConditionModel
+
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    torch.manual_seed(0)
+    like = pipeline.unet.config
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=like.sample_size,
+        in_channels=like.in_channels,
+        out_channels=like.out_channels,
+        cross_attention_dim=like.cross_attention_dim,
+        block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=8,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def prompts_of(rows: int) -> list[dict[str, object]]:
+    return [{"id": f"{row:06d}", "prompt": f"a cat, number {row % 500}", "seed": row} for row in range(rows)]
+
+
+def draw(model: str, folder: str, rows: int) -> None:
+    """In a process of its own, for its peak memory."""
+    pipeline = AltDiffusionPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    started = time.perf_counter()
+    spent: list[float] = []
+    for row in generate(prompts_of(rows), pipeline, folder, num_inference_steps=1, guidance_scale=1.0, name="tiny"):
+        assert row["file"], row["error"]
+        if not spent and row["seed"] > 50:
+            spent.append(time.perf_counter())  # what is loaded by the first pictures does not count
+    seconds = time.perf_counter() - started
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    print(json.dumps({"seconds": seconds, "peak": peak / 1024}))
+
+
+def bare(model: Path, rows: int) -> float:
+    """Seconds a picture of the pipeline alone."""
+    pipeline = AltDiffusionPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    spent = []
+    for row in prompts_of(rows):
+        started = time.perf_counter()
+        pipeline(
+            row["prompt"], num_inference_steps=1, guidance_scale=1.0,
+            generator=torch.Generator().manual_seed(int(str(row["seed"]))),
+        )  # fmt: skip
+        spent.append(time.perf_counter() - started)
+    return statistics.fmean(spent[50:])
+
+
+def start(model: Path, folder: Path, rows: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, __file__, "--draw", str(model), str(folder), str(rows)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finished(process: "subprocess.Popen[str]") -> dict[str, float]:
+    out, _ = process.communicate()
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--draw", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.draw:
+        draw(options.draw[0], options.draw[1], int(options.draw[2]))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        model = tiny_model(Path(place) / "model")
+        before = bare(model, 1000)
+        few, all_rows = (
+            finished(start(model, Path(place) / str(rows), rows)) for rows in (options.rows // 10, options.rows)
+        )
+        alone = statistics.fmean([before, bare(model, 1000)])
+        each = [few["seconds"] / (options.rows // 10), all_rows["seconds"] / options.rows]
+        report_at_most(f"memory of {options.rows} pictures over a tenth", all_rows["peak"], few["peak"], "MB", 1.05)
+        report_at_most(f"time a picture, {options.rows} over a tenth", 1000 * each[1], 1000 * each[0], "ms", 1.1)
+        report_at_most("time a picture over the bare call", 1000 * each[1], 1000 * alone, "ms", 1.05)
+        killed, rows = Path(place) / "killed", options.rows // 3
+        generator = random.Random(0)
+        for _ in range(options.kills):
+            process = start(model, killed, rows)
+            time.sleep(generator.uniform(3, 3 + 1.5 * rows * each[1] / options.kills))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        finished(start(model, killed, rows))
+        whole = Path(place) / "whole"
+        finished(start(model, whole, rows))
+        names = {path.name for path in killed.iterdir() if not path.name.startswith((".", "_"))}
+        same = names == {path.name for path in whole.iterdir() if not path.name.startswith((".", "_"))}
+        files = [path for path in whole.rglob("*") if path.is_file() and path.name != "_lock"]
+        differ = [p for p in files if p.read_bytes() != (killed / p.relative_to(whole)).read_bytes()]
+        share = (len(files) - len(differ)) / len(files) if same else 0.0
+        name = f"killed {options.kills} times: files as of an undisturbed run"
+        report(name, len(files) - len(differ), len(files), "files", share, 1.0)
+
+
+if __name__ == "__main__":
+    main()
