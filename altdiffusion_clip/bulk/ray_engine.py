@@ -48,6 +48,8 @@ from altdiffusion_clip.sources.places import same_place
 from altdiffusion_clip.sources.row import Cursor
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, kind_of
 
+BLOCKS_AN_ACTOR = 64
+"""In which batches that are to be drawn are handed out; what is lost with an actor is one of them."""
 _PNG_MARK = b"\x89PNG"
 
 
@@ -255,7 +257,8 @@ def ray_engine(model: Model, cluster: Cluster) -> Engine:
         drawn: Iterator[Any] = iter(())
         if items:
             ray.data.DataContext.get_current().execution_options.preserve_order = True
-            pictures = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            blocks = min(len(items), BLOCKS_AN_ACTOR * cluster.actors)
+            pictures = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
                 BatchDrawer, fn_constructor_args=(model,), batch_size=1, **_actors(cluster, len(items))
             )
             drawn = iter(pictures.iter_rows())

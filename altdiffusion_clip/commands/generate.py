@@ -62,6 +62,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--dry-run", action="store_true", help="draw nothing; say how many pictures and how long")
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there")
     parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="draw one of N shares, beside other runs on the same folder; in the end the same command without it puts "
+        "the rows together, draws what is missing and writes the pages",
+    )
+    parser.add_argument(
         "--from-png", type=Path, metavar="FILE", help="draw a picture again from its settings, ours or a WebUI's"
     )
     parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
@@ -110,7 +116,7 @@ def run(options: argparse.Namespace) -> bool:
         local_engine,
         missing_of,
     )
-    from altdiffusion_clip.drawing.tasks import Plan, tasks_of, variations_of
+    from altdiffusion_clip.drawing.tasks import Plan, shard_of, share_of, tasks_of, variations_of
 
     again = _again(options) if options.from_png else None
     records, empty = (lambda: iter(()), []) if again else _records(options)
@@ -124,13 +130,17 @@ def run(options: argparse.Namespace) -> bool:
     if options.fast:
         base = _made_fast(pipelines, base)
     plan = Plan(base, _seeds(options), _languages(options), _templates(options), variations_of(options.vary), multiple)
-    output = OutputFolder(options.output, panel, options.keep, options.overwrite)
+    shard = shard_of(options.shard) if options.shard else None
+    output = OutputFolder(options.output, panel, options.keep, options.overwrite, shard)
 
     def tasks() -> "Iterator[Task]":
-        return iter([_task_again(again)]) if again else tasks_of(records(), plan, numbers)
+        if again:
+            return iter([_task_again(again)])
+        everything = tasks_of(records(), plan, numbers)
+        return everything if shard is None else share_of(everything, *shard)
 
     with output.locked():
-        numbers = dict(output.log.numbers)
+        numbers = output.numbers()
         output.plan(tasks())
         missing = missing_of(batches_of(tasks(), options.batch_size), output)
         if options.dry_run:

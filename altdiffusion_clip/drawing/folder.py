@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip.drawing.gallery import INDEX, THUMBNAIL, THUMBNAILS, write_pages
-from altdiffusion_clip.drawing.log import RESULTS_FILE, Log, Row, group_of, name_of
+from altdiffusion_clip.drawing.log import RESULTS_FILE, SHARD_FILES, Log, Row, group_of, name_of, shard_file
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
@@ -36,31 +36,45 @@ class OutputFolder:
 
     A picture is written whole, then its row. Ranks are written when all pictures of a group are there.
 
+    Several runs share a folder if each is told its `shard`. Their rows are in files of their own, until a run without
+    one puts them together and writes the pages.
+
     Args:
         folder: made if it is not there.
         panel: judges the pictures, if given; the first judge ranks them.
         keep: of each group's pictures only so many stay, the best ones; all if not given.
         overwrite: pictures that are there are drawn again.
+        shard: which of how many runs this is, from (1, N) to (N, N).
 
     Raises:
         UserError: the folder cannot be written, or holds something else.
     """
 
     def __init__(
-        self, folder: Path, panel: "Panel | None" = None, keep: int | None = None, overwrite: bool = False
+        self,
+        folder: Path,
+        panel: "Panel | None" = None,
+        keep: int | None = None,
+        overwrite: bool = False,
+        shard: tuple[int, int] | None = None,
     ) -> None:
         self.folder, self.panel, self.keep = folder, panel, keep
+        self._shard = shard
         self._overwrites = overwrite
         with self._one_line():
             folder.mkdir(parents=True, exist_ok=True)
-        self.log = Log(folder / RESULTS_FILE)
+        self.log = Log(folder / (RESULTS_FILE if shard is None else shard_file(*shard)))
+        # Of runs before this one.
+        self._earlier = Log(folder / RESULTS_FILE) if shard else None
         self._bench = None if panel is None else _bench_of(panel)
         self._left: Counter[str] = Counter()
         self._unranked: set[str] = set()
         self._lock = threading.RLock()  # what is to be drawn next is looked up while a batch is saved
         self._new: set[str] = set()
+        self._files: dict[str, str] = {}
+        self._ordinal = 0
         self.planned = self.drawn = 0
-        """Pictures of the plan, and those of them that are there."""
+        """Pictures of the plan, and those of them that were there."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,17 +85,35 @@ class OutputFolder:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another run is drawing into {self.folder}; wait for its end, or stop it") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        try:
+        own = LOCK if self._shard is None else f"{LOCK}-{self._shard[0]}-of-{self._shard[1]}"
+        others = [] if self._shard else sorted(path.name for path in self.folder.glob(f"{LOCK}-*-of-*"))
+        with ExitStack() as locks:
+            for name in (own, *others):
+                try:
+                    locks.enter_context(FileLock(self.folder / name, timeout=0))
+                except Timeout:
+                    raise UserError(
+                        f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder "
+                        "by --shard 1/2 and --shard 2/2"
+                    ) from None
+                except OSError as error:
+                    raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            if self._shard is None:
+                self._take_shards()
             yield
-        finally:
-            lock.release()
+
+    def _take_shards(self) -> None:
+        """Puts the rows of runs that shared the folder into this one's file."""
+        with self._one_line():
+            for path in sorted(self.folder.glob(SHARD_FILES)):
+                rows = [row for row in Log(path) if (self.log.get(name_of(row)) or {"error": True}).get("error")]
+                self.log.append(rows)
+                self._unranked.update(group_of(row) for row in rows)
+                path.unlink()
+
+    def numbers(self) -> dict[str, str]:
+        """The ids that prompts without one have had, by prompt."""
+        return dict(self.log.numbers if self._earlier is None else self._earlier.numbers)
 
     def plan(self, tasks: Iterable[Task]) -> None:
         """Counts what is to be there in the end, so that groups are ranked when they are whole."""
@@ -96,7 +128,8 @@ class OutputFolder:
             UserError: it was drawn with others.
         """
         with self._lock:
-            row = self.log.get(task.name)
+            row = self._row_of(task.name)
+            self._files[task.name] = self._place(task) if row is None or not row["file"] else str(row["file"])
         if row is None or row.get("error") or (self._overwrites and task.name not in self._new):
             return False
         differs = "" if task.error else task.settings.difference(row.get("settings", {}))
@@ -118,6 +151,7 @@ class OutputFolder:
         with self._lock:
             self._left[task.group] -= 1
             self.drawn += 1
+            self._files.pop(task.name, None)
 
     def add(self, drawn: Sequence[tuple[Task, Image.Image | str]]) -> list[Row]:
         """Writes the pictures of a batch, and their rows once the pictures are on the disk.
@@ -139,7 +173,7 @@ class OutputFolder:
                 if isinstance(image, str):
                     row["error"] = image
                     continue
-                row["file"] = self._file(task)
+                row["file"] = self._files.pop(task.name, "") or f"{task.name}.png"
                 with atomic_path(self.folder / row["file"]) as path:
                     save_with_settings(image, task.settings, path)
                 self._write_thumbnail(image, row["file"])
@@ -160,9 +194,12 @@ class OutputFolder:
             is_new = bool(self._new or self._unranked) or not (self.folder / INDEX).is_file()
             for group in sorted(self._unranked):
                 self._write({}, [group])
-            self.log.compact()
-            if is_new and len(self.log):
+            self.log.compact(self._left)
+            if is_new and len(self.log) and self._shard is None:
                 write_pages(self.folder, self._groups())
+
+    def _row_of(self, name: str) -> Row | None:
+        return self.log.get(name) or (self._earlier.get(name) if self._earlier is not None else None)
 
     def rows(self) -> Iterator[Row]:
         """All rows, group by group, the best of each first."""
@@ -203,14 +240,13 @@ class OutputFolder:
             "settings": dict(vars(settings)),
         }
 
-    def _file(self, task: Task) -> str:
-        before = self.log.get(task.name)
-        if before is not None and before["file"]:
-            return str(before["file"])
-        number, self.drawn = self.drawn, self.drawn + 1
+    def _place(self, task: Task) -> str:
+        """Where a new picture goes: it follows from its place in the plan."""
+        number, self._ordinal = self._ordinal, self._ordinal + 1
         if self.planned <= MOST_IN_A_FOLDER:
             return f"{task.name}.png"
-        return f"{number // MOST_IN_A_FOLDER:04d}/{task.name}.png"
+        shards = self._shard[1] if self._shard else 1
+        return f"{number // (MOST_IN_A_FOLDER // shards):04d}/{task.name}.png"
 
     def _write_thumbnail(self, image: Image.Image, file: str) -> None:
         if max(image.size) <= THUMBNAIL:

@@ -17,7 +17,7 @@ THUMBNAIL = 192
 THUMBNAILS = "thumbnails"
 INDEX = "index.html"
 SHEET_ROWS, SHEET_COLUMNS, MOST_SHEETS = 40, 8, 20
-PAGE_PICTURES = 1000
+PAGE_PICTURES, TABLE_ROWS = 1000, 100
 
 _CELL, _LABEL, _WORDS, _GAP = THUMBNAIL, 22, 26, 8
 _FONTS = (
@@ -48,22 +48,25 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
     """Writes contact sheets and pages of a folder's results, in parts that can be opened.
 
     Args:
-        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `MOST_SHEETS` at most, and
-            `index.html`, `index-2.html`, ..., of all pictures.
+        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `MOST_SHEETS` at most;
+            `index.html`, `index-2.html`, ..., of all pictures; and where prompts are in several languages `table.html`
+            with a row for each prompt and a column for each language.
         groups: rows, the best of each first.
     """
     shown = ([row for row in group if row["file"] and (folder / row["file"]).is_file()] for group in groups)
     sheet: list[Sequence[Row]] = []
     page: list[Sequence[Row]] = []
     sheets = pages = 0
+    table = _Table(folder)
     for group in filter(None, shown):
+        table.add(group)
         if sheet and _lines([*sheet, group]) > SHEET_ROWS and sheets < MOST_SHEETS:
             sheets += 1
             _write_sheet(folder, sheets, sheet)
             sheet = []
         if page and sum(map(len, page)) + len(group) > PAGE_PICTURES:
             pages += 1
-            _write_page(folder, pages, page, is_last=False)
+            _write_page(folder, pages, page)
             page = []
         if sheets < MOST_SHEETS:
             sheet.append(group)
@@ -71,7 +74,8 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
     if sheet:
         _write_sheet(folder, sheets + 1, sheet)
     if page:
-        _write_page(folder, pages + 1, page, is_last=True)
+        _write_page(folder, pages + 1, page)
+    _link_pages(folder, pages + 1, table.write())
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], columns: int = SHEET_COLUMNS) -> None:
@@ -222,6 +226,10 @@ img {{ width: 100%; border-radius: .5rem; }}
 figcaption {{ font-size: .85rem; line-height: 1.5; overflow-wrap: anywhere; }}
 h2 {{ unicode-bidi: plaintext; }}
 nav {{ margin: 2rem 0; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .8rem; }}
+th, td {{ padding: .4rem; vertical-align: top; text-align: start; max-width: 9rem; overflow-wrap: anywhere; }}
+td img {{ width: 7rem; }}
 </style>
 </head>
 <body>
@@ -231,23 +239,84 @@ nav {{ margin: 2rem 0; }}
 </html>
 """
 
+_LINKS = "<!-- links -->"
 _PIXELATED = 128
 """Pictures up to so many pixels are enlarged with sharp edges."""
 
 
-def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]], is_last: bool) -> None:
+def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> None:
     body = []
     for group in groups:
         prompt = _words(group[0])
         body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>\n<section>')
         body += [_figure(folder, row) for row in group]
         body.append("</section>")
-    others = [(number - 1, "previous")] if number > 1 else []
-    others += [] if is_last else [(number + 1, "next")]
-    if others:
-        links = " · ".join(f'<a href="index{_part(other)}.html">{name}</a>' for other, name in others)
-        body.append(f"<nav>{links}</nav>")
-    write_text(folder / f"index{_part(number)}.html", _PAGE.format(body="\n".join(body)))
+    write_text(folder / f"index{_part(number)}.html", _PAGE.format(body="\n".join([*body, _LINKS])))
+
+
+def _link_pages(folder: Path, count: int, tables: int) -> None:
+    """Puts links to the others into each page, now that their number is known."""
+    for number in range(1, count + 1):
+        path = folder / f"index{_part(number)}.html"
+        others = [(f"index{_part(number - 1)}", "previous")] if number > 1 else []
+        others += [(f"index{_part(number + 1)}", "next")] if number < count else []
+        others += [("table", "by language")] if tables else []
+        links = " · ".join(f'<a href="{name}.html">{said}</a>' for name, said in others)
+        if path.is_file():
+            page = path.read_text(encoding="utf-8")
+            write_text(path, page.replace(_LINKS, f"<nav>{links}</nav>" if links else ""))
+
+
+class _Table:
+    """A page with a row for each prompt and a column for each language: the best picture, and the mean score.
+
+    Args:
+        folder: for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cells: dict[str, dict[str, str]] = {}
+        self._languages: dict[str, None] = {}
+
+    def add(self, group: Sequence[Row]) -> None:
+        """Adds the pictures of a prompt in a language, the best first."""
+        language = group[0].get("language")
+        if not language:
+            return
+        self._languages[language] = None
+        best = group[0]
+        measure = next((name for name in ("cosine", "score") if name in (best["score"] or {})), "")
+        scores = [row["score"][measure] for row in group if row["score"]] if measure else []
+        mean = f"mean {measure} {sum(scores) / len(scores):.3f}<br>" if scores else ""
+        words = html.escape(best["prompt"])
+        file = html.escape(best["file"], quote=True)
+        source = html.escape(_small(self._folder, best["file"]).relative_to(self._folder).as_posix(), quote=True)
+        self._cells.setdefault(str(best.get("id") or group_of(best)), {})[language] = (
+            f'<td><a href="{file}"><img loading="lazy" src="{source}" alt="{words}"></a><br>{mean}'
+            f'<span dir="auto">{words}</span></td>'
+        )
+
+    def write(self) -> int:
+        """Writes the pages if there are several languages, and says how many they are."""
+        if len(self._languages) < 2:
+            return 0
+        head = "".join(f'<th scope="col">{html.escape(language)}</th>' for language in self._languages)
+        ids = list(self._cells)
+        pages = -(-len(ids) // TABLE_ROWS)
+        for number in range(1, pages + 1):
+            rows = []
+            for name in ids[(number - 1) * TABLE_ROWS : number * TABLE_ROWS]:
+                cells = "".join(self._cells[name].get(language, "<td></td>") for language in self._languages)
+                rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>')
+            links = [("index", "all pictures")]
+            links += [(f"table{_part(number - 1)}", "previous")] if number > 1 else []
+            links += [(f"table{_part(number + 1)}", "next")] if number < pages else []
+            said = " · ".join(f'<a href="{place}.html">{text}</a>' for place, text in links)
+            table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            page = _PAGE.format(body=f'<nav>{said}</nav>\n<div class="wide">{table}</div>')
+            write_text(self._folder / f"table{_part(number)}.html", page)
+        return pages
 
 
 def _figure(folder: Path, row: Row) -> str:

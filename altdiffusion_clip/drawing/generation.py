@@ -326,7 +326,7 @@ def generate(
     panel: Panel | None = None if judge is None else load_panel(judge, pipeline.device, pipeline.unet.dtype, pipeline)
     folder = OutputFolder(Path(output), panel, keep, overwrite)
     with folder.locked():
-        numbers = dict(folder.log.numbers)
+        numbers = folder.numbers()
         folder.plan(tasks_of(records_of(prompts), plan, numbers))
         batches = batches_of(tasks_of(records_of(prompts), plan, numbers), batch_size)
         yield from draw_into(folder, missing_of(batches, folder), local_engine([Drawer(pipeline)]))

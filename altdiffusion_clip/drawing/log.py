@@ -10,6 +10,8 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
 
 RESULTS_FILE = "results.jsonl"
+SHARD_FILES = "results-*-of-*.jsonl"
+"""Of runs that share a folder, while it is shared."""
 Row = dict[str, Any]
 _NEEDED = {"prompt", "seed", "file", "score", "rank", "model"}
 
@@ -83,12 +85,19 @@ class Log:
             self._note(row, self._end, len(line))
             self._end += len(line)
 
-    def compact(self) -> None:
-        """Leaves one line for each picture."""
-        if not self._places or sum(length for _, length in self._places.values()) == self._end:
+    def compact(self, groups: Iterable[str] = ()) -> None:
+        """Leaves one line for each picture, group by group.
+
+        Args:
+            groups: the order; others follow as they are.
+        """
+        order = dict.fromkeys([*(group for group in groups if group in self.groups), *self.groups])
+        names = [name for group in order for name in self.groups[group]]
+        is_compact = sum(length for _, length in self._places.values()) == self._end
+        if is_compact and names == sorted(self._places, key=self._places.__getitem__):
             return
         with atomic_path(self._path) as temporary, temporary.open("wb") as out, self._path.open("rb") as file:
-            for start, length in self._places.values():
+            for start, length in map(self._places.__getitem__, names):
                 file.seek(start)
                 out.write(file.read(length))
         self.__init__(self._path)  # type: ignore[misc]
@@ -129,10 +138,18 @@ def group_of(row: Row) -> str:
     return str(row.get("group", row["prompt"]))
 
 
+def shard_file(number: int, count: int) -> str:
+    """The file of one of several runs that share a folder."""
+    return f"results-{number}-of-{count}.jsonl"
+
+
 def read_results(folder: Path) -> list[Row]:
-    """The rows of a folder's `results.jsonl`; none if it is not there.
+    """The rows of a folder's results; none if there are none.
 
     Raises:
-        UserError: it is not a list of results.
+        UserError: a file is no list of results.
     """
-    return list(Log(folder / RESULTS_FILE))
+    rows = {name_of(row): row for row in Log(folder / RESULTS_FILE)}
+    for path in sorted(folder.glob(SHARD_FILES)):
+        rows |= {name_of(row): row for row in Log(path)}
+    return list(rows.values())

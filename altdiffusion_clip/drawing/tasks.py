@@ -120,6 +120,36 @@ def tasks_of(records: Iterable[Record | str], plan: Plan, numbers: Mapping[str, 
             yield task
 
 
+def share_of(tasks: Iterable[Task], number: int, count: int) -> Iterator[Task]:
+    """The pictures that one of several runs draws: whole groups, in turn.
+
+    Args:
+        tasks: all of them.
+        number: of the run, from 1.
+        count: of runs.
+    """
+    groups: dict[str, int] = {}
+    for task in tasks:
+        if groups.setdefault(task.group, len(groups)) % count == number - 1:
+            yield task
+
+
+def shard_of(given: str) -> tuple[int, int]:
+    """Which of how many runs, of "2/8".
+
+    Raises:
+        UserError: that is none.
+
+    Example:
+        >>> shard_of("2/8")
+        (2, 8)
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", given)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--shard {given}: give which of how many runs this is, as 1/4")
+    return int(found[1]), int(found[2])
+
+
 class _Ids:
     """Ids of rows that have none: their number, or that of an earlier run's row with the same prompt."""
 

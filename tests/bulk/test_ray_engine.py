@@ -171,6 +171,48 @@ def test_drawing(tmp_path: Path, cluster, capsys: pytest.CaptureFixture[str]) ->
         assert max(most) <= 1
 
 
+@pytest.mark.slow
+def test_a_node_is_lost_while_pictures_are_drawn(
+    tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from altdiffusion_clip.cli import main
+
+    common = [
+        "generate",
+        "猫",
+        "a dog",
+        "ein Auto",
+        "--num-images",
+        "60",
+        "--steps",
+        "2",
+        "--judge",
+        "none",
+        "--output",
+    ]
+    folder = tmp_path / "ray"
+    lost_after: list[int] = []
+
+    def lose() -> None:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("*-seed*.png"))) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lost_after.append(len(list(folder.glob("*-seed*.png"))))
+        cluster.remove_node(second, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    assert main([*common, str(folder), "--engine", "ray", "--actors", "2"]) == 0
+    thread.join()
+    assert 20 <= lost_after[0] < 180, "in mid-run"
+    assert main([*common, str(tmp_path / "here")]) == 0
+    capsys.readouterr()
+    here, there = read_results(tmp_path / "here"), read_results(folder)
+    assert [row["name"] for row in there] == [row["name"] for row in here]
+    assert len((folder / "results.jsonl").read_text("utf-8").splitlines()) == 180, "none twice"
+    assert all((folder / row["file"]).read_bytes() == (tmp_path / "here" / row["file"]).read_bytes() for row in here)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -159,6 +159,7 @@ def test_more_than_ten_thousand_lie_in_folders(tmp_path: Path, monkeypatch: pyte
     folder = OutputFolder(tmp_path)
     folder.plan(tasks)
     for each in tasks:
+        assert not folder.is_done(each)
         folder.add([(each, picture(1, 300))])
     folder.finish()
     assert [row["file"] for row in lines(tmp_path)] == [f"{n // 3:04d}/000-seed{n}.png" for n in range(7)]

@@ -76,6 +76,28 @@ def test_many_pictures_come_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sizes[0][0] == 3 * (gallery.THUMBNAIL + 8) + 8
 
 
+def test_prompts_in_several_languages_have_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "TABLE_ROWS", 2)
+    groups = []
+    for name in ("cat", "dog", "<tree>"):
+        for language in ("zh", "en"):
+            files = [f"{name.strip('<>')}-{language}-{seed}.png" for seed in range(2)]
+            for file in files:
+                Image.new("RGB", (8, 8)).save(tmp_path / file)
+            more = {"id": name, "language": language, "group": f"{name}-{language}"}
+            pairs = enumerate(files)
+            groups.append([row(f, "words", rank=n + 1, score={"cosine": 0.5 - n / 5}, **more) for n, f in pairs])
+    write_pages(tmp_path, groups)
+    first, second = ((tmp_path / f"table{part}.html").read_text("utf-8") for part in ("", "-2"))
+    assert first.index(">zh<") < first.index(">en<")
+    assert first.count("<img") == 4
+    assert 'src="cat-zh-0.png"' in first
+    assert "mean cosine 0.400" in first
+    assert "&lt;tree&gt;" in second
+    assert 'href="table-2.html">next' in first
+    assert 'href="table.html">by language' in (tmp_path / "index.html").read_text("utf-8")
+
+
 def test_the_words_are_beside_their_pictures_in_whatever_script_there_is_a_font_for(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     long = "蓝色背景上的猫 " * 40

@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "_lock"
+        if path.is_file() and not path.name.startswith("_lock")
     }
 
 
@@ -159,6 +159,35 @@ class TestStops:
         assert "another run is drawing into" in second.stderr.read_text(encoding="utf-8").splitlines()[-1]
         assert first.wait() == 0
         assert len(read_results(tmp_path / "out")) == 40
+
+
+def test_runs_that_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = [*PROMPTS, "--num-images", "2", "--steps", "2", "--output"]
+    assert run(*common, tmp_path / "whole") == 0
+    shares = [
+        Command(["generate", *common, tmp_path / "shared", "--shard", f"{k}/3"], tmp_path / str(k)) for k in (1, 2)
+    ]
+    assert [share.wait() for share in shares] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "shared").glob("results*")) == [
+        "results-1-of-3.jsonl", "results-2-of-3.jsonl",
+    ]  # fmt: skip
+    assert len(read_results(tmp_path / "shared")) == 8
+    assert not (tmp_path / "shared" / "index.html").exists()
+    assert run(*common, tmp_path / "shared") == 0, "which draws the third share"
+    assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
+    for wrong in ("0/2", "3/2", "x"):
+        assert run("猫", "--shard", wrong, "--output", tmp_path / "other") == 2
+        assert f"--shard {wrong}: give which of how many" in capsys.readouterr().err
+
+
+def test_a_share_keeps_a_run_of_all_away(tmp_path: Path) -> None:
+    with (
+        OutputFolder(tmp_path, shard=(1, 2)).locked(),
+        OutputFolder(tmp_path, shard=(2, 2)).locked(),
+        pytest.raises(UserError, match="another run is drawing into"),
+        OutputFolder(tmp_path).locked(),
+    ):
+        pass
 
 
 def test_a_table_with_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
