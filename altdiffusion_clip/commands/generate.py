@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from altdiffusion_clip.drawing.folder import OutputFolder
     from altdiffusion_clip.drawing.generation import Engine
     from altdiffusion_clip.drawing.log import Row
+    from altdiffusion_clip.drawing.packing import Packing
     from altdiffusion_clip.drawing.settings import Settings
     from altdiffusion_clip.drawing.tasks import Task
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
@@ -61,6 +62,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--dry-run", action="store_true", help="draw nothing; say how many pictures and how long")
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there")
+    parser.add_argument(
+        "--pack", choices=("tar", "parquet"), help="put finished pictures into webdataset tars, or into Parquet"
+    )
+    parser.add_argument("--pack-to", metavar="PLACE", help="a folder or URL for these (default: the --output folder)")
+    parser.add_argument("--pack-size", type=int, default=1000, metavar="N", help="pictures in a file (default: 1000)")
     parser.add_argument(
         "--shard",
         metavar="K/N",
@@ -131,7 +137,7 @@ def run(options: argparse.Namespace) -> bool:
         base = _made_fast(pipelines, base)
     plan = Plan(base, _seeds(options), _languages(options), _templates(options), variations_of(options.vary), multiple)
     shard = shard_of(options.shard) if options.shard else None
-    output = OutputFolder(options.output, panel, options.keep, options.overwrite, shard)
+    output = OutputFolder(options.output, panel, options.keep, options.overwrite, shard, _packing(options))
 
     def tasks() -> "Iterator[Task]":
         if again:
@@ -157,6 +163,16 @@ def run(options: argparse.Namespace) -> bool:
     for message in failed:
         print(f"failed {message}", file=sys.stderr)
     return not failed
+
+
+def _packing(options: argparse.Namespace) -> "Packing | None":
+    from altdiffusion_clip.drawing.packing import Packing
+
+    if options.pack is None:
+        if options.pack_to:
+            raise UserError("--pack-to is for packed pictures; add --pack tar or --pack parquet")
+        return None
+    return Packing(options.pack, options.pack_to or str(options.output), options.pack_size)
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
@@ -206,7 +222,7 @@ def _task_again(settings: "Settings") -> "Task":
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1)):
+    for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1), ("pack_size", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
     if options.keep is not None and not 1 <= options.keep <= options.num_images:

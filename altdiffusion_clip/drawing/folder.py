@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from PIL import Image
 
 from altdiffusion_clip.drawing.gallery import INDEX, THUMBNAIL, THUMBNAILS, write_pages
 from altdiffusion_clip.drawing.log import RESULTS_FILE, SHARD_FILES, Log, Row, group_of, name_of, shard_file
+from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
@@ -21,6 +23,7 @@ from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
+from altdiffusion_clip.sources.places import is_remote
 
 if TYPE_CHECKING:
     from altdiffusion_clip.judges.encoding import Bench
@@ -45,6 +48,7 @@ class OutputFolder:
         keep: of each group's pictures only so many stay, the best ones; all if not given.
         overwrite: pictures that are there are drawn again.
         shard: which of how many runs this is, from (1, N) to (N, N).
+        packing: pictures of finished groups are packed into few files, and leave the folder.
 
     Raises:
         UserError: the folder cannot be written, or holds something else.
@@ -57,13 +61,17 @@ class OutputFolder:
         keep: int | None = None,
         overwrite: bool = False,
         shard: tuple[int, int] | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self.folder, self.panel, self.keep = folder, panel, keep
-        self._shard = shard
+        self._shard, self._packing = shard, packing
+        self._packable: list[str] = []  # names
         self._overwrites = overwrite
         with self._one_line():
             folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(folder / (RESULTS_FILE if shard is None else shard_file(*shard)))
+        packed = (row["file"] for row in self.log if packing and row["file"] and is_packed(row["file"]))
+        self._next_pack = max((pack_of(file)[1] + 1 for file in packed), default=0)
         # Of runs before this one.
         self._earlier = Log(folder / RESULTS_FILE) if shard else None
         self._bench = None if panel is None else _bench_of(panel)
@@ -129,7 +137,8 @@ class OutputFolder:
         """
         with self._lock:
             row = self._row_of(task.name)
-            self._files[task.name] = self._place(task) if row is None or not row["file"] else str(row["file"])
+            before = row["file"] if row is not None else None
+            self._files[task.name] = self._place(task) if not before or is_packed(before) else str(before)
         if row is None or row.get("error") or (self._overwrites and task.name not in self._new):
             return False
         differs = "" if task.error else task.settings.difference(row.get("settings", {}))
@@ -140,11 +149,17 @@ class OutputFolder:
             )
         if row["file"] is None:
             return self.keep is not None
-        if not (self.folder / row["file"]).is_file():
+        if not self._is_there(row["file"]):
             return False
         if self.panel is not None and row.get("judge") != self._judge:
             self._unranked.add(task.group)  # another judge's scores
         return True
+
+    def _is_there(self, file: str) -> bool:
+        if is_packed(file):
+            pack, _ = pack_of(file)
+            return is_remote(pack) or (self.folder / pack).is_file()
+        return (self.folder / file).is_file()
 
     def pass_over(self, task: Task) -> None:
         """Notes that a picture of the plan is there already."""
@@ -186,6 +201,7 @@ class OutputFolder:
             for task, _ in drawn:
                 self._left[task.group] -= 1
             self._write(rows, sorted(group for group in groups if self._left[group] <= 0))
+            self._pack()
         return list(rows.values())
 
     def finish(self) -> None:
@@ -194,6 +210,9 @@ class OutputFolder:
             is_new = bool(self._new or self._unranked) or not (self.folder / INDEX).is_file()
             for group in sorted(self._unranked):
                 self._write({}, [group])
+            if self._packing is not None:
+                self._packable = [name_of(row) for row in self.log if row["file"] and not is_packed(row["file"])]
+                self._pack(everything=True)
             self.log.compact(self._left)
             if is_new and len(self.log) and self._shard is None:
                 write_pages(self.folder, self._groups())
@@ -218,9 +237,36 @@ class OutputFolder:
             self._unranked.discard(group)
         with self._one_line():
             self.log.append(rows.values())
+        if self._packing is not None:
+            finished = [group for group in groups if self._left[group] <= 0]
+            self._packable += [
+                name_of(row)
+                for group in finished
+                for row in self.log.rows(self.log.groups.get(group, ()))
+                if row["file"] and not is_packed(row["file"])
+            ]
         for file in dropped:
             (self.folder / file).unlink(missing_ok=True)
-            (self.folder / THUMBNAILS / Path(file).with_suffix(".webp")).unlink(missing_ok=True)
+            (self.folder / _thumbnail_of(file)).unlink(missing_ok=True)
+
+    def _pack(self, everything: bool = False) -> None:
+        """Packs the pictures of finished groups when they fill a file, or all."""
+        if self._packing is None:
+            return
+        while self._packable and (everything or len(self._packable) >= self._packing.pictures):
+            names = self._packable[: self._packing.pictures]
+            rows = [row for row in self.log.rows(names) if (self.folder / (row["file"] or "")).is_file()]
+            place = self._packing.name(self._next_pack, self._shard)
+            self._packing.write(place, self.folder, rows)
+            files = [str(row["file"]) for row in rows]
+            inside = os.path.relpath(place, self.folder) if not is_remote(place) else place
+            self.log.append(
+                {**row, "file": f"{inside}:{name_of(row)}.png", "thumbnail": _thumbnail_of(row["file"])} for row in rows
+            )
+            self._next_pack += 1
+            del self._packable[: len(names)]
+            for file in files:  # after the list says where they are now
+                (self.folder / file).unlink()
 
     def _row(self, task: Task) -> Row:
         settings = task.settings
@@ -249,9 +295,9 @@ class OutputFolder:
         return f"{number // (MOST_IN_A_FOLDER // shards):04d}/{task.name}.png"
 
     def _write_thumbnail(self, image: Image.Image, file: str) -> None:
-        if max(image.size) <= THUMBNAIL:
+        if max(image.size) <= THUMBNAIL and self._packing is None:
             return
-        path = self.folder / THUMBNAILS / Path(file).with_suffix(".webp")
+        path = self.folder / _thumbnail_of(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         small = image.copy()
         small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
@@ -316,6 +362,10 @@ class OutputFolder:
             yield
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+
+
+def _thumbnail_of(file: str) -> str:
+    return str(Path(THUMBNAILS, file).with_suffix(".webp"))
 
 
 def _first(row: Row) -> float:

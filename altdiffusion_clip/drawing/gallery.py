@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from altdiffusion_clip.drawing.log import group_of
+from altdiffusion_clip.drawing.packing import is_packed
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.images import load_image
 
@@ -53,7 +54,7 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
             with a row for each prompt and a column for each language.
         groups: rows, the best of each first.
     """
-    shown = ([row for row in group if row["file"] and (folder / row["file"]).is_file()] for group in groups)
+    shown = ([row for row in group if row["file"] and _small(folder, row).is_file()] for group in groups)
     sheet: list[Sequence[Row]] = []
     page: list[Sequence[Row]] = []
     sheets = pages = 0
@@ -93,13 +94,13 @@ def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], column
 def _write_sheet(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> None:
     columns = SHEET_COLUMNS
     if _is_grid(groups):
-        pictures = [(_small(folder, row["file"]), _words(row)) for (row,) in groups]
+        pictures = [(_small(folder, row), _words(row)) for (row,) in groups]
         sections: list[Section] = [("", "", pictures)]
         columns = min(columns, len(pictures))
     else:
         columns = min(columns, max(map(len, groups)))
         sections = [
-            (_words(group[0]), group_of(group[0]), [(_small(folder, row["file"]), _label(row)) for row in group])
+            (_words(group[0]), group_of(group[0]), [(_small(folder, row), _label(row)) for row in group])
             for group in groups
         ]
     _draw_sheet(folder / f"contact-sheet{_part(number)}.png", sections, columns)
@@ -125,10 +126,10 @@ def _words(row: Row) -> str:
     return row["prompt"] if not row.get("language") else f"{row['language']}: {row['prompt']}"
 
 
-def _small(folder: Path, file: str) -> Path:
-    """The small picture of a file, or the file itself."""
-    small = (folder / THUMBNAILS / file).with_suffix(".webp")
-    return small if small.is_file() else folder / file
+def _small(folder: Path, row: Row) -> Path:
+    """The small picture of a row, or the picture itself; of one that is packed there is the small one alone."""
+    small = folder / (row.get("thumbnail") or Path(THUMBNAILS, row["file"]).with_suffix(".webp"))
+    return small if small.is_file() else folder / row["file"]
 
 
 def _lines(groups: Sequence[Sequence[Row]]) -> int:
@@ -290,8 +291,8 @@ class _Table:
         scores = [row["score"][measure] for row in group if row["score"]] if measure else []
         mean = f"mean {measure} {sum(scores) / len(scores):.3f}<br>" if scores else ""
         words = html.escape(best["prompt"])
-        file = html.escape(best["file"], quote=True)
-        source = html.escape(_small(self._folder, best["file"]).relative_to(self._folder).as_posix(), quote=True)
+        file = _link(self._folder, best)
+        source = html.escape(_small(self._folder, best).relative_to(self._folder).as_posix(), quote=True)
         self._cells.setdefault(str(best.get("id") or group_of(best)), {})[language] = (
             f'<td><a href="{file}"><img loading="lazy" src="{source}" alt="{words}"></a><br>{mean}'
             f'<span dir="auto">{words}</span></td>'
@@ -319,10 +320,15 @@ class _Table:
         return pages
 
 
+def _link(folder: Path, row: Row) -> str:
+    """To the picture, or to what is left of it here."""
+    file = _small(folder, row).relative_to(folder).as_posix() if is_packed(row["file"]) else row["file"]
+    return html.escape(file, quote=True)
+
+
 def _figure(folder: Path, row: Row) -> str:
-    file = html.escape(row["file"], quote=True)
-    small = _small(folder, row["file"])
-    with Image.open(folder / row["file"]) as image:
+    file, small = _link(folder, row), _small(folder, row)
+    with Image.open(small) as image:
         kind = ' class="small"' if max(image.size) <= _PIXELATED else ""
     source = html.escape(small.relative_to(folder).as_posix(), quote=True)
     score = "" if row["score"] is None else f"#{row['rank']} · {html.escape(shown_score(row['score']))} · "
