@@ -78,7 +78,8 @@ class OutputFolder:
         self._left: Counter[str] = Counter()
         self._unranked: set[str] = set()
         self._lock = threading.RLock()  # what is to be drawn next is looked up while a batch is saved
-        self._new: set[str] = set()
+        self._has_new = False
+        self._overwritten: set[str] = set()
         self._files: dict[str, str] = {}
         self._ordinal = 0
         self.planned = self.drawn = 0
@@ -93,21 +94,29 @@ class OutputFolder:
         """
         from filelock import FileLock, Timeout
 
-        own = LOCK if self._shard is None else f"{LOCK}-{self._shard[0]}-of-{self._shard[1]}"
-        others = [] if self._shard else sorted(path.name for path in self.folder.glob(f"{LOCK}-*-of-*"))
+        def lock(name: str) -> FileLock:
+            held = FileLock(self.folder / name, timeout=0)
+            try:
+                held.acquire()
+            except Timeout:
+                raise UserError(
+                    f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder by "
+                    "--shard 1/2 and --shard 2/2"
+                ) from None
+            except OSError as error:
+                raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            return held
+
         with ExitStack() as locks:
-            for name in (own, *others):
-                try:
-                    locks.enter_context(FileLock(self.folder / name, timeout=0))
-                except Timeout:
-                    raise UserError(
-                        f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder "
-                        "by --shard 1/2 and --shard 2/2"
-                    ) from None
-                except OSError as error:
-                    raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            whole = lock(LOCK)
+            locks.callback(whole.release)
             if self._shard is None:
+                for path in sorted(self.folder.glob(f"{LOCK}-*-of-*")):
+                    locks.callback(lock(path.name).release)
                 self._take_shards()
+            else:
+                locks.callback(lock(f"{LOCK}-{self._shard[0]}-of-{self._shard[1]}").release)
+                whole.release()  # for the other shares
             yield
 
     def _take_shards(self) -> None:
@@ -137,9 +146,9 @@ class OutputFolder:
         """
         with self._lock:
             row = self._row_of(task.name)
-            before = row["file"] if row is not None else None
-            self._files[task.name] = self._place(task) if not before or is_packed(before) else str(before)
-        if row is None or row.get("error") or (self._overwrites and task.name not in self._new):
+            before, place = row["file"] if row is not None else None, self._place(task)
+            self._files[task.name] = place if not before or is_packed(before) else str(before)
+        if row is None or row.get("error") or (self._overwrites and task.name not in self._overwritten):
             return False
         differs = "" if task.error else task.settings.difference(row.get("settings", {}))
         if differs:
@@ -195,7 +204,9 @@ class OutputFolder:
                 pictures.append((row, image))
         self._score(pictures)
         with self._lock:
-            self._new.update(rows)
+            self._has_new = True
+            if self._overwrites:
+                self._overwritten.update(rows)
             groups = {task.group for task, _ in drawn}
             self._unranked |= groups
             for task, _ in drawn:
@@ -207,7 +218,7 @@ class OutputFolder:
     def finish(self) -> None:
         """Ranks groups that were left unfinished, and writes the contact sheets and the pages, best first."""
         with self._one_line():
-            is_new = bool(self._new or self._unranked) or not (self.folder / INDEX).is_file()
+            is_new = self._has_new or self._unranked or not (self.folder / INDEX).is_file()
             for group in sorted(self._unranked):
                 self._write({}, [group])
             if self._packing is not None:

@@ -168,6 +168,20 @@ def test_more_than_ten_thousand_lie_in_folders(tmp_path: Path, monkeypatch: pyte
     assert all(OutputFolder(tmp_path).is_done(each) for each in tasks)
 
 
+def test_after_a_stop_they_lie_in_the_same_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_IN_A_FOLDER", 3)
+    tasks = [task(seed) for seed in range(8)]
+    for part in (tasks[:4], tasks):
+        folder = OutputFolder(tmp_path)
+        folder.plan(tasks)
+        missing = [each for each in tasks if not folder.is_done(each)]
+        for each in missing:
+            if each in part:
+                folder.add([(each, picture(1))])
+    folder.finish()
+    assert [row["file"] for row in lines(tmp_path)] == [f"{n // 3:04d}/000-seed{n}.png" for n in range(8)]
+
+
 def test_a_second_run_is_refused(tmp_path: Path) -> None:
     with OutputFolder(tmp_path).locked():
         with pytest.raises(UserError, match="another run is drawing into"), OutputFolder(tmp_path).locked():

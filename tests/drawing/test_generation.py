@@ -180,6 +180,15 @@ def test_runs_that_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert f"--shard {wrong}: give which of how many" in capsys.readouterr().err
 
 
+def test_a_run_of_all_keeps_a_share_away(tmp_path: Path) -> None:
+    with (
+        OutputFolder(tmp_path).locked(),
+        pytest.raises(UserError, match="another run is drawing into"),
+        OutputFolder(tmp_path, shard=(1, 2)).locked(),
+    ):
+        pass
+
+
 def test_a_share_keeps_a_run_of_all_away(tmp_path: Path) -> None:
     with (
         OutputFolder(tmp_path, shard=(1, 2)).locked(),
