@@ -95,7 +95,8 @@ class OutputFolder:
         from filelock import FileLock, Timeout
 
         def lock(name: str) -> FileLock:
-            held = FileLock(self.folder / name, timeout=0)
+            # Other shares hold the first lock for a moment.
+            held = FileLock(self.folder / name, timeout=2 if self._shard and name == LOCK else 0)
             try:
                 held.acquire()
             except Timeout:

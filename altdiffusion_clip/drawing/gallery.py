@@ -20,7 +20,9 @@ INDEX = "index.html"
 SHEET_ROWS, SHEET_COLUMNS, MOST_SHEETS = 40, 8, 20
 PAGE_PICTURES, TABLE_ROWS = 1000, 100
 
-_CELL, _LABEL, _WORDS, _GAP = THUMBNAIL, 22, 26, 8
+_LABEL, _WORDS, _GAP = 22, 26, 8
+_CELL, _SMALL_CELL, _FEW = THUMBNAIL, 128, 64
+"""Sides of the pictures on a sheet, of up to so many, and of more."""
 _FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "PingFang.ttc", "msyh.ttc", "Hiragino Sans GB.ttc",
     "wqy-zenhei.ttc", "WenQuanYi Zen Hei.ttf", "malgun.ttf", "meiryo.ttc", "NotoNaskhArabic-Regular.ttf",
@@ -139,10 +141,11 @@ def _lines(groups: Sequence[Sequence[Row]]) -> int:
 
 
 def _draw_sheet(path: Path, sections: Sequence[Section], columns: int) -> None:
+    cell = _CELL if sum(len(pictures) for _, _, pictures in sections) <= _FEW else _SMALL_CELL
     height = _GAP
     for words, _, pictures in sections:
-        height += (_WORDS if words else 0) + -(-len(pictures) // columns) * (_CELL + _LABEL + _GAP)
-    sheet = Image.new("RGB", (columns * (_CELL + _GAP) + _GAP, height), "white")
+        height += (_WORDS if words else 0) + -(-len(pictures) // columns) * (cell + _LABEL + _GAP)
+    sheet = Image.new("RGB", (columns * (cell + _GAP) + _GAP, height), "white")
     draw = ImageDraw.Draw(sheet)
     top = _GAP
     for words, name, pictures in sections:
@@ -153,17 +156,17 @@ def _draw_sheet(path: Path, sections: Sequence[Section], columns: int) -> None:
             top += _WORDS
         for line in _batched(pictures, columns):
             for place, (file, label) in enumerate(line):
-                left = _GAP + place * (_CELL + _GAP)
+                left = _GAP + place * (cell + _GAP)
                 image = load_image(file)
-                scale = _CELL / max(image.size)
+                scale = cell / max(image.size)
                 # Enlarged pixels stay sharp; reductions are smoothed.
                 filtering = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 image = image.resize(size, filtering)
-                sheet.paste(image, (left + (_CELL - image.width) // 2, top + (_CELL - image.height) // 2))
+                sheet.paste(image, (left + (cell - image.width) // 2, top + (cell - image.height) // 2))
                 font = _font_for(label, 13) or _own_font(13)
-                draw.text((left, top + _CELL + 4), _fitting(label, font, _CELL), fill="black", font=font)
-            top += _CELL + _LABEL + _GAP
+                draw.text((left, top + cell + 4), _fitting(label, font, cell), fill="black", font=font)
+            top += cell + _LABEL + _GAP
     with atomic_path(path) as temporary:
         sheet.save(temporary, compress_level=1)  # of a PNG; a sheet is large, and no one's archive
 
