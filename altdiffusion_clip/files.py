@@ -1,11 +1,18 @@
 """Writing files and folders so that a stop at any moment leaves either the old or the new, never half of one."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from altdiffusion_clip.errors import UserError
+
+_LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
+"""Names of what `atomic_path` writes to, and a kill leaves."""
 
 
 @contextmanager
@@ -71,6 +78,37 @@ def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what runs that were killed have left of files. No other run may be at work on the folder."""
+    for path in folder.rglob(".*"):
+        if path.is_file() and _LEFTOVER.fullmatch(path.name):
+            path.unlink()
+
+
+def lock_of(path: Path, taken: str, timeout: float = 0) -> Any:
+    """A lock that is held, by this process alone; its `release` gives it back.
+
+    Args:
+        path: of the lock's file, which stays.
+        taken: what to say if another process holds it.
+        timeout: seconds to wait for that.
+
+    Raises:
+        UserError: another process holds it, or the file cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=timeout)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(taken) from None
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    return lock
 
 
 def free_bytes(destination: str | os.PathLike[str]) -> int:

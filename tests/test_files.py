@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes, write_text
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes, lock_of, remove_leftovers, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -67,3 +68,34 @@ class TestFolders:
 
     def test_free_room_is_that_of_the_nearest_folder(self, tmp_path: Path) -> None:
         assert free_bytes(tmp_path / "not" / "there" / "yet") > 0
+
+
+def test_what_a_killed_run_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    left = [tmp_path / ".a-0123abcd.png", tmp_path / "deep" / ".rows-deadbeef.tar"]
+    kept = [tmp_path / name for name in (".hidden", ".gitignore", "a-0123abcd.png", ".a-0123.png", ".a-0123abcg.png")]
+    for path in (*left, *kept):
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
+
+
+def test_what_atomic_path_leaves_is_known(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.b-c.png") as temporary:
+        name = temporary.name
+        raise KeyboardInterrupt
+    (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    lock = lock_of(tmp_path / "new" / "_lock", "taken")
+    with pytest.raises(UserError, match="taken"):
+        lock_of(tmp_path / "new" / "_lock", "taken")
+    lock.release()
+    lock_of(tmp_path / "new" / "_lock", "taken").release()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to"):
+        lock_of(tmp_path / "file" / "_lock", "taken")

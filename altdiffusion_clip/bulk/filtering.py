@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from altdiffusion_clip.bulk.near_duplicates import Pictured, near_duplicates, read_duplicates, write_duplicates
-from altdiffusion_clip.bulk.shards import Shard, ShardFolder, planned
+from altdiffusion_clip.bulk.shards import LOCK, Shard, ShardFolder, planned
 from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import write_text
+from altdiffusion_clip.files import lock_of, remove_leftovers, write_text
 from altdiffusion_clip.judges.embedding_files import Embeddings, read_embeddings
 from altdiffusion_clip.sources.copying import copy_rows
 from altdiffusion_clip.sources.names import label_of
@@ -285,29 +285,33 @@ def run_filter(
         Counts of all rows, and the sources that could not be read to their end with why.
 
     Raises:
-        UserError: the folder holds no scores, or the output is of another filter.
+        UserError: the folder holds no scores, the output is of another filter, or another run is at work on it.
     """
     scores = Scores(folder)
     thresholds = thresholds_of(scores, wanted)
     plan = {"scores": scores.plan, "filter": asdict(wanted), "thresholds": thresholds}
     _check_output(output, json.loads(json.dumps(plan)))
-    duplicates = _near_duplicates(scores, wanted, thresholds, output)
-    labels = label_of(list(scores.plan["sources"]))
-    counts, unfinished = Counts(), dict[str, str]()
-    for place, label in labels.items():
-        name = label.strip("/").replace("://", "/")
-        done = output / "counts" / f"{name}.json"
-        if not done.is_file():
-            try:
-                decisions = _decisions(scores, place, wanted, thresholds, duplicates)
-                _filter_source(scores, place, name, output, decisions, retries, done)
-            except (UserError, UnfinishedError) as error:
-                unfinished[place] = str(error)
-                continue
-        of_source = json.loads(done.read_text(encoding="utf-8"))
-        counts.kept += of_source["kept"]
-        counts.rejected.update(of_source["rejected"])
-        progress(of_source["kept"] + sum(of_source["rejected"].values()))
+    lock = lock_of(output / LOCK, f"another run is filtering into {output}; wait for its end, or stop it")
+    try:
+        remove_leftovers(output)
+        duplicates = _near_duplicates(scores, wanted, thresholds, output)
+        counts, unfinished = Counts(), dict[str, str]()
+        for place, label in label_of(list(scores.plan["sources"])).items():
+            name = label.strip("/").replace("://", "/")
+            done = output / "counts" / f"{name}.json"
+            if not done.is_file():
+                try:
+                    decisions = _decisions(scores, place, wanted, thresholds, duplicates)
+                    _filter_source(scores, place, name, output, decisions, retries, done)
+                except (UserError, UnfinishedError) as error:
+                    unfinished[place] = str(error)
+                    continue
+            of_source = json.loads(done.read_text(encoding="utf-8"))
+            counts.kept += of_source["kept"]
+            counts.rejected.update(of_source["rejected"])
+            progress(of_source["kept"] + sum(of_source["rejected"].values()))
+    finally:
+        lock.release()
     return counts, unfinished
 
 

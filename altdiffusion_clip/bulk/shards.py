@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import atomic_path, write_text
+from altdiffusion_clip.files import atomic_path, lock_of, remove_leftovers, write_text
 from altdiffusion_clip.judges.embedding_files import Embeddings, write_embeddings
 from altdiffusion_clip.scores import COSINE, clip_score_of
 from altdiffusion_clip.sources.row import FIRST, Cursor
@@ -144,13 +142,9 @@ class ShardFolder:
         Raises:
             UserError: another run is at work on it.
         """
-        lock = FileLock(self.folder / LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another run is writing to {self.folder}; wait for its end, or stop it") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        taken = f"another run is writing to {self.folder}; wait for its end, or stop it"
+        lock = lock_of(self.folder / LOCK, taken)
+        remove_leftovers(self.folder)
         try:
             yield
         finally:

@@ -225,8 +225,8 @@ def _check(options: argparse.Namespace) -> None:
     for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1), ("pack_size", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
-    if options.keep is not None and not 1 <= options.keep <= options.num_images:
-        raise UserError("--keep must be between 1 and --num-images")
+    if options.keep is not None and not 1 <= options.keep <= len(_seeds(options)):
+        raise UserError("--keep must be between 1 and --num-images, or the number of --seeds")
     check_ray_options(options)
     if options.engine == "ray" and options.fast:
         raise UserError("--fast measures this machine; leave it away with --engine ray")

@@ -19,7 +19,7 @@ from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import atomic_path
+from altdiffusion_clip.files import atomic_path, lock_of, remove_leftovers
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
@@ -92,32 +92,22 @@ class OutputFolder:
         Raises:
             UserError: another run is at work on it.
         """
-        from filelock import FileLock, Timeout
-
-        def lock(name: str) -> FileLock:
-            # Other shares hold the first lock for a moment.
-            held = FileLock(self.folder / name, timeout=2 if self._shard and name == LOCK else 0)
-            try:
-                held.acquire()
-            except Timeout:
-                raise UserError(
-                    f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder by "
-                    "--shard 1/2 and --shard 2/2"
-                ) from None
-            except OSError as error:
-                raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-            return held
-
+        taken = (
+            f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder by --shard 1/2 "
+            "and --shard 2/2"
+        )
         with ExitStack() as locks:
-            whole = lock(LOCK)
+            # Other shares hold the first one for a moment.
+            whole = lock_of(self.folder / LOCK, taken, timeout=2 if self._shard else 0)
             locks.callback(whole.release)
             if self._shard is None:
                 for path in sorted(self.folder.glob(f"{LOCK}-*-of-*")):
-                    locks.callback(lock(path.name).release)
+                    locks.callback(lock_of(path, taken).release)
+                remove_leftovers(self.folder)
                 self._take_shards()
             else:
-                locks.callback(lock(f"{LOCK}-{self._shard[0]}-of-{self._shard[1]}").release)
-                whole.release()  # for the other shares
+                locks.callback(lock_of(self.folder / f"{LOCK}-{self._shard[0]}-of-{self._shard[1]}", taken).release)
+                whole.release()
             yield
 
     def _take_shards(self) -> None:
@@ -268,6 +258,9 @@ class OutputFolder:
         while self._packable and (everything or len(self._packable) >= self._packing.pictures):
             names = self._packable[: self._packing.pictures]
             rows = [row for row in self.log.rows(names) if (self.folder / (row["file"] or "")).is_file()]
+            del self._packable[: len(names)]
+            if not rows:
+                continue
             place = self._packing.name(self._next_pack, self._shard)
             self._packing.write(place, self.folder, rows)
             files = [str(row["file"]) for row in rows]
@@ -276,7 +269,6 @@ class OutputFolder:
                 {**row, "file": f"{inside}:{name_of(row)}.png", "thumbnail": _thumbnail_of(row["file"])} for row in rows
             )
             self._next_pack += 1
-            del self._packable[: len(names)]
             for file in files:  # after the list says where they are now
                 (self.folder / file).unlink()
 

@@ -33,6 +33,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root / "tests" / "bulk" / "on_ray"), str(root)])
     os.environ[LOG] = str(tmp_path_factory.mktemp("faulty") / "requests")
+    ray.shutdown()  # what another test of this process has started
     cluster = cluster_utils.Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000},
