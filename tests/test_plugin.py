@@ -48,7 +48,7 @@ def test_a_saved_pipeline_loads_in_a_fresh_process(m: str, published, golden, tm
     np.testing.assert_allclose(picture, golden[f"{m}.image.1"], atol=1e-5)
 
 
-@pytest.mark.parametrize("m", ["m9", "m18"])
+@pytest.mark.parametrize("m", ["m9", *in_full("m18")])
 @pytest.mark.parametrize(
     "loader", ["AltDiffusionPipeline", "DiffusionPipeline", "StableDiffusionPipeline", "AutoPipelineForText2Image"]
 )

@@ -89,9 +89,11 @@ class Log:
         """Leaves one line for each picture, group by group.
 
         Args:
-            groups: the order; others follow as they are.
+            groups: the order of some, which follow the others.
         """
-        order = dict.fromkeys([*(group for group in groups if group in self.groups), *self.groups])
+        wanted = [group for group in groups if group in self.groups]
+        known = set(wanted)
+        order = [*(group for group in self.groups if group not in known), *wanted]
         names = [name for group in order for name in self.groups[group]]
         is_compact = sum(length for _, length in self._places.values()) == self._end
         if is_compact and names == sorted(self._places, key=self._places.__getitem__):

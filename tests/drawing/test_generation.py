@@ -118,7 +118,7 @@ class TestStops:
         generator = random.Random(3)
         command = self.command(tmp_path / "killed")
         drawn_before = 0
-        for _ in range(20 if FULL else 4):
+        for _ in range(20 if FULL else 3):
             process = Command(command, tmp_path)
             deadline = time.monotonic() + 60
             while len(list((tmp_path / "killed").glob("*.png"))) <= drawn_before and process.returncode is None:

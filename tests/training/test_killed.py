@@ -33,7 +33,7 @@ def _settings(stage: str, folder: Path) -> dict[str, Any]:
     return {**common, **models, "data": [str(data)], "steps": 40}
 
 
-@pytest.mark.parametrize("stage", ["distill", "align", *in_full("contrastive")])
+@pytest.mark.parametrize("stage", ["align", *in_full("distill", "contrastive")])
 def test_killed_at_random_moments(stage: str, tmp_path: Path) -> None:
     settings = _settings(stage, tmp_path)
     generator = random.Random(0)
