@@ -129,6 +129,8 @@ def main() -> None:
             f"time a picture, {options.rows} over a tenth", 1000 * each[1], 1000 * each[0], "ms", 1.1,
             pages=round(1000 * all_rows["pages"] / options.rows, 2),
         )  # fmt: skip
+        if not options.kills:
+            return
         killed, rows = Path(place) / "killed", options.rows // 3
         generator = random.Random(0)
         for _ in range(options.kills):
