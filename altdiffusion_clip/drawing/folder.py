@@ -119,8 +119,8 @@ class OutputFolder:
                 self._unranked.update(group_of(row) for row in rows)
                 path.unlink()
 
-    def numbers(self) -> dict[str, str]:
-        """The ids that prompts without one have had, by prompt."""
+    def numbers(self) -> dict[str, list[str]]:
+        """The ids that rows without one have had, by prompt."""
         return dict(self.log.numbers if self._earlier is None else self._earlier.numbers)
 
     def plan(self, tasks: Iterable[Task]) -> None:

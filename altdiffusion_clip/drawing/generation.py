@@ -321,6 +321,8 @@ def generate(
     base = Settings(
         "", 0, (), name, device=str(pipeline.device), dtype=str(pipeline.unet.dtype).removeprefix("torch."), **settings
     )
+    if not isinstance(prompts, (str, Path)):
+        prompts = list(prompts)  # they are read twice
     varied = {key: [str(value) for value in values] for key, values in (vary or {}).items()}
     plan = Plan(base, list(seeds), tuple(languages), vary=varied, multiple=size_multiple(pipeline))
     panel: Panel | None = None if judge is None else load_panel(judge, pipeline.device, pipeline.unet.dtype, pipeline)

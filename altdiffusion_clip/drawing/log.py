@@ -33,8 +33,8 @@ class Log:
         self._places: dict[str, tuple[int, int]] = {}
         self.groups: dict[str, list[str]] = {}
         """Names by group, both in the order in which they came."""
-        self.numbers: dict[str, str] = {}
-        """Ids by prompt, of rows that were numbered."""
+        self.numbers: dict[str, list[str]] = {}
+        """Ids by prompt, of rows that were numbered, in order."""
         self._end = 0
         if path.is_file():
             self._read()
@@ -126,7 +126,9 @@ class Log:
         if name not in self._places:
             self.groups.setdefault(group_of(row), []).append(name)
             if row.get("id", "").isdigit() and row["prompt"]:
-                self.numbers.setdefault(row["prompt"], row["id"])
+                ids = self.numbers.setdefault(row["prompt"], [])
+                if row["id"] not in ids:
+                    ids.append(row["id"])
         self._places[name] = start, length
 
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import re
 import secrets
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,14 +87,16 @@ class Plan:
     multiple: int = 8
 
 
-def tasks_of(records: Iterable[Record | str], plan: Plan, numbers: Mapping[str, str] | None = None) -> Iterator[Task]:
+def tasks_of(
+    records: Iterable[Record | str], plan: Plan, numbers: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Task]:
     """The pictures of a table, in order.
 
     Args:
         records: rows with any of `COLUMNS`, `id` and `language`, and columns of the user's own; or what is wrong with
             one.
         plan: how they become pictures.
-        numbers: the ids that prompts without one had in earlier runs, by prompt.
+        numbers: the ids that rows without one had in earlier runs, by prompt and in order.
 
     Raises:
         UserError: something that is said of all rows is wrong.
@@ -153,19 +156,19 @@ def shard_of(given: str) -> tuple[int, int]:
 class _Ids:
     """Ids of rows that have none: their number, or that of an earlier run's row with the same prompt."""
 
-    def __init__(self, numbers: Mapping[str, str]) -> None:
-        self._known, self._taken = dict(numbers), set(numbers.values())
-        self._next = max((int(each) for each in numbers.values() if each.isdigit()), default=-1) + 1
+    def __init__(self, numbers: Mapping[str, Sequence[str]]) -> None:
+        self._earlier = {prompt: deque(ids) for prompt, ids in numbers.items()}
+        self._taken = {each for ids in numbers.values() for each in ids}
+        self._next = max(map(int, self._taken), default=-1) + 1
 
     def of(self, number: int, prompt: str) -> str:
-        if prompt in self._known:
-            return self._known[prompt]
+        if self._earlier.get(prompt):
+            return self._earlier[prompt].popleft()
         own = f"{number:03d}"
         if own in self._taken:
             own = f"{max(self._next, number):03d}"
         self._next = max(self._next, int(own) + 1)
         self._taken.add(own)
-        self._known[prompt] = own
         return own
 
 
@@ -181,11 +184,10 @@ def _row_tasks(number: int, record: Record | str, plan: Plan, ids: _Ids) -> Iter
     ]
     said = said or [("", record.get("prompt"))]
     combinations = [dict(zip(plan.vary, values, strict=True)) for values in itertools.product(*plan.vary.values())]
+    own_id = str(record.get("id") or "") or ids.of(number, _filled(str(said[0][1] or ""), record))
     for place, (language, text) in enumerate(said):
         prompt = _filled(str(text or ""), record)
-        row_id = str(record.get("id") or "") or ids.of(number, _filled(str(said[0][1] or ""), record))
-        if len(plan.templates) > 1:
-            row_id += f"-{place}"
+        row_id = f"{own_id}-{place}" if len(plan.templates) > 1 else own_id
         language = language or str(record.get("language") or "")
         for varied in combinations:
             settings, errors = _settings_of({**record, **varied}, prompt, plan)
@@ -227,10 +229,7 @@ def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, lis
         given = record[column]
         try:
             if name in _WHOLE:
-                number = float(given)
-                if number != int(number):
-                    raise ValueError
-                values[name] = int(number)
+                values[name] = _whole(given)
             elif name in _NUMBERS:
                 values[name] = float(given)
             else:
@@ -240,6 +239,20 @@ def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, lis
     errors += _wrong(values, plan)
     good = {name: value for name, value in values.items() if name != "seed" or 0 <= value < MOST_SEED}
     return replace(plan.settings, **good), errors
+
+
+def _whole(given: Any) -> int:
+    """A whole number, exactly, also as tables write it: 7, "7", 7.0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return int(str(given))
+    except ValueError:
+        if float(given) != int(float(given)):
+            raise
+        return int(float(given))
 
 
 def _wrong(values: dict[str, Any], plan: Plan) -> Iterator[str]:

@@ -352,6 +352,15 @@ class TestInPython:
         assert [row["error"] for row in rows] == ["the picture is not a number; try --dtype float32"] * 2
         shutil.rmtree(tmp_path)
 
+    def test_what_a_safety_checker_refuses_is_too(self, published: Path, tmp_path: Path) -> None:
+        checked = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny")
+        checked.safety_checker.concept_embeds_weights.data.fill_(-10)
+        checked.safety_checker.special_care_embeds_weights.data.fill_(10)
+        checked.set_progress_bar_config(disable=True)
+        (row,) = generate(["a cat"], checked, tmp_path, seeds=[0], num_inference_steps=2)
+        assert (row["file"], row["error"]) == (None, "the model's safety checker refused the picture")
+        assert not list(tmp_path.glob("*.png"))
+
     def test_wrong_settings(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="--vary colour"):
             list(generate(["a"], pipeline, tmp_path, vary={"colour": ["red"]}))

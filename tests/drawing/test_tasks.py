@@ -86,10 +86,23 @@ def test_names_are_what_a_disk_takes_and_keep_apart() -> None:
 
 def test_a_prompt_keeps_its_number_and_new_ones_get_others() -> None:
     plan = Plan(BASE, [0])
-    known = {"a cat": "000", "a dog": "001"}
+    known = {"a cat": ["000"], "a dog": ["001"]}
     found = list(tasks_of([{"prompt": "a tree"}, {"prompt": "a dog"}, {"prompt": "a car"}], plan, known))
     assert [task.group for task in found] == ["002", "001", "003"]
-    assert [task.group for task in tasks_of([{"prompt": "a"}, {"prompt": "b"}], plan, {"b": "001"})] == ["000", "001"]
+    assert [task.group for task in tasks_of([{"prompt": "a"}, {"prompt": "b"}], plan, {"b": ["001"]})] == ["000", "001"]
+
+
+def test_a_prompt_that_stands_twice_is_drawn_twice() -> None:
+    rows = [{"prompt": "a cat", "guidance": "3"}, {"prompt": "a cat", "guidance": "5"}]
+    assert [(task.name, task.error) for task in tasks(rows, (0,))] == [("000-seed0", ""), ("001-seed0", "")]
+    again = list(tasks_of(rows, Plan(BASE, [0]), {"a cat": ["000", "001"]}))
+    assert [task.name for task in again] == ["000-seed0", "001-seed0"]
+
+
+def test_large_seeds_are_exact() -> None:
+    for seed in (2**53 + 1, 2**63 - 1):
+        assert [task.settings.seed for task in tasks([{"prompt": "a", "seed": str(seed)}])] == [seed]
+    assert [task.settings.seed for task in tasks([{"prompt": "a", "seed": "7.0"}])] == [7]
 
 
 def test_twice_the_same_is_said() -> None:
