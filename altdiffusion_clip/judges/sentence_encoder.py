@@ -1,5 +1,6 @@
 """Judges with the verbs of sentence-transformers, which mteb takes too."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -78,7 +79,8 @@ class SentenceEncoder:
             UserError: a picture cannot be read.
         """
         del others
-        is_one = isinstance(inputs, (str, Image.Image))
+        is_array = isinstance(inputs, (Tensor, np.ndarray)) and inputs.ndim == 3
+        is_one = is_array or isinstance(inputs, (str, os.PathLike, Image.Image))
         items: list[Any] = [inputs] if is_one else list(inputs)  # type: ignore[arg-type]
         if items and isinstance(items[0], dict):
             vectors = torch.cat([self._batch(batch) for batch in items])

@@ -39,6 +39,13 @@ class TestSentenceEncoder:
         assert mixed.dtype == np.float32
         assert isinstance(encoder.encode([], convert_to_tensor=True), torch.Tensor)
 
+    def test_one_picture_of_any_kind_gives_one_vector(self, encoder: SentenceEncoder) -> None:
+        expected = encoder.encode([PICTURES[0]])[0]
+        with Image.open(PICTURES[0]) as image:
+            array = np.array(image.convert("RGB"))
+        for one in (PICTURES[0], Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)):
+            np.testing.assert_allclose(encoder.encode(one), expected, atol=1e-6)
+
     def test_pairs(self, encoder: SentenceEncoder) -> None:
         texts = encoder.encode(TEXTS)
         pairs = encoder.similarity_pairwise(3 * texts, texts[::-1].copy())
