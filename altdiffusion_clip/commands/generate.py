@@ -356,7 +356,7 @@ def _dry_run(
     options: argparse.Namespace, output: "OutputFolder", missing: "Iterator[list[Task]]", drawer: "Drawer"
 ) -> bool:
     """Says what a run would do. Returns whether all rows can be drawn."""
-    from altdiffusion_clip.drawing.generation import estimate_of
+    from altdiffusion_clip.drawing.estimate import estimate_of
 
     estimate = estimate_of(output, missing, drawer)
     print(estimate.said(options.json))
