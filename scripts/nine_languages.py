@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.drawing import EMOJI_GUIDANCE_SCALE, Settings, draw_batch
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, Settings
 from altdiffusion_clip.emoji.captions import captions, scene_captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, find_colour, find_concept
 

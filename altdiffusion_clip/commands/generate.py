@@ -156,7 +156,9 @@ def run(options: argparse.Namespace) -> bool:
             engine = engine_again(Drawer(pipelines[0]))
         elif options.engine == "ray":
             engine = _on_ray(options)
-        failed = [*empty, *_collect(options, output, draw_into(output, missing, engine))]
+        is_here = options.engine == "local" and all(each.device.type == "cpu" for each in pipelines)
+        rows = draw_into(output, missing, engine, overlaps=not is_here)
+        failed = [*empty, *_collect(options, output, rows)]
         if not again and not output.planned:
             raise UserError("there is no row to draw")
     _report(options, output)

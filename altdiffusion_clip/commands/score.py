@@ -197,9 +197,8 @@ def _check(options: argparse.Namespace) -> None:
     check_ray_options(options)
     if options.engine == "ray" and (options.vectors or options.cache):
         raise UserError("--vectors and --cache are of this machine; leave them away with --engine ray")
-    for package in ("pyarrow", "filelock"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f'scoring needs {package}; pip install "altdiffusion-clip[score]"')
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UserError('scoring needs pyarrow; pip install "altdiffusion-clip[score]"')
 
 
 def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":

@@ -81,15 +81,16 @@ def settings_of_batch(batch: Sequence[Task]) -> Settings:
 
 
 def draw_into(
-    output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, finish: bool = True
+    output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, finish: bool = True, overlaps: bool = True
 ) -> Iterator[Row]:
-    """Draws batches into a folder; saves and scores them beside what is drawn next.
+    """Draws batches into a folder.
 
     Args:
         output: the folder.
         batches: what is to be drawn.
         engine: that draws.
         finish: write contact sheets and pages in the end, also when it is stopped.
+        overlaps: batches are saved and scored while the next ones are drawn; else, where the same cores do both, then.
 
     Yields:
         Rows as they are written, again when they get their ranks.
@@ -101,13 +102,16 @@ def draw_into(
     with ExitStack() as stack:
         if finish:
             stack.callback(output.finish)
-        writer = stack.enter_context(ThreadPoolExecutor(1, "pictures"))
+        writer = stack.enter_context(ThreadPoolExecutor(1, "pictures")) if overlaps else None
         for batch, drawn in stack.enter_context(closing(engine(batches))):  # type: ignore[type-var]
             beside = settings_of_batch(batch) if len(batch) > 1 and not batch[0].settings.is_alone else None
             done = [
                 (task if beside is None else _in_batch(task, beside), picture)
                 for task, picture in zip(batch, drawn, strict=True)
             ]
+            if writer is None:
+                yield from output.add(done)
+                continue
             waiting.append(writer.submit(output.add, done))
             while len(waiting) > BATCHES_AHEAD or (waiting and waiting[0].done()):
                 yield from waiting.popleft().result()
@@ -257,7 +261,8 @@ def generate(
         numbers = folder.numbers()
         folder.plan(tasks_of(records_of(prompts), plan, numbers))
         batches = batches_of(tasks_of(records_of(prompts), plan, numbers), batch_size)
-        yield from draw_into(folder, missing_of(batches, folder), local_engine([Drawer(pipeline)]))
+        engine, overlaps = local_engine([Drawer(pipeline)]), pipeline.device.type != "cpu"
+        yield from draw_into(folder, missing_of(batches, folder), engine, overlaps=overlaps)
 
 
 def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record | str]:
