@@ -42,6 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
     parser.add_argument(
         "--prompts-file",
+        "--grid",
         metavar="FILE",
         help="one prompt a line, or a table (.csv, .tsv, .jsonl, .parquet) with any of the columns prompt, "
         "negative_prompt, seed, width, height, steps, guidance, scheduler, lora (NAME:WEIGHT), image, mask, strength, "
