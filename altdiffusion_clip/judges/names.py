@@ -102,7 +102,15 @@ def load_dual(
     """
     if len(names) != 1:
         raise UserError(f"vectors are of one judge, not of {len(names)}; run it once for each")
-    judge = load_judge(names[0], device, dtype)
+    return as_dual(load_judge(names[0], device, dtype))
+
+
+def as_dual(judge: Judge | Ensemble) -> DualJudge:
+    """A judge, if it gives vectors.
+
+    Raises:
+        UserError: it does not.
+    """
     if isinstance(judge, Ensemble) or not is_dual(judge):
         raise UserError(f"{judge.name} gives scores, but no vectors; name a judge of two towers")
     return judge

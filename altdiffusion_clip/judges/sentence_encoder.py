@@ -12,11 +12,10 @@ from torch.nn import functional as F
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageSource
-from altdiffusion_clip.judges.base import DualJudge, is_dual
+from altdiffusion_clip.judges.base import DualJudge
 from altdiffusion_clip.judges.encoding import Bench
-from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.judging import embed_pictures
-from altdiffusion_clip.judges.names import load_panel
+from altdiffusion_clip.judges.names import as_dual, load_panel
 from altdiffusion_clip.scoring import AltCLIPScorer
 
 Vectors = Tensor | np.ndarray
@@ -50,11 +49,8 @@ class SentenceEncoder:
         dtype: torch.dtype = torch.float32,
         batch_size: int = 32,
     ) -> None:
-        (member,) = load_panel(judge, device, dtype).members
-        if not is_dual(member):
-            raise UserError(f"{member.name} gives scores, but no vectors; name a judge of two towers")
-        self.judge = member
-        self._bench = Bench(Panel([member]), batch_size)
+        self.judge = as_dual(load_panel(judge, device, dtype).columns[0])
+        self._bench = Bench.of(self.judge, batch_size)
 
     def encode(
         self,

@@ -59,6 +59,8 @@ class TestSentenceEncoder:
             encoder.encode([{"audio": [1]}])
         with pytest.raises(UserError, match="gives scores, but no vectors"):
             SentenceEncoder(lambda texts, pictures: [0.0] * len(texts))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="gives scores, but no vectors"):
+            SentenceEncoder("logits:emoji-m9,emoji-m9/teacher")
 
 
 def test_mteb_evaluates_it(encoder: SentenceEncoder) -> None:
