@@ -1,6 +1,5 @@
 """What the demo does, without the page around it: drawing and changing pictures with previews."""
 
-import functools
 import math
 import queue
 import threading
@@ -14,7 +13,7 @@ from PIL import Image
 
 from altdiffusion_clip.checkpoints.licences import Licence, licence_of
 from altdiffusion_clip.demo.source import Source
-from altdiffusion_clip.drawing.calls import call_pipeline, pictures_of, size_multiple
+from altdiffusion_clip.drawing.calls import Drawer, call_pipeline, pictures_of, size_multiple
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
@@ -22,8 +21,6 @@ from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.judging import score_drawn
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_img2img import AltDiffusionImg2ImgPipeline
-from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion_inpaint import AltDiffusionInpaintPipeline
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import split_into_windows
 
@@ -100,20 +97,13 @@ class Studio:
     """
 
     def __init__(self, pipeline: AltDiffusionPipeline, panel: Panel | None, model: str) -> None:
-        self.pipeline, self.panel, self.model = _silent(pipeline), panel, model
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline, self.panel, self.model = pipeline, panel, model
+        self._drawer = Drawer(pipeline)
         self.bench = None if panel is None else Bench(panel)
         self.licence: Licence | None = licence_of(model)
         self._one_at_a_time = threading.Lock()
         self._closing = threading.Event()
-
-    # Kept, because a pipeline keeps the prompts that it has encoded.
-    @functools.cached_property
-    def _changing(self) -> AltDiffusionImg2ImgPipeline:
-        return _silent(AltDiffusionImg2ImgPipeline.from_pipe(self.pipeline))
-
-    @functools.cached_property
-    def _inpainting(self) -> AltDiffusionInpaintPipeline:
-        return _silent(AltDiffusionInpaintPipeline.from_pipe(self.pipeline))
 
     @property
     def side(self) -> int:
@@ -226,7 +216,7 @@ class Studio:
         pipeline: Any = self.pipeline
         if source is not None:
             arguments = {"image": source.image, "strength": source.strength}
-            pipeline = self._changing if source.mask is None else self._inpainting
+            pipeline = self._drawer.changing if source.mask is None else self._drawer.inpainting
             if source.mask is not None:
                 arguments |= {"mask_image": source.mask, "height": source.image.height, "width": source.image.width}
         drawn = call_pipeline(pipeline, settings, callback_on_step_end=after_step, **arguments)
@@ -244,11 +234,6 @@ class Studio:
         pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
         array = (pixels[:1].float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return pictures_of(array)[0]
-
-
-def _silent(pipeline: Any) -> Any:
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def variations(first: Settings, count: int) -> list[Settings]:

@@ -98,14 +98,17 @@ class Drawer:
         self._lora = ""
         self._loaded: dict[str, str] = {}  # names of adapters by their places
 
+    # Kept, because a pipeline keeps the prompts that it has encoded.
     @functools.cached_property
-    def _changing(self) -> Any:
+    def changing(self) -> Any:
+        """The pipeline that changes pictures."""
         from altdiffusion_clip.pipelines.alt_diffusion import AltDiffusionImg2ImgPipeline
 
         return self._silent(AltDiffusionImg2ImgPipeline)
 
     @functools.cached_property
-    def _inpainting(self) -> Any:
+    def inpainting(self) -> Any:
+        """The pipeline that draws anew what a mask shows."""
         from altdiffusion_clip.pipelines.alt_diffusion import AltDiffusionInpaintPipeline
 
         return self._silent(AltDiffusionInpaintPipeline)
@@ -132,9 +135,9 @@ class Drawer:
             for given, side in zip((settings.width, settings.height), image.size, strict=True)
         )
         more: dict[str, Any] = {"image": image.resize((width, height), Image.Resampling.LANCZOS)}
-        pipeline, usual = self._changing, CHANGED_STRENGTH
+        pipeline, usual = self.changing, CHANGED_STRENGTH
         if settings.mask:
-            pipeline, usual = self._inpainting, PAINTED_STRENGTH
+            pipeline, usual = self.inpainting, PAINTED_STRENGTH
             mask = _opened(settings.mask).convert("L").resize((width, height))
             more |= {"mask_image": mask, "height": height, "width": width}
         more["strength"] = usual if settings.strength is None else settings.strength

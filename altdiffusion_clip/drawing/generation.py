@@ -81,15 +81,14 @@ def settings_of_batch(batch: Sequence[Task]) -> Settings:
 
 
 def draw_into(
-    output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, finish: bool = True, overlaps: bool = True
+    output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, overlaps: bool = True
 ) -> Iterator[Row]:
-    """Draws batches into a folder.
+    """Draws batches into a folder, and writes its sheets and pages in the end, also when it is stopped.
 
     Args:
         output: the folder.
         batches: what is to be drawn.
         engine: that draws.
-        finish: write contact sheets and pages in the end, also when it is stopped.
         overlaps: batches are saved and scored while the next ones are drawn; else, where the same cores do both, then.
 
     Yields:
@@ -100,8 +99,7 @@ def draw_into(
     """
     waiting: deque[Future[list[Row]]] = deque()
     with ExitStack() as stack:
-        if finish:
-            stack.callback(output.finish)
+        stack.callback(output.finish)
         writer = stack.enter_context(ThreadPoolExecutor(1, "pictures")) if overlaps else None
         for batch, drawn in stack.enter_context(closing(engine(batches))):  # type: ignore[type-var]
             beside = settings_of_batch(batch) if len(batch) > 1 and not batch[0].settings.is_alone else None

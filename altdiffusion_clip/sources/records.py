@@ -6,9 +6,9 @@ from typing import Any
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.parquet import opened
-from altdiffusion_clip.sources.places import ONCE, open_file
-from altdiffusion_clip.sources.tables import cells_of, decoded_lines, is_tsv
-from altdiffusion_clip.sources.texts import encoding_of
+from altdiffusion_clip.sources.places import ONCE
+from altdiffusion_clip.sources.rows import Source
+from altdiffusion_clip.sources.tables import decoded_lines, table_of
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Of tables; `.gz` may follow."""
@@ -45,22 +45,19 @@ def read_records(place: str, encoding: str = "") -> Iterator[Record | str]:
                 for batch in parquet.iter_batches(1024):
                     yield from batch.to_pylist()
             return
-        with open_file(place) as file:
-            named = encoding_of(file.read(4), encoding)
-            lines = decoded_lines(place, file, named)
-            if place.lower().removesuffix(".gz").endswith(".jsonl"):
-                yield from map(_record, filter(str.strip, lines))
-                return
-            cells = cells_of(lines, is_tsv(place))
-            header = next(cells, [])
-            twice = next((name for name in header if header.count(name) > 1), None)
-            if twice is not None:
-                raise UserError(f"{place} has the column {twice} twice")
-            for row in filter(None, cells):
-                if len(row) == len(header):
-                    yield dict(zip(header, row, strict=True))
-                else:
-                    yield f"{len(row)} cells in a table of {len(header)} columns"
+        if place.lower().removesuffix(".gz").endswith(".jsonl"):
+            yield from map(_record, filter(str.strip, decoded_lines(Source(place, encoding=encoding), ONCE)))
+            return
+        cells = table_of(Source(place, encoding=encoding), ONCE)
+        header = next(cells, [])
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{place} has the column {twice} twice")
+        for row in filter(None, cells):
+            if len(row) == len(header):
+                yield dict(zip(header, row, strict=True))
+            else:
+                yield f"{len(row)} cells in a table of {len(header)} columns"
     except FileNotFoundError:
         raise UserError(f"cannot read {place}: no such file") from None
     except OSError as error:

@@ -78,18 +78,17 @@ def lines_of(source: "Source", retries: Retries) -> Iterator[str]:
 
 def table_of(source: "Source", retries: Retries) -> Iterator[list[str]]:
     """The cells of a table, its header first."""
-    with open_file(source.place, retries=retries) as file:
-        encoding = encoding_of(file.read(_HEAD), source.encoding)
-        yield from cells_of(_Decoded(source.place, file, encoding, 0), is_tsv(source.place))
+    yield from cells_of(decoded_lines(source, retries), is_tsv(source.place))
 
 
-def decoded_lines(place: str, file: IO[bytes], encoding: str) -> Iterator[str]:
+def decoded_lines(source: "Source", retries: Retries) -> Iterator[str]:
     """The lines of a whole file as text.
 
     Raises:
         UserError: while they are read: they are in another encoding.
     """
-    return _Decoded(place, file, encoding, 0)
+    with open_file(source.place, retries=retries) as file:
+        yield from _Decoded(source.place, file, encoding_of(file.read(_HEAD), source.encoding), 0)
 
 
 def is_tsv(place: str) -> bool:

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -127,24 +128,33 @@ def test_tars_are_read_once(tmp_path: Path, cluster, second, capsys: pytest.Capt
         assert read <= 1.2 * source.stat().st_size
 
 
+@contextmanager
+def losing(cluster, node: object, folder: Path, files: str, after: int) -> Iterator[list[int]]:
+    """Takes a node away when there are so many files; in the end the list says how many there were."""
+    lost_after: list[int] = []
+
+    def lose() -> None:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob(files))) < after and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lost_after.append(len(list(folder.glob(files))))
+        cluster.remove_node(node, allow_graceful=False)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    try:
+        yield lost_after
+    finally:
+        thread.join()
+
+
 @pytest.mark.slow
 def test_a_node_is_lost_in_mid_run(tmp_path: Path, cluster, second, capsys: pytest.CaptureFixture[str]) -> None:
     source = str(write_jsonl(tmp_path / "rows.jsonl", emoji_rows(2000)))
     common = [source, "--shard-size", "60", "--output"]
     folder = tmp_path / "ray"
-    lost_after: list[int] = []
-
-    def lose() -> None:
-        deadline = time.monotonic() + 120
-        while len(list(folder.glob("part-*.parquet"))) < 6 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        lost_after.append(len(list(folder.glob("part-*.parquet"))))
-        cluster.remove_node(second, allow_graceful=False)
-
-    thread = threading.Thread(target=lose)
-    thread.start()
-    code, out, _ = run(capsys, "--engine", "ray", "--actors", "2", *common, str(folder))
-    thread.join()
+    with losing(cluster, second, folder, "part-*.parquet", 6) as lost_after:
+        code, out, _ = run(capsys, "--engine", "ray", "--actors", "2", *common, str(folder))
     assert 6 <= lost_after[0] < 34, "in mid-run"
     assert code == 0
     assert "2000 rows, 2000 scored, 0 without a score" in out
@@ -192,19 +202,8 @@ def test_a_node_is_lost_while_pictures_are_drawn(
         "--output",
     ]
     folder = tmp_path / "ray"
-    lost_after: list[int] = []
-
-    def lose() -> None:
-        deadline = time.monotonic() + 120
-        while len(list(folder.glob("*-seed*.png"))) < 20 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        lost_after.append(len(list(folder.glob("*-seed*.png"))))
-        cluster.remove_node(second, allow_graceful=False)
-
-    thread = threading.Thread(target=lose)
-    thread.start()
-    assert main([*common, str(folder), "--engine", "ray", "--actors", "2"]) == 0
-    thread.join()
+    with losing(cluster, second, folder, "*-seed*.png", 20) as lost_after:
+        assert main([*common, str(folder), "--engine", "ray", "--actors", "2"]) == 0
     assert 20 <= lost_after[0] < 180, "in mid-run"
     assert main([*common, str(tmp_path / "here")]) == 0
     capsys.readouterr()
