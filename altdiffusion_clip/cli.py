@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from altdiffusion_clip.commands import (
     benchmark,
+    completion,
     convert,
     demo,
     embed,
@@ -21,6 +23,7 @@ from altdiffusion_clip.commands import (
     score,
     train,
 )
+from altdiffusion_clip.commands.parsers import Parser
 from altdiffusion_clip.errors import UserError, one_line
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
@@ -28,14 +31,29 @@ DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="altdiffusion", description="Draw and rank pictures from prompts in many languages."
+    parser = Parser(
+        prog="altdiffusion",
+        description="Draw and rank pictures from prompts in many languages.",
+        examples=[
+            'altdiffusion generate "a panda on a red background"',
+            "altdiffusion help generate",
+        ],
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, rerank, score, filter, embed, evaluate, train, merge, convert, inspect, demo, benchmark):
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"altdiffusion-clip {version('altdiffusion-clip')}",
+        help="Show the version.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for module in (
+        generate, rerank, score, filter, embed, evaluate, train, merge, convert, inspect, demo, benchmark, completion,
+    ):  # fmt: skip
         module.add_parser(commands)
     for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    help_ = commands.add_parser("help", help="Show the help of a command.")
+    help_.add_argument("words", nargs="*", metavar="COMMAND", help="The command, such as generate or train lora.")
     return parser
 
 
@@ -45,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 some inputs failed and were listed, 2 the call was wrong, 130 interrupted.
     """
+    if arguments is None:
+        _use_utf8()
     options = build_parser().parse_args(arguments)
+    if options.command in (None, "help"):
+        build_parser().parse_args([*getattr(options, "words", ()), "--help"])
     if threading.current_thread() is threading.main_thread():  # others cannot set it
         # Asked to end, a command cleans up as after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -66,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message += " (--debug shows where)"
     print(f"altdiffusion: {message}", file=sys.stderr)
     return WRONG_CALL
+
+
+def _use_utf8() -> None:
+    """Starts again in Python's UTF-8 mode where the system's locale cannot write most of the world's languages."""
+    if sys.getfilesystemencoding() == "ascii" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

@@ -1,56 +1,89 @@
-"""Schedulers by the short names that people know them by."""
+"""Schedulers by short names, and by the names that the WebUIs give them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
+
+class Scheduler(NamedTuple):
+    """A kind of scheduler.
+
+    Attributes:
+        sampler: its name in AUTOMATIC1111's WebUI.
+        diffusers: the name of diffusers' class.
+        options: of that class.
+    """
+
+    sampler: str
+    diffusers: str
+    options: dict[str, Any] = {}
+
+
+_MULTISTEP = "DPMSolverMultistepScheduler"
+_KARRAS = {"use_karras_sigmas": True}
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+
 SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
+    "ddim": Scheduler("DDIM", "DDIMScheduler"),
+    "deis": Scheduler("DEIS", "DEISMultistepScheduler"),
+    "dpm++": Scheduler("DPM++ 2M", _MULTISTEP),
+    "dpm++-karras": Scheduler("DPM++ 2M Karras", _MULTISTEP, _KARRAS),
+    "dpm++-sde": Scheduler("DPM++ 2M SDE", _MULTISTEP, _SDE),
+    "dpm++-sde-karras": Scheduler("DPM++ 2M SDE Karras", _MULTISTEP, {**_SDE, **_KARRAS}),
+    "euler": Scheduler("Euler", "EulerDiscreteScheduler"),
+    "euler-a": Scheduler("Euler a", "EulerAncestralDiscreteScheduler"),
+    "heun": Scheduler("Heun", "HeunDiscreteScheduler"),
+    # As Stable Diffusion has it: without the option, PNDM begins with four steps more, and fails with fewer.
+    "pndm": Scheduler("PLMS", "PNDMScheduler", {"skip_prk_steps": True}),
+    "unipc": Scheduler("UniPC", "UniPCMultistepScheduler"),
 }
-"""Short name to the name of diffusers' class."""
+"""Kinds of schedulers by their short names."""
+
+_NAMES = {each.sampler.lower(): name for name, each in SCHEDULERS.items()} | {name: name for name in SCHEDULERS}
 
 
-_FOR_KIND: dict[str, dict[str, Any]] = {"pndm": {"skip_prk_steps": True}}
-"""What Stable Diffusion sets for a kind: without it, PNDM begins with four steps more, and fails with fewer."""
+def scheduler_name(given: str) -> str:
+    """The short name of a scheduler.
 
-
-def check_scheduler(name: str) -> None:
-    """Looks whether there is a scheduler of that name; the empty one is the model's own.
+    Args:
+        given: a short name, or the WebUIs' name, in capitals or not; empty for the model's own.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such scheduler.
+
+    Example:
+        >>> scheduler_name("DPM++ 2M Karras")
+        'dpm++-karras'
     """
-    if name and name not in SCHEDULERS:
-        raise UserError(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    if not given:
+        return ""
+    name = _NAMES.get(" ".join(given.lower().split()))
+    if name is None:
+        raise UserError(f"there is no scheduler {given!r}; choose one of {', '.join(SCHEDULERS)}")
+    return name
 
 
 def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
-    """A scheduler of another kind for the same model: betas, prediction and spacing are the model's.
+    """A scheduler of another kind for the same model, with the model's betas, prediction type and spacing.
 
     Args:
         current: the model's own scheduler.
-        name: a key of `SCHEDULERS`; empty for a new one of the same kind.
+        name: as `scheduler_name` takes it; empty for a new one of the same kind.
 
     Raises:
-        UserError: there is no such name.
+        UserError: there is no such scheduler.
 
     Example:
         >>> from diffusers import DDIMScheduler
-        >>> type(scheduler_like(DDIMScheduler(), "euler-a")).__name__
+        >>> type(scheduler_like(DDIMScheduler(), "Euler a")).__name__
         'EulerAncestralDiscreteScheduler'
     """
     import diffusers
 
-    check_scheduler(name)
     if not name:
         return type(current).from_config(current.config)
-    return getattr(diffusers, SCHEDULERS[name]).from_config(current.config, **_FOR_KIND.get(name, {}))
+    kind = SCHEDULERS[scheduler_name(name)]
+    return getattr(diffusers, kind.diffusers).from_config(current.config, **kind.options)

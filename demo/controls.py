@@ -55,7 +55,7 @@ class Controls:
             )
             self.scheduler = labels.label(
                 gr.Dropdown(
-                    [(studio.own_scheduler, ""), *((kind, name) for name, kind in SCHEDULERS.items())],
+                    [(studio.own_scheduler, ""), *((kind.sampler, name) for name, kind in SCHEDULERS.items())],
                     value="",
                     elem_id=f"{name}-scheduler",
                 ),

@@ -8,7 +8,7 @@ from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
+from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like, scheduler_name
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,21 @@ def test_the_models_betas_and_prediction_are_kept(pipe: AltDiffusionPipeline) ->
     assert type(scheduler_like(pipe.scheduler, "")) is type(pipe.scheduler)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_webuis_names(name: str, pipe: AltDiffusionPipeline) -> None:
+    given = f" {SCHEDULERS[name].sampler.upper()}"
+    assert scheduler_name(given) == name
+    assert Settings("猫", 0, (0,), "emoji-m9", scheduler=given).scheduler == name
+    assert type(scheduler_like(pipe.scheduler, given)).__name__ == SCHEDULERS[name].diffusers
+
+
+def test_karras_spaces_the_steps_otherwise(pipe: AltDiffusionPipeline) -> None:
+    plain, karras = scheduler_like(pipe.scheduler, "DPM++ 2M"), scheduler_like(pipe.scheduler, "DPM++ 2M Karras")
+    for each in (plain, karras):
+        each.set_timesteps(10)
+    assert plain.timesteps.tolist() != karras.timesteps.tolist()
+
+
 def test_a_name_that_there_is_not(pipe: AltDiffusionPipeline) -> None:
-    with pytest.raises(UserError, match="choose one of ddim, dpm"):
+    with pytest.raises(UserError, match="choose one of ddim, deis"):
         scheduler_like(pipe.scheduler, "magic")

@@ -20,16 +20,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "benchmark",
-        help="measure this project's claims on your machine",
-        description="Run benchmarks, each of which measures ours and theirs in one run, and print the ratios. "
-        "Without a name, list them; they take from seconds to an hour.",
+        help="Measure this project's claims on your machine.",
+        description="Run benchmarks. Each measures this package and a reference in one run and prints the ratio. "
+        "Without "
+        "a name, list them. They take from seconds to an hour.",
+        examples=[
+            "altdiffusion benchmark startup prompt_encoding",
+            'altdiffusion benchmark scoring --arguments="--rounds 2"',
+        ],
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run, or all")
-    parser.add_argument("--device", help="for those that take it; the others find a GPU themselves or need none")
-    parser.add_argument(
-        "--arguments", default="", metavar="LINE", help='for each of them, as in: scoring --arguments="--rounds 2"'
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout, nothing else")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="Benchmarks to run, or all.")
+    parser.add_argument("--device", help="Device for the benchmarks that take one.")
+    parser.add_argument("--arguments", default="", metavar="LINE", help="Arguments for each benchmark.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per figure and nothing else.")
     parser.set_defaults(run=run)
 
 

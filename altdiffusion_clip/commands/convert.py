@@ -12,20 +12,25 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "convert",
-        help="write a checkpoint as a diffusers folder or a single file",
-        description="Write a checkpoint of any published layout as a diffusers folder, or, where DST ends in "
-        ".safetensors, as a single file that the WebUIs read. One tensor at a time is in memory, and DST is written "
-        "whole or not at all.",
+        help="Write a checkpoint as a diffusers folder or a single file.",
+        description="Write a checkpoint of any published layout as a diffusers folder or, if DST ends in .safetensors, "
+        "as a single file that the WebUIs read. One tensor at a time is in memory, and DST is written whole or not at "
+        "all.",
+        examples=[
+            "altdiffusion convert BAAI/AltDiffusion-m18 altdiffusion-m18.safetensors",
+            "altdiffusion convert altdiffusion-m9.ckpt altdiffusion-m9/ --dtype float16 --variant fp16 "
+            "--tokenizer BAAI/AltDiffusion-m9",
+        ],
     )
-    parser.add_argument("source", metavar="SRC", help="a folder, a single file, a hub id, or emoji-m9")
-    parser.add_argument("destination", metavar="DST", help="a folder, or a file that ends in .safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they are)")
-    parser.add_argument("--variant", metavar="NAME", help="for the names of the weights in a folder, such as fp16")
-    parser.add_argument("--ema", action="store_true", help="take the moving average of the UNet's weights")
+    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m9.")
+    parser.add_argument("destination", metavar="DST", help="A folder, or a file that ends in .safetensors.")
+    parser.add_argument("--dtype", choices=DTYPES, help="Precision of the weights (default: the source's).")
+    parser.add_argument("--variant", metavar="NAME", help="Variant in the names of the weight files, such as fp16.")
+    parser.add_argument("--ema", action="store_true", help="Take the moving average of the UNet's weights.")
     parser.add_argument(
-        "--config", type=Path, metavar="FOLDER", help="for a file of unpublished sizes, a folder that has them"
+        "--config", type=Path, metavar="FOLDER", help="Folder with the configuration of a file of unpublished size."
     )
-    parser.add_argument("--tokenizer", metavar="WHERE", help="a folder or hub id with the tokenizer, for a file")
+    parser.add_argument("--tokenizer", metavar="WHERE", help="Folder or hub id with the tokenizer of a single file.")
     parser.set_defaults(run=run)
 
 

@@ -14,27 +14,37 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "demo",
-        help="draw and rank in a browser",
-        description="Serve a page on which people draw and rank, in English and Chinese. It is reached from this "
-        "machine only, unless --host says otherwise. Ctrl-C ends it.",
+        help="Open a page to draw and rank in a browser.",
+        description="Serve a page in English and Chinese that draws, edits and ranks pictures. Only this machine can "
+        "reach it unless --host says otherwise. Ctrl-C stops it.",
+        examples=[
+            "altdiffusion demo",
+            "altdiffusion demo --model BAAI/AltDiffusion-m9 --host 0.0.0.0 --auth me:secret",
+        ],
     )
-    parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=EMOJI_M9, help="A folder, a single file, or a hub id (default: %(default)s)."
+    )
     add_judge_option(parser, "--scorer", OWN)
-    parser.add_argument("--host", default="127.0.0.1", help="to listen at; 0.0.0.0 for all (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
-    parser.add_argument("--auth", metavar="NAME:PASSWORD", help="that visitors must give")
-    parser.add_argument("--queue", type=int, default=64, metavar="N", help="calls that wait (default: %(default)s)")
-    parser.add_argument(
-        "--calls-per-minute", type=int, default=30, metavar="N", help="of one visitor (default: %(default)s)"
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all (default: %(default)s)."
     )
-    parser.add_argument(
-        "--max-upload-mb", type=int, default=20, metavar="MB", help="of one picture (default: %(default)s)"
+    server.add_argument("--port", type=int, default=7860, help="Port (default: %(default)s).")
+    server.add_argument("--auth", metavar="NAME:PASSWORD", help="Ask visitors for this name and password.")
+    server.add_argument("--queue", type=int, default=64, metavar="N", help="Most waiting calls (default: %(default)s).")
+    server.add_argument(
+        "--calls-per-minute", type=int, default=30, metavar="N", help="Most calls per visitor (default: %(default)s)."
     )
-    parser.add_argument(
-        "--max-megapixels", type=int, default=40, metavar="N", help="of one picture (default: %(default)s)"
+    server.add_argument(
+        "--max-upload-mb", type=int, default=20, metavar="MB", help="Largest upload (default: %(default)s)."
     )
-    parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
-    add_model_options(parser)
+    server.add_argument(
+        "--max-megapixels", type=int, default=40, metavar="N", help="Largest picture (default: %(default)s)."
+    )
+    speed = parser.add_argument_group("speed and hardware")
+    speed.add_argument("--fast", action="store_true", help="Use the fastest settings for this machine.")
+    add_model_options(speed)
     parser.set_defaults(run=run)
 
 

@@ -20,23 +20,32 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "embed",
-        help="vectors of pictures and texts, in a file",
+        help="Write vectors of pictures and texts to a file.",
         description="Write unit vectors of pictures and texts to a file. Pictures that cannot be read are listed on "
-        "stderr, and the exit code is then 1.",
-        epilog="The file: .npz and .safetensors hold img_embedding and text_embedding, float32 (number, width), with "
-        "the pictures' paths in images and the texts in texts (arrays in .npz, JSON in the metadata of .safetensors), "
-        "and logit_scale, which is 1 / temperature. .parquet has rows of kind (image or text), id and embedding. "
-        "altdiffusion evaluate retrieval reads the same files, with the data set's image ids in images.",
+        "stderr, and the exit code is then 1.\n\n"
+        "In .npz and .safetensors, img_embedding and text_embedding are float32 (number, width); images holds the "
+        "paths "
+        "and texts the texts (arrays in .npz, JSON in the metadata of .safetensors); logit_scale is 1 / temperature. "
+        ".parquet has rows with kind (image or text), id and embedding. `altdiffusion evaluate retrieval` reads these "
+        "files.",
+        examples=[
+            "altdiffusion embed pictures/ --texts 猫 'a dog' --output vectors.npz",
+            "altdiffusion embed --dataset flickr30k --folder data/flickr30k --output flickr30k.safetensors",
+        ],
     )
-    parser.add_argument("paths", nargs="*", type=Path, metavar="FILE|FOLDER", help="pictures, or folders of them")
-    parser.add_argument("--texts", nargs="+", default=[], metavar="TEXT")
-    parser.add_argument("--texts-file", type=Path, metavar="FILE", help="a text a line")
-    parser.add_argument("--dataset", metavar="NAME", help="pictures and texts of a data set, for evaluate retrieval")
-    parser.add_argument("--folder", type=Path, help="of the data set")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="FILE|FOLDER", help="Pictures, or folders of pictures.")
+    parser.add_argument("--texts", nargs="+", default=[], metavar="TEXT", help="Texts.")
+    parser.add_argument("--texts-file", type=Path, metavar="FILE", help="A file with one text per line.")
+    parser.add_argument("--dataset", metavar="NAME", help="A data set of `evaluate retrieval`.")
+    parser.add_argument("--folder", type=Path, help="Folder of the data set.")
     add_judge_option(parser, "--model")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz, .safetensors or .parquet")
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="A .npz, .safetensors or .parquet file."
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="Pictures at a time (default: %(default)s)."
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object, not a sentence.")
     add_long_text_option(parser)
     add_cache_options(parser)
     add_model_options(parser)

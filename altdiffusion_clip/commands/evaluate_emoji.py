@@ -9,17 +9,23 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Adds the command."""
     emoji = what.add_parser(
         "emoji",
-        help="emoji-m9 on pictures and prompts that it has never seen",
-        description="Retrieval on held-out renders for the English teacher and for the student after each stage, in "
-        "nine languages; with --drawing also how often drawn pictures are recognised, with --scenes how often two "
-        "things beside each other are. All figures are percentages.",
+        help="Measure emoji-m9 on pictures and prompts that it has never seen.",
+        description="Measure retrieval on held-out renders, for the English teacher and for the student after each "
+        "stage, in nine languages. All figures are percentages.",
+        examples=["altdiffusion evaluate emoji --drawing --languages en zh ar"],
     )
-    emoji.add_argument("--drawing", action="store_true", help="also draw 100 unseen prompts per language, 8 times each")
-    emoji.add_argument("--scenes", action="store_true", help="also draw 100 unseen pairs of things per language")
-    emoji.add_argument("--languages", nargs="+", default=["en", "zh"], metavar="CODE", help="of the drawings")
-    emoji.add_argument("--prompts", type=int, default=100, help="of the drawings, per language (default: 100)")
-    emoji.add_argument("--num-images", type=int, default=8, help="of each prompt of --drawing (default: 8)")
-    emoji.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    emoji.add_argument(
+        "--drawing", action="store_true", help="Also draw unseen prompts and measure how often they are recognised."
+    )
+    emoji.add_argument(
+        "--scenes", action="store_true", help="Also draw unseen pairs of things and measure how often both are right."
+    )
+    emoji.add_argument(
+        "--languages", nargs="+", default=["en", "zh"], metavar="CODE", help="Languages to draw from (default: en zh)."
+    )
+    emoji.add_argument("--prompts", type=int, default=100, metavar="N", help="Prompts per language (default: 100).")
+    emoji.add_argument("--num-images", type=int, default=8, metavar="N", help="Pictures per prompt (default: 8).")
+    emoji.add_argument("--json", action="store_true", help="Print one JSON object per line, not tables.")
     emoji.set_defaults(run=run)
 
 

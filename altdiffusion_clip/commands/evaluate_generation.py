@@ -25,26 +25,34 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Adds the command."""
     parser = what.add_parser(
         "generation",
-        help="CLIP similarity of drawn pictures by language, and the gap to English",
-        description="Mean CLIP score (100 max(cosine, 0)) of pictures with their own prompts and with the English "
-        "prompts of the same scenes, by language; and how much English has more. With --model the pictures that are "
-        "not there yet are drawn first; a run that was stopped goes on.",
-        epilog='PROMPTS: a JSON object a line, {"id": "1", "prompts": {"en": "a cat", "zh": "猫"}}; or emoji, for '
-        "unseen things on unseen backgrounds.",
+        help="Measure how well drawn pictures match their prompts, by language.",
+        description="Measure the mean CLIP score, 100 max(cosine, 0), of pictures with their own prompts and with the "
+        "English prompts of the same scenes, by language, and the gap to English. With --model, missing pictures are "
+        "drawn first; the same command continues after a stop.",
+        examples=[
+            "altdiffusion evaluate generation prompts.jsonl pictures/ --model BAAI/AltDiffusion-m9 --judge "
+            "BAAI/AltCLIP-m18"
+        ],
     )
-    parser.add_argument("prompts", help="a .jsonl file, or emoji")
-    parser.add_argument("pictures", type=Path, metavar="FOLDER", help="of altdiffusion generate, with results.jsonl")
-    parser.add_argument("--model", help="draw with this model what is not in the folder yet")
+    parser.add_argument(
+        "prompts",
+        help='A .jsonl file with lines like {"id": "1", "prompts": {"en": "a cat", "zh": "猫"}}; or emoji, for unseen '
+        "things on unseen backgrounds.",
+    )
+    parser.add_argument("pictures", type=Path, metavar="FOLDER", help="A folder that `altdiffusion generate` wrote.")
+    parser.add_argument("--model", help="Draw missing pictures with this model.")
     add_judge_option(parser)
-    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
-    parser.add_argument("--count", type=int, default=100, help="of the scenes of emoji (default: 100)")
-    parser.add_argument("--num-images", type=int, default=1, help="pictures of each prompt (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt (default: 0)")
-    parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
-    parser.add_argument("--guidance-scale", type=float, help="(default: 7.5; emoji-m9: 3)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="Languages (default: all).")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="Scenes of emoji (default: 100).")
+    parser.add_argument("--num-images", type=int, default=1, metavar="N", help="Pictures per prompt (default: 1).")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of each prompt's first picture (default: 0).")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="Denoising steps (default: 20).")
+    parser.add_argument(
+        "--guidance-scale", type=float, metavar="SCALE", help="Guidance (default: 7.5, for emoji-m9 3)."
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Write everything to a .json file.")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="Write a page with plots.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not a table.")
     add_cache_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)

@@ -25,32 +25,39 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Adds the command."""
     parser = what.add_parser(
         "retrieval",
-        help="retrieval between texts and images, by language",
-        description="Recall at 1, 5 and 10 both ways and their mean, for each system and language, with 95% intervals "
-        "and the published figures beside them. Data sets are read where they lie; nothing is downloaded.",
-        epilog="A judge may also be a file of embeddings (.npz, .safetensors, .parquet; see altdiffusion embed).",
+        help="Measure retrieval between texts and pictures, by language.",
+        description="Measure recall at 1, 5 and 10 in both directions, and their mean, for each judge and language. "
+        "95% intervals and published figures are shown beside them. Nothing is downloaded.",
+        examples=[
+            "altdiffusion evaluate retrieval emoji --judge emoji-m9 --judge emoji-m9/teacher",
+            "altdiffusion evaluate retrieval flickr30k data/flickr30k --judge BAAI/AltCLIP --html report.html",
+        ],
     )
     parser.add_argument(
         "dataset",
-        help="emoji (in the package), flickr30k, coco, coco-cn, muge (also Flickr30k-CN and COCO-CN in its layout), "
-        "xtd10, crossmodal-3600, webdataset, jsonl",
+        help="emoji (in the package), flickr30k, coco, coco-cn, muge (also for Flickr30k-CN and COCO-CN in its "
+        "layout), "
+        "xtd10, crossmodal-3600, webdataset, or jsonl.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, help="where the data set lies")
+    parser.add_argument("folder", nargs="?", type=Path, help="Folder of the data set.")
+    # Here a judge may also be a file of embeddings.
     add_judge_option(parser)
-    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="default: all that are there")
-    parser.add_argument("--split", default="", help="default: the one that figures are published of")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out images that are not there or broken")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="Languages (default: all).")
+    parser.add_argument("--split", default="", help="Split (default: the one that published figures use).")
+    parser.add_argument("--allow-missing", action="store_true", help="Leave out pictures that are missing or broken.")
     parser.add_argument(
         "--ties",
         choices=("mean", "first", "best", "worst"),
         default="mean",
-        help="rank where others are as similar: in the middle of them (default), by their order as in Chinese-CLIP's "
-        "script, before or after them",
+        help="Rank of equally similar items: the mean of their ranks; in their order, as Chinese-CLIP's script does "
+        "(first); or before or after the others (default: mean).",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and failures")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="Pictures at a time (default: %(default)s)."
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Write everything to a .json file.")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="Write a page with plots and failures.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not a table.")
     add_long_text_option(parser)
     add_cache_options(parser)
     add_model_options(parser)

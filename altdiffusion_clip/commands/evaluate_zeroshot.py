@@ -21,24 +21,31 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = what.add_parser(
         "zeroshot",
         aliases=["classification"],
-        help="zero-shot classification, by language",
-        description="Top-1, top-5 and mean recall per class, by CLIP_benchmark's definitions, in percent. The folder "
-        "has a folder of pictures for each class, the hub's Parquet files, or webdataset tars.",
-        epilog="Names of the classes: one a line, in the order of the labels, in classnames_CODE.txt beside the data "
-        "(English also classnames.txt), or by --classes; CIFAR-10's are known in English and Chinese. Sentences: one a "
-        "line with {c} for the name, by --templates or in zeroshot_classification_templates.txt beside the data.",
+        help="Measure zero-shot classification, by language.",
+        description="Measure top-1, top-5 and mean recall per class in percent, as CLIP_benchmark defines them.\n\n"
+        "The names of the classes are read from --classes, or from classnames_CODE.txt beside the data, one per "
+        "line in "
+        "the order of the labels. CIFAR-10's are built in, in English and Chinese. Sentences with {c} for the name are "
+        "read from --templates, or from zeroshot_classification_templates.txt beside the data.",
+        examples=["altdiffusion evaluate zeroshot data/cifar10 --languages en zh --judge BAAI/AltCLIP-m9"],
     )
-    parser.add_argument("folder", type=Path, help="where the data set lies")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="A folder with a folder of pictures per class, Parquet files as on the hub, or webdataset tars.",
+    )
     add_judge_option(parser)
-    parser.add_argument("--languages", nargs="+", default=["en"], metavar="CODE", help="(default: en)")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, for one language")
-    parser.add_argument("--templates", type=Path, metavar="FILE", help="sentences, for one language")
-    parser.add_argument("--split", default="", help="default: test or validation")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out images that cannot be read")
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as .json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots and what is confused")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--languages", nargs="+", default=["en"], metavar="CODE", help="Languages (default: en).")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="Names of the classes, for one language.")
+    parser.add_argument("--templates", type=Path, metavar="FILE", help="Sentences, for one language.")
+    parser.add_argument("--split", default="", help="Split (default: test or validation).")
+    parser.add_argument("--allow-missing", action="store_true", help="Leave out pictures that cannot be read.")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="Pictures at a time (default: %(default)s)."
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Write everything to a .json file.")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="Write a page with plots and confusions.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not a table.")
     add_cache_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)

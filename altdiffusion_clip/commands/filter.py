@@ -17,45 +17,55 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "filter",
-        help="keep the rows of data sets whose pictures and texts fit",
-        description="Keep the rows that altdiffusion score finds to fit. Writes them to kept/, in files like their "
-        "sources, and all others with a reason to rejected/, as JSON lines. Killed at any moment, the same command "
-        "goes on. The exit code is 1 if a source could not be read to its end or has rows that are not scored yet.",
-        epilog="Cosines of different languages are not comparable: one threshold for all keeps more of the languages "
-        "that the judge knows best. --by language gives each its own.",
+        help="Keep the rows of data sets whose pictures and texts match.",
+        description="Keep the rows that `altdiffusion score` found to match. They are written to kept/, in files like "
+        "their sources; all others go to rejected/ as JSON lines with a reason. The same command continues after a "
+        "stop. If a source could not be read to the end, or has rows without a score yet, the exit code is 1.\n\n"
+        "Cosines of different languages are not comparable: one threshold for all keeps more of the languages that the "
+        "judge knows best. With --by language, each language gets its own.",
+        examples=[
+            "altdiffusion filter scores/ --top 30% --by language --output filtered/",
+            "altdiffusion filter scores/ --html page.html",
+        ],
     )
-    parser.add_argument("scores", type=Path, metavar="SCORES", help="a folder of altdiffusion score")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for the rows")
+    parser.add_argument("scores", type=Path, metavar="SCORES", help="A folder that `altdiffusion score` wrote.")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for the rows.")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page with histograms by language and pictures at quantiles"
+        "--html", type=Path, metavar="FILE", help="Write a page with histograms by language and example pictures."
     )
-    parser.add_argument(
+    parser.add_argument("--json", action="store_true", help="Print one JSON object at the end, not a sentence.")
+    rules = parser.add_argument_group("rules")
+    rules.add_argument(
         "--top",
         action="append",
         default=[],
         metavar="[LANGUAGE=][JUDGE:]N",
-        help="the best rows: a share, as 30%%, or a number",
+        help="Keep the best rows: a share such as 30%%, or a number. Can be repeated.",
     )
-    parser.add_argument(
-        "--min", action="append", default=[], metavar="[LANGUAGE=][JUDGE:]SCORE", help="rows that reach a score"
+    rules.add_argument(
+        "--min",
+        action="append",
+        default=[],
+        metavar="[LANGUAGE=][JUDGE:]SCORE",
+        help="Keep rows with at least this score. Can be repeated.",
     )
-    parser.add_argument(
+    rules.add_argument(
         "--shuffled",
         action="append",
         default=[],
         metavar="[LANGUAGE=]SHARE",
-        help="rows above so much, as 99%%, of what pictures get with texts of others (needs score --embeddings)",
+        help="Keep rows that score higher than this share, such as 99%%, of pictures paired with the wrong text. Needs "
+        "score --embeddings.",
     )
-    parser.add_argument(
+    rules.add_argument(
         "--near-duplicates",
         type=float,
         metavar="COSINE",
-        help="of pictures that are so much alike keep the one with the best score, as 0.95 (needs score --embeddings)",
+        help="Of pictures that are this similar, such as 0.95, keep only the best. Needs score --embeddings.",
     )
-    parser.add_argument("--by", choices=("language",), help="shares and numbers are of each language's rows")
-    parser.add_argument("--any", action="store_true", help="one of several criteria is enough (default: all)")
-    parser.add_argument("--attempts", type=int, default=5, help="to read what a passing fault keeps back (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a sentence")
+    rules.add_argument("--by", choices=("language",), help="Apply shares and numbers to each language.")
+    rules.add_argument("--any", action="store_true", help="Keep a row that meets one of the rules, not all.")
+    rules.add_argument("--attempts", type=int, default=5, metavar="N", help="Tries to read a source (default: 5).")
     parser.set_defaults(run=run)
 
 

@@ -14,7 +14,7 @@ from altdiffusion_clip.commands.loading import load_pipeline
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.schedulers import SCHEDULERS, check_scheduler
+from altdiffusion_clip.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     import torch
@@ -34,78 +34,119 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "generate",
-        help="draw pictures from prompts and rank them",
-        description="Draw pictures from prompts and rank them. Writes the pictures, results.jsonl, "
-        "contact-sheet.png and index.html to a folder. The same command again draws what is missing; more prompts "
-        "and seeds are added.",
+        help="Draw pictures from prompts and rank them.",
+        description="Draw pictures from prompts and rank them. The pictures, results.jsonl, contact-sheet.png and "
+        "index.html are written to a folder. If a run stops, the same command draws what is missing. You can also add "
+        "more prompts and seeds later.",
+        examples=[
+            'altdiffusion generate "蓝色背景上的猫" "a dog" --num-images 8 --output pictures',
+            'altdiffusion generate "a fox" --negative-prompt blue --sampler "DPM++ 2M Karras" --steps 30',
+            "altdiffusion generate --prompts-file table.csv --languages zh,en --seeds 0-99 --vary guidance=3,5",
+            "altdiffusion generate --from-png pictures/000-seed0.png",
+        ],
     )
-    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw, in any language of the model")
-    parser.add_argument(
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="What to draw, in any language of the model.")
+    _add_table_options(parser.add_argument_group("tables and grids"))
+    _add_picture_options(parser.add_argument_group("pictures"))
+    _add_output_options(parser.add_argument_group("output"))
+    judging = parser.add_argument_group("model and judge")
+    judging.add_argument(
+        "--model", default=EMOJI_M9, help="A folder, a single file, or a hub id (default: %(default)s)."
+    )
+    add_judge_option(judging, "--scorer", OWN)
+    judging.add_argument("--keep", type=int, metavar="K", help="Keep only the K best pictures of each prompt.")
+    machine = parser.add_argument_group("speed and hardware")
+    add_model_options(machine, several=True)
+    machine.add_argument("--fast", action="store_true", help="Use the fastest settings for this machine.")
+    machine.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Pictures to draw at a time in half precision. In float32 each is drawn alone (default: 1).",
+    )
+    add_ray_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_table_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
         "--prompts-file",
         "--grid",
         metavar="FILE",
-        help="one prompt a line, or a table (.csv, .tsv, .jsonl, .parquet) with any of the columns prompt, "
-        "negative_prompt, seed, width, height, steps, guidance, scheduler, lora (NAME:WEIGHT), image, mask, strength, "
-        "id and language, and your own, which are kept. Each PROMPT beside it is filled from every row: "
-        '"a {job} at work"',
+        help="A file with one prompt per line, or a table (.csv, .tsv, .jsonl, .parquet). The table may have the "
+        "columns prompt, negative_prompt, seed, width, height, steps, guidance, scheduler, lora, image, mask, "
+        "strength, id and language. Other columns are kept in the results. If you also give a PROMPT, it is filled "
+        'in from each row: "a {job} at work".',
     )
-    parser.add_argument("--encoding", default="", help="of a file that is not UTF-8, as gb18030")
-    parser.add_argument(
-        "--languages", default="", metavar="CODES", help="columns of the table that hold the prompt, as zh,en,ar"
-    )
-    parser.add_argument("--seeds", metavar="SEEDS", help="as 0-99 or 1,5,9, in place of --seed and --num-images")
-    parser.add_argument(
+    group.add_argument("--languages", default="", metavar="CODES", help="Columns with the prompt, such as zh,en,ar.")
+    group.add_argument(
         "--vary",
         action="append",
         default=[],
         metavar="COLUMN=VALUES",
-        help="draw everything with each of the values, as guidance=3,5,7",
+        help="Draw everything with each value, such as guidance=3,5,7. Can be repeated.",
     )
-    parser.add_argument("--dry-run", action="store_true", help="draw nothing; say how many pictures and how long")
-    parser.add_argument("--overwrite", action="store_true", help="draw again what is there")
-    parser.add_argument(
-        "--pack", choices=("tar", "parquet"), help="put finished pictures into webdataset tars, or into Parquet"
-    )
-    parser.add_argument("--pack-to", metavar="PLACE", help="a folder or URL for these (default: the --output folder)")
-    parser.add_argument("--pack-size", type=int, default=1000, metavar="N", help="pictures in a file (default: 1000)")
-    parser.add_argument(
-        "--shard",
-        metavar="K/N",
-        help="draw one of N shares, beside other runs on the same folder; in the end the same command without it puts "
-        "the rows together, draws what is missing and writes the pages",
-    )
-    parser.add_argument(
-        "--from-png", type=Path, metavar="FILE", help="draw a picture again from its settings, ours or a WebUI's"
-    )
-    parser.add_argument("--model", default=EMOJI_M9, help="a folder, a single file, or a hub id (default: %(default)s)")
-    add_judge_option(parser, "--scorer", OWN)
-    parser.add_argument("--output", type=Path, default=Path("altdiffusion-output"), metavar="DIR")
-    parser.add_argument("--num-images", type=int, default=4, metavar="N", help="for each prompt (default: 4)")
-    parser.add_argument("--keep", type=int, metavar="K", help="keep only the K best of each prompt's pictures")
-    parser.add_argument(
+    group.add_argument("--encoding", default="", help="Encoding of the file if it is not UTF-8, such as gb18030.")
+
+
+def _add_picture_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--negative-prompt", default="", metavar="TEXT", help="What to keep out of the pictures.")
+    group.add_argument("--num-images", type=int, default=4, metavar="N", help="Pictures per prompt (default: 4).")
+    group.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="of the first picture; the next has the next; -1 for random ones (default: 0)",
+        help="Seed of the first picture. The next picture has the next seed. Use -1 for random seeds (default: 0).",
     )
-    parser.add_argument("--negative-prompt", default="", help="what to keep out of the pictures")
-    parser.add_argument("--long-prompts", action="store_true", help="read up to four windows of 77 tokens, not one")
-    parser.add_argument("--steps", type=int, default=20, help="of the scheduler (default: 20)")
-    parser.add_argument("--guidance-scale", type=float, help="how closely to follow (default: 7.5; emoji-m9: 3)")
-    parser.add_argument("--scheduler", choices=SCHEDULERS, help="(default: the model's own)")
-    parser.add_argument("--height", type=int, help="in pixels (default: the model's)")
-    parser.add_argument("--width", type=int, help="in pixels (default: the model's)")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        help="pictures drawn at a time in half precision; in float32 each is drawn alone (default: 1)",
+    group.add_argument("--seeds", help="All seeds, such as 0-99 or 1,5,9. Replaces --seed and --num-images.")
+    group.add_argument("--steps", type=int, default=20, metavar="N", help="Denoising steps (default: 20).")
+    group.add_argument(
+        "--guidance-scale",
+        "--cfg-scale",
+        type=float,
+        metavar="SCALE",
+        help="How closely to follow the prompt. 1 turns guidance off (default: 7.5, for emoji-m9 3).",
     )
-    parser.add_argument("--fast", action="store_true", help="draw with what is faster here (see pipe.optimize)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, nothing else")
-    add_model_options(parser, several=True)
-    add_ray_options(parser)
-    parser.set_defaults(run=run)
+    group.add_argument(
+        "--scheduler",
+        "--sampler",
+        default="",
+        metavar="NAME",
+        help=f"One of {', '.join(SCHEDULERS)}; or the WebUIs' name of it, such as 'DPM++ 2M Karras' (default: the "
+        "model's own).",
+    )
+    group.add_argument("--width", type=int, metavar="PIXELS", help="Width (default: the model's).")
+    group.add_argument("--height", type=int, metavar="PIXELS", help="Height (default: the model's).")
+    group.add_argument("--long-prompts", action="store_true", help="Read up to 308 tokens of a prompt, not 77.")
+    group.add_argument(
+        "--from-png",
+        type=Path,
+        metavar="FILE",
+        help="Draw a picture again from the settings in its PNG, written by this program or by a WebUI.",
+    )
+
+
+def _add_output_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--output",
+        type=Path,
+        default=Path("altdiffusion-output"),
+        metavar="DIR",
+        help="Folder for the pictures (default: %(default)s).",
+    )
+    group.add_argument("--dry-run", action="store_true", help="Draw nothing. Print how many pictures and how long.")
+    group.add_argument("--overwrite", action="store_true", help="Draw existing pictures again.")
+    group.add_argument("--pack", choices=("tar", "parquet"), help="Pack finished pictures into tar or Parquet files.")
+    group.add_argument("--pack-to", metavar="PLACE", help="Folder or URL for the packs (default: the --output folder).")
+    group.add_argument("--pack-size", type=int, default=1000, metavar="N", help="Pictures per pack (default: 1000).")
+    group.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="Draw share K of N, while other runs on the same folder draw the rest. When all are done, run the "
+        "command without --shard: it merges the results and writes the pages.",
+    )
+    group.add_argument("--json", action="store_true", help="Print one JSON object per picture and nothing else.")
 
 
 def run(options: argparse.Namespace) -> bool:
@@ -196,7 +237,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         device=str(_devices(options)[0]),
         dtype=options.dtype,
         prompt_windows=4 if options.long_prompts else 1,
-        scheduler=options.scheduler or "",
+        scheduler=options.scheduler,
     )
 
 
@@ -210,7 +251,6 @@ def _again(options: argparse.Namespace) -> "Settings":
         print(f"{options.from_png}: not taken: {'; '.join(left)}", file=sys.stderr)
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
-    check_scheduler(settings.scheduler)
     if settings.strength is not None and not settings.image:
         raise UserError(f"{options.from_png} was changed from another picture, which its settings do not hold")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype

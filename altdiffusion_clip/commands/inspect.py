@@ -15,16 +15,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "inspect",
-        help="say what a checkpoint is and whether it is whole",
-        description="Say what a checkpoint is, which languages it speaks, and which tensors are missing or surplus. "
-        "The exit code is 1 if it is not whole, or if its text tower is not that of --against.",
+        help="Tell what a checkpoint is and whether it is complete.",
+        description="Tell what a checkpoint is, which languages it speaks, and which tensors are missing or "
+        "surplus. If "
+        "it is incomplete, or its text tower differs from that of --against, the exit code is 1.",
+        examples=["altdiffusion inspect altdiffusion-m9.ckpt --against BAAI/AltCLIP-m9"],
     )
-    parser.add_argument("source", metavar="SRC", help="a folder, a single file, a hub id, or emoji-m9")
-    parser.add_argument("--against", metavar="OTHER", help="also compare the text towers of both")
+    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m9.")
+    parser.add_argument("--against", metavar="OTHER", help="Also compare the text tower with this model's.")
     parser.add_argument(
-        "--config", type=Path, metavar="FOLDER", help="for a file of unpublished sizes, a folder that has them"
+        "--config", type=Path, metavar="FOLDER", help="Folder with the configuration of a file of unpublished size."
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.set_defaults(run=run)
 
 

@@ -18,23 +18,16 @@ if TYPE_CHECKING:
 OWN = "own"
 """The judge that a model brings with it."""
 
-JUDGES = (
-    "emoji-m9; a folder or hub id of an AltCLIP, CLIP, Chinese-CLIP or SigLIP; TEXT+VISION for Taiyi's or M-CLIP's "
-    "text tower with a CLIP; open_clip:ARCHITECTURE@WEIGHTS; python:FILE.py:FUNCTION; logits:A,B, zscores:A,B or "
-    "ranks:A,B for several together. NAME=JUDGE shows it under a name"
-)
-"""What a user may name."""
 
-
-def add_judge_option(parser: argparse.ArgumentParser, older: str = "", default: str = EMOJI_M9) -> None:
+def add_judge_option(parser: "argparse._ActionsContainer", older: str = "", default: str = EMOJI_M9) -> None:
     """Adds --judge, which may be given several times.
 
     Args:
-        parser: of the command.
+        parser: of the command, or a group of its options.
         older: another name of the option.
         default: where none is given; `OWN` for that of the model that draws.
     """
-    shown = "the model's own, if it brings one; `none` for none" if default == OWN else default
+    shown = "own, the model's; none for no judge" if default == OWN else default
     parser.add_argument(
         "--judge",
         *([older] if older else []),
@@ -42,7 +35,9 @@ def add_judge_option(parser: argparse.ArgumentParser, older: str = "", default: 
         default=[],
         dest="judges",
         metavar="JUDGE",
-        help=f"{JUDGES}. Of several, each named so, the first decides (default: {shown})",
+        help="What scores the pictures: the hub id or folder of an AltCLIP, CLIP, Chinese-CLIP, SigLIP or "
+        "ImageReward; open_clip:ARCHITECTURE@WEIGHTS; python:FILE.py:FUNCTION; or another form listed in "
+        f"docs/judges.md. Can be repeated; the first judge decides (default: {shown}).",
     )
     parser.set_defaults(default_judge=default)
 
@@ -53,8 +48,9 @@ def add_long_text_option(parser: argparse.ArgumentParser) -> None:
         "--long-text",
         choices=("truncate", "window-mean", "window-max", "full"),
         default="truncate",
-        help="of texts of more tokens than the judge reads: cut them (default); read them in parts, of which the mean "
-        "vector or the best score counts; or whole, which AltCLIP can up to 512 tokens",
+        help="How to read a text that has more tokens than the judge was trained with: truncate it; split it and take "
+        "the mean vector (window-mean) or the best score (window-max); or read it in full, which AltCLIP can do up to "
+        "512 tokens (default: truncate).",
     )
 
 
@@ -87,16 +83,16 @@ def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> 
         parser: of the command.
         is_kept: vectors are kept unless the user says otherwise.
     """
-    where = "$ALTDIFFUSION_CACHE, or altdiffusion-clip where the system has its caches"
+    where = "$ALTDIFFUSION_CACHE, or the system's cache folder"
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="FOLDER",
-        help="where vectors of texts and pictures are kept, by judge and content, 4 GB at most "
-        f"(default: {where if is_kept else 'they are not kept'})",
+        help="Folder that keeps the vectors of texts and pictures for the next run, up to 4 GB "
+        f"(default: {where if is_kept else 'none are kept'}).",
     )
     if is_kept:
-        parser.add_argument("--no-cache", action="store_true", help="keep no vectors")
+        parser.add_argument("--no-cache", action="store_true", help="Keep no vectors.")
     parser.set_defaults(is_cached=is_kept)
     parser.add_argument(
         "--vectors",
@@ -104,7 +100,7 @@ def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> 
         default=[],
         type=Path,
         metavar="FILE|FOLDER",
-        help="vectors that are there already, of altdiffusion embed or score --embeddings; pictures are known by path",
+        help="Use vectors that `altdiffusion embed` or `score --embeddings` has written. Pictures are matched by path.",
     )
 
 

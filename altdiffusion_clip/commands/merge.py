@@ -10,24 +10,35 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "merge",
-        help="give other people's weights the languages of an AltDiffusion",
-        description="Add what the alignment of an AltDiffusion changed in Stable Diffusion's UNet to another model "
-        "made from the same Stable Diffusion, and give it the multilingual text encoder. Nothing is trained; one "
-        "tensor at a time is in memory, and OUT is written whole or not at all.",
+        help="Add an AltDiffusion's languages to another Stable Diffusion model.",
+        description="Add what an AltDiffusion's alignment changed in Stable Diffusion's UNet to another model made "
+        "from "
+        "the same Stable Diffusion, and give that model the multilingual text encoder. Nothing is trained. One tensor "
+        "at a time is in memory, and OUT is written whole or not at all.",
+        examples=[
+            "altdiffusion merge --base CompVis/stable-diffusion-v1-4 --alt BAAI/AltDiffusion-m9 "
+            "--target community.safetensors merged/"
+        ],
     )
-    parser.add_argument("--base", required=True, help="the Stable Diffusion that both were made from (1.4 for m2, m9)")
-    parser.add_argument("--alt", required=True, help="the AltDiffusion")
-    parser.add_argument("--target", required=True, help="what others made of the base")
-    parser.add_argument("destination", metavar="OUT", help="a folder, or a file that ends in .safetensors")
-    parser.add_argument("--strength", type=float, default=1.0, help="how much is added (default: 1)")
+    parser.add_argument(
+        "--base", required=True, help="The Stable Diffusion that both were made from: version 1.4 for m2 and m9."
+    )
+    parser.add_argument("--alt", required=True, help="The AltDiffusion.")
+    parser.add_argument("--target", required=True, help="The model to change.")
+    parser.add_argument("destination", metavar="OUT", help="A folder, or a file that ends in .safetensors.")
+    parser.add_argument("--strength", type=float, default=1.0, help="How much of the change to add (default: 1).")
     parser.add_argument(
         "--what",
         choices=("all", "keys-and-values"),
         default="all",
-        help="add the whole difference, or that of the layers that read the text (default: all)",
+        help="Add the whole change, or only that of the layers that read the text (default: all).",
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they are in the target)")
-    parser.add_argument("--tokenizer", metavar="WHERE", help="a folder or hub id with the tokenizer, for a single file")
+    parser.add_argument("--dtype", choices=DTYPES, help="Precision of the weights (default: the target's).")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="WHERE",
+        help="Folder or hub id with the tokenizer, if the AltDiffusion is a single file.",
+    )
     parser.set_defaults(run=run)
 
 

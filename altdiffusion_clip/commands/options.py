@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+def add_model_options(parser: "argparse._ActionsContainer", several: bool = False) -> None:
     """Adds --device, which may name `several`, and --dtype."""
-    more = "; several, as cuda:0,cuda:1" if several else ""
+    more = ", or several, such as cuda:0,cuda:1" if several else ""
     parser.add_argument(
-        "--device", default="auto", help=f"cpu, cuda, cuda:1, mps, xpu{more}; default: a GPU if there is one"
+        "--device", default="auto", help=f"cpu, cuda, cuda:1, mps or xpu{more} (default: a GPU if there is one)."
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights and arithmetic")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="Precision of weights and arithmetic (default: float32)."
+    )
 
 
 def device_of(name: str) -> "torch.device":

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 def add_ray_options(parser: argparse.ArgumentParser) -> None:
     """Adds --engine, --address, --actors, --gpus-per-actor and --cpus-per-actor."""
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
-    ray = parser.add_argument_group("with --engine ray")
-    ray.add_argument("--address", default="", help="of the cluster, as auto or ray://head:10001 (default: a new one)")
-    ray.add_argument("--actors", type=int, default=1, metavar="N", help="at most so many at a time (default: 1)")
-    ray.add_argument("--gpus-per-actor", type=float, default=0, metavar="G", help="(default: 0, on CPUs)")
-    ray.add_argument("--cpus-per-actor", type=float, default=1, metavar="C", help="(default: 1)")
+    ray = parser.add_argument_group("Ray clusters")
+    ray.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="This machine, or a Ray cluster (default: local)."
+    )
+    ray.add_argument(
+        "--address", default="", help="Address of the cluster, such as auto or ray://head:10001 (default: start one)."
+    )
+    ray.add_argument("--actors", type=int, default=1, metavar="N", help="Most actors at a time (default: 1).")
+    ray.add_argument("--gpus-per-actor", type=float, default=0, metavar="N", help="GPUs per actor (default: 0).")
+    ray.add_argument("--cpus-per-actor", type=float, default=1, metavar="N", help="CPU cores per actor (default: 1).")
 
 
 def check_ray_options(options: argparse.Namespace) -> None:

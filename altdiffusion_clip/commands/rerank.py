@@ -30,23 +30,30 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "rerank",
-        help="order pictures by how well they fit a prompt",
-        description="Order pictures by how well they fit a prompt, best first. Pictures that cannot be read are "
+        help="Sort pictures by how well they match a prompt.",
+        description="Sort pictures by how well they match a prompt, best first. Pictures that cannot be read are "
         "listed on stderr, and the exit code is then 1.",
+        examples=[
+            'altdiffusion rerank "一只猫" pictures/ --top 3',
+            'altdiffusion rerank "a cat" *.png --judge BAAI/AltCLIP-m18 --output ranking.csv',
+        ],
     )
-    parser.add_argument("prompt", help="in any language of the judge")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="pictures, or folders of them")
+    parser.add_argument("prompt", metavar="PROMPT", help="The prompt, in any language of the judge.")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="Pictures, or folders of pictures.")
     add_judge_option(parser, "--model")
-    parser.add_argument("--top", type=int, metavar="K", help="only the best K")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a .csv, .tsv, .json or .jsonl file")
-    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="write a picture of the ranking")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--exact", action="store_true", help="decode large pictures in full size; others within 1e-3")
-    parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but two)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--top", type=int, metavar="K", help="Show only the best K.")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Write a .csv, .tsv, .json or .jsonl file.")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="Write a picture of the ranking.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not a table.")
     add_long_text_option(parser)
-    add_cache_options(parser)
-    add_model_options(parser)
+    speed = parser.add_argument_group("speed and hardware")
+    speed.add_argument("--batch-size", type=int, default=32, metavar="N", help="Pictures at a time (default: 32).")
+    speed.add_argument(
+        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by up to 0.001."
+    )
+    speed.add_argument("--workers", type=int, metavar="N", help="Decoding processes (default: all cores but two).")
+    add_cache_options(speed)
+    add_model_options(speed)
     parser.set_defaults(run=run)
 
 

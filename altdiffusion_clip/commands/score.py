@@ -36,52 +36,80 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "score",
-        help="scores for whole data sets of pictures and texts",
-        description="Score rows of a picture and a text, in any language of the judge. Writes shards of Parquet "
-        "(row_id, cosine, clip_score, error, may_pass, language, and a column for each further judge), each whole or "
-        "not there; the same command goes on where a run was stopped. A row that cannot be scored has its error, and "
-        "the exit code is then 1. A fault that may pass, such as a reset or a time-out, is tried again; what it still "
-        "keeps back is left to do, and the same command does it.",
-        epilog="Sources: .jsonl, .csv, .tsv (also with .gz), .parquet, webdataset .tar and .tar.gz, or a folder of "
-        "pictures with a .txt of the same name beside each; as a path or any URL that fsspec opens, with *, ? and "
-        "{0000..0099}, or @FILE with one of them in each line.",
-    )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_judge_option(parser, "--model")
-    parser.add_argument("--image-column", default="image", help="a path or URL, or the picture itself (default: image)")
-    parser.add_argument("--text-column", default="text", help="(default: text)")
-    parser.add_argument("--language-column", default="language", help="(default: language)")
-    parser.add_argument("--id-column", default="id", help="(default: id; without one a row is FILE:NUMBER)")
-    parser.add_argument("--image-root", default="", metavar="DIR", help="where relative paths of pictures begin")
-    parser.add_argument("--shard-size", type=int, default=10_000, metavar="ROWS", help="(default: 10000)")
-    parser.add_argument("--min-cosine", type=float, metavar="C", help="also write the rows that reach it, as .jsonl")
-    parser.add_argument("--encoding", default="", help="of the texts (default: UTF-8, or what a byte-order mark says)")
-    parser.add_argument("--exact", action="store_true", help="decode large pictures in full size; others within 1e-3")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse pictures of more (default: Pillow's limit)")
-    parser.add_argument("--attempts", type=int, default=5, help="to read what a passing fault keeps back (default: 5)")
-    parser.add_argument("--retry-errors", action="store_true", help="score rows again that failed for good")
-    parser.add_argument(
-        "--workers", type=int, help="processes that decode (default: the cores but two; without a GPU 8 at most)"
-    )
-    parser.add_argument("--batch-size", type=int, help="pictures at a time (default: 8; on a GPU what is fastest)")
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps, or several: cuda:0,cuda:1; default: a GPU if there is one"
+        help="Score data sets of pictures and texts.",
+        description="Score each row of a data set: how well its picture matches its text, in any language of the "
+        "judge. "
+        "The scores are written as Parquet shards with the columns row_id, cosine, clip_score, error, may_pass and "
+        "language, and a column for each further judge. A shard is written whole or not at all, and the same command "
+        "continues after a stop.\n\n"
+        "A fault that may pass, such as a time-out, is tried again, and rows that it affects stay to be done. A row "
+        "that "
+        "fails for good has its error in the shard. If any row has no score, the exit code is 1.",
+        examples=[
+            "altdiffusion score pairs.jsonl --output scores/",
+            "altdiffusion score 's3://bucket/{0000..0099}.tar' --judge BAAI/AltCLIP-m9 --output scores/",
+        ],
     )
     parser.add_argument(
-        "--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic; auto measures which is faster"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="A path or URL of .jsonl, .csv, .tsv (also .gz), .parquet, or webdataset .tar files, or a folder of "
+        "pictures with a .txt file beside each. May contain *, ? and {0000..0099}. @FILE reads sources from a file.",
     )
-    parser.add_argument(
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder for the scores.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object at the end, not a sentence.")
+    rows = parser.add_argument_group("rows")
+    rows.add_argument(
+        "--image-column", default="image", metavar="NAME", help="Picture, as path, URL or bytes (default: image)."
+    )
+    rows.add_argument("--text-column", default="text", metavar="NAME", help="Text, or a list (default: text).")
+    rows.add_argument("--language-column", default="language", metavar="NAME", help="Language (default: language).")
+    rows.add_argument(
+        "--id-column", default="id", metavar="NAME", help="Id. Without one, a row is FILE:NUMBER (default: id)."
+    )
+    rows.add_argument("--image-root", default="", metavar="DIR", help="Folder that relative paths start from.")
+    rows.add_argument(
         "--captions",
         choices=CAPTIONS,
         default="each",
-        help="of rows that have a list of texts: a row for each (default), the first, the best score, or the mean",
+        help="If a row has several texts: score each, the first, or report the best or mean score (default: each).",
     )
-    parser.add_argument("--embeddings", action="store_true", help="also write the first judge's vectors, .safetensors")
-    add_long_text_option(parser)
-    add_cache_options(parser, is_kept=False)
+    rows.add_argument(
+        "--encoding", default="", help="Encoding of the texts (default: UTF-8, or what the byte-order mark says)."
+    )
+    rows.add_argument(
+        "--max-pixels", type=int, metavar="N", help="Refuse pictures with more pixels (default: Pillow's limit)."
+    )
+    rows.add_argument("--attempts", type=int, default=5, metavar="N", help="Tries to read a source (default: 5).")
+    rows.add_argument("--retry-errors", action="store_true", help="Score rows again that failed for good.")
+    judging = parser.add_argument_group("judge and output")
+    add_judge_option(judging, "--model")
+    add_long_text_option(judging)
+    judging.add_argument("--min-cosine", type=float, metavar="C", help="Also write rows with at least this cosine.")
+    judging.add_argument("--embeddings", action="store_true", help="Also write the first judge's vectors.")
+    judging.add_argument("--shard-size", type=int, default=10_000, metavar="N", help="Rows per shard (default: 10000).")
+    speed = parser.add_argument_group("speed and hardware")
+    speed.add_argument(
+        "--device", default="auto", help="cpu, cuda, mps, or several: cuda:0,cuda:1 (default: a GPU if there is one)."
+    )
+    speed.add_argument(
+        "--dtype", choices=("auto", *DTYPES), default="auto", help="Precision; auto measures which is fastest."
+    )
+    speed.add_argument(
+        "--batch-size", type=int, metavar="N", help="Pictures at a time (default: 8; on a GPU the fastest)."
+    )
+    speed.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Decoding processes (default: all cores but two; without a GPU up to 8).",
+    )
+    speed.add_argument(
+        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by up to 0.001."
+    )
+    add_cache_options(speed, is_kept=False)
     add_ray_options(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a sentence")
     parser.set_defaults(run=run)
 
 

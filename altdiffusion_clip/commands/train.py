@@ -24,17 +24,32 @@ from altdiffusion_clip.training.configs import (
 )
 
 STAGES: dict[str, tuple[type[RunConfig], str, str, str]] = {
-    "distill": (DistillConfig, "distill", "distill", "stage 1: a student learns a CLIP's text tower from translations"),
+    "distill": (
+        DistillConfig,
+        "distill",
+        "distill",
+        "Stage 1: teach a student a CLIP's text tower, from translations.",
+    ),
     "contrastive": (
         ContrastiveConfig,
         "contrastive",
         "contrastive",
-        "stage 2: the student's captions against pictures",
+        "Stage 2: train the student's captions against pictures.",
     ),
-    "align": (AlignConfig, "align", "align", "the UNet, on a frozen text encoder"),
-    "dreambooth": (DreamBoothConfig, "dreambooth", "dreambooth", "one thing or person, from a few pictures"),
-    "lora": (LoraConfig, "lora", "train_lora", "a LoRA, from captioned pictures"),
-    "add-language": (AddLanguageConfig, "add_language", "add_language", "another language, the old ones kept"),
+    "align": (AlignConfig, "align", "align", "Train a UNet on a frozen text encoder."),
+    "dreambooth": (
+        DreamBoothConfig,
+        "dreambooth",
+        "dreambooth",
+        "Teach a model one thing or person, from a few pictures.",
+    ),
+    "lora": (LoraConfig, "lora", "train_lora", "Train a LoRA, from captioned pictures."),
+    "add-language": (
+        AddLanguageConfig,
+        "add_language",
+        "add_language",
+        "Teach a text encoder another language, and keep the old ones.",
+    ),
 }
 """Of each command: its settings, its module in `altdiffusion_clip.training`, its function, and a line of help."""
 
@@ -47,15 +62,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "train",
-        help="train a model",
-        description="Train a model. Every stage runs under `accelerate launch` too, on many GPUs; a run that was "
-        "stopped, in whatever way, goes on when the same command is given again.",
+        help="Train a model.",
+        description="Train a model. Every stage also runs on several GPUs under `accelerate launch`. The same command "
+        "continues a run that was stopped.",
     )
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE", title="stages")
     for name, (config, _, _, help_) in STAGES.items():
-        stage = stages.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
-        stage.add_argument("--config", type=Path, help="YAML with settings, as a run writes; options go before it")
-        stage.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        stage = stages.add_parser(name, help=help_, description=help_)
+        stage.add_argument(
+            "--config", type=Path, help="YAML file with settings, as a run writes it. Options take precedence."
+        )
+        stage.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
         add_settings(stage, config)
         stage.set_defaults(run=run)
 
@@ -65,25 +82,35 @@ def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> No
     kinds = typing.get_type_hints(config)
     # A stage's own settings first, then those of every run.
     own = [f for f in dataclasses.fields(config) if f.name not in RunConfig.__dataclass_fields__]
+    of_every_run = parser.add_argument_group("every run")
     for field in [*own, *dataclasses.fields(RunConfig)]:
+        group = parser if field in own else of_every_run
         kind, name = kinds[field.name], "--" + field.name.replace("_", "-")
         default: Any = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        shown = f" (default: {default})" if default not in ("", [], {}, Path(), 0, 0.0, False) else ""
-        more: dict[str, Any] = {"help": field.metadata["help"] + shown, "default": argparse.SUPPRESS}
+        shown = "" if default in ("", [], {}, Path(), 0, 0.0, False) else f" (default: {_said(default)})."
+        more: dict[str, Any] = {
+            "help": field.metadata["help"].removesuffix("." if shown else "") + shown,
+            "default": argparse.SUPPRESS,
+        }
         origin = typing.get_origin(kind)
+        metavar = {int: "N", float: "X", Path: "PATH"}.get(kind, "CODE" if field.name == "languages" else "TEXT")
         if kind is bool:
             more["action"] = argparse.BooleanOptionalAction
         elif origin is list:
-            more |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": field.name.upper()}
+            more |= {
+                "nargs": "+",
+                "type": typing.get_args(kind)[0],
+                "metavar": "PATH" if Path in typing.get_args(kind) else metavar,
+            }
         elif origin is dict:
             more |= {"nargs": "+", "type": _key_and_value, "metavar": "KEY=VALUE"}
         elif origin is typing.Literal:
             more |= {"choices": typing.get_args(kind)}
         else:
-            more |= {"type": kind if origin is not types.UnionType else str, "metavar": field.name.upper()}
-        parser.add_argument(name, **more)
+            more |= {"type": kind if origin is not types.UnionType else str, "metavar": metavar}
+        group.add_argument(name, **more)
 
 
 def run(options: argparse.Namespace) -> bool:
@@ -133,6 +160,10 @@ def read_config(options: argparse.Namespace) -> RunConfig:
         if getattr(config, name) in ("", [], Path()) and (options.stage, name) not in _OPTIONAL:
             raise UserError(f"train {options.stage} needs --{name.replace('_', '-')}")
     return config
+
+
+def _said(default: Any) -> str:
+    return " ".join(default) if isinstance(default, list) else str(default)
 
 
 def _key_and_value(text: str) -> tuple[str, float]:

@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_name
 
 SETTINGS_KEY = "altdiffusion"
 """Name of the text chunk that holds what is needed to draw the picture again."""
@@ -18,20 +19,11 @@ WEBUI_KEY = "parameters"
 COMFYUI_KEY = "prompt"
 """ComfyUI's graph of nodes."""
 
-SAMPLERS = {
-    "ddim": "DDIM",
-    "dpm++": "DPM++ 2M",
-    "euler": "Euler",
-    "euler-a": "Euler a",
-    "heun": "Heun",
-    "pndm": "PLMS",
-    "unipc": "UniPC",
-}
-"""Our schedulers as AUTOMATIC1111 calls them."""
-
 _COMFYUI_SAMPLERS = {
     "ddim": "ddim",
+    "deis": "deis",
     "dpmpp_2m": "dpm++",
+    "dpmpp_2m_sde": "dpm++-sde",
     "euler": "euler",
     "euler_ancestral": "euler-a",
     "heun": "heun",
@@ -61,7 +53,7 @@ def webui_text(settings: Settings, size: tuple[int, int]) -> str:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
     fields: dict[str, Any] = {"Steps": settings.num_inference_steps}
     if settings.scheduler:
-        fields["Sampler"] = SAMPLERS.get(settings.scheduler, settings.scheduler)
+        fields["Sampler"] = SCHEDULERS[scheduler_name(settings.scheduler)].sampler
     fields |= {"CFG scale": settings.guidance_scale, "Seed": settings.seed, "Size": f"{size[0]}x{size[1]}"}
     if settings.strength is not None:
         fields["Denoising strength"] = settings.strength
@@ -133,8 +125,11 @@ def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[
     if prompt.startswith("Negative prompt:"):
         prompt, negative = "", prompt.removeprefix("Negative prompt:")
     values: dict[str, Any] = {"prompt": prompt.strip(), "negative_prompt": negative.strip()}
-    samplers = {name.lower(): ours for ours, name in SAMPLERS.items()}
     left = []
+    sampler, spacing = found.pop("Sampler", ""), found.pop("Schedule type", "Automatic")
+    if sampler:
+        values["scheduler"], more = _scheduler_of(sampler, "" if spacing == "Automatic" else spacing)
+        left += more
     for name, value in found.items():
         try:
             if name == "Steps":
@@ -145,14 +140,21 @@ def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[
                 values["seed"] = int(value)
             elif name == "Size":
                 values["width"], values["height"] = (int(side) for side in value.split("x"))
-            elif name == "Sampler" and value.lower().removesuffix(" karras") in samplers:
-                values["scheduler"] = samplers[value.lower().removesuffix(" karras")]
-                left += [f"{name}: {value}"] if value.lower().endswith(" karras") else []
             else:
                 left.append(f"{name}: {value}")
         except ValueError as error:
             raise UserError(f"the settings in {path} are damaged ({name} is {value!r})") from error
     return _settings(values, empty, path), left
+
+
+def _scheduler_of(sampler: str, spacing: str) -> tuple[str, list[str]]:
+    """Our name of another tool's sampler, with its spacing of the steps; and what of both we do not have."""
+    for name, left in ((f"{sampler} {spacing}", []), (f"{sampler}-{spacing}", []), (sampler, [f"schedule: {spacing}"])):
+        try:
+            return scheduler_name(name.strip(" -").lower()), left if spacing else []
+        except UserError:
+            continue
+    return "", [f"sampler: {sampler} {spacing}".rstrip()]
 
 
 def _from_comfyui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[str]]:
@@ -173,9 +175,12 @@ def _from_comfyui(text: str, empty: Settings, path: Path) -> tuple[Settings, lis
         values |= {side: int(size[side]) for side in ("width", "height") if isinstance(size.get(side), int)}
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration, IndexError) as error:
         raise UserError(f"{path} holds a graph of ComfyUI's in which no prompt and seed could be found") from error
-    name = str(sampler.get("sampler_name", ""))
-    left = [f"sampler: {name}"] if name and name not in _COMFYUI_SAMPLERS else []
-    values["scheduler"] = _COMFYUI_SAMPLERS.get(name, "")
+    name, spacing = str(sampler.get("sampler_name", "")), str(sampler.get("scheduler", "normal"))
+    left = []
+    if name:
+        values["scheduler"], left = _scheduler_of(
+            _COMFYUI_SAMPLERS.get(name, name), "" if spacing == "normal" else spacing
+        )
     kinds = {str(node.get("class_type")) for node in nodes.values()}
     usual = {"KSampler", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "SaveImage"}
     return _settings(values, empty, path), [*left, *(f"node: {kind}" for kind in sorted(kinds - usual))]

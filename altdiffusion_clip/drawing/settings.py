@@ -4,6 +4,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.schedulers import scheduler_name
 
 STEPS = 20
 """Steps of the scheduler, where the user names no number."""
@@ -69,6 +70,14 @@ class Settings:
     lora: str = ""
     image: str = ""
     mask: str = ""
+
+    def __post_init__(self) -> None:
+        """Takes the WebUIs' names of schedulers too.
+
+        Raises:
+            UserError: there is no such scheduler.
+        """
+        object.__setattr__(self, "scheduler", scheduler_name(self.scheduler))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -13,7 +13,7 @@ from typing import Any
 from altdiffusion_clip.drawing.calls import loras_of
 from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.schedulers import check_scheduler
+from altdiffusion_clip.schedulers import scheduler_name
 from altdiffusion_clip.sources.records import Record
 
 COLUMNS = {
@@ -232,8 +232,12 @@ def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, lis
                 values[name] = _whole(given)
             elif name in _NUMBERS:
                 values[name] = float(given)
+            elif name == "scheduler":
+                values[name] = scheduler_name(str(given))
             else:
                 values[name] = str(given)
+        except UserError as error:
+            errors.append(str(error))
         except (ValueError, TypeError, OverflowError):
             errors.append(f"{column} is {given!r}, and no number")
     errors += _wrong(values, plan)
@@ -271,7 +275,6 @@ def _wrong(values: dict[str, Any], plan: Plan) -> Iterator[str]:
     if values.get("mask") and not values.get("image"):
         yield "a mask needs the image that it belongs to"
     try:
-        check_scheduler(values.get("scheduler", ""))
         loras_of(values.get("lora", ""))
     except UserError as error:
         yield str(error)

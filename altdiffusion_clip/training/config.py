@@ -37,27 +37,31 @@ class RunConfig:
         0.5
     """
 
-    output: Path = option(Path("run"), "folder for checkpoints, metrics and the finished model")
-    steps: int = option(1000, "optimiser steps in all")
-    seconds: float = option(0.0, "train for so long, the learning rate following the clock; steps are then the most")
-    batch_size: int = option(64, "examples in one step, over all processes and accumulated parts")
-    learning_rate: float = option(1e-4, "peak, for AdamW")
-    warmup_steps: int = option(100, "linear warm-up from zero")
-    decay_from: float = option(0.0, "share of the steps after which the cosine decay to zero begins")
-    weight_decay: float = option(0.01, "on matrices and filters only")
-    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    ema_decay: float = option(0.0, "of an exponential moving average of the weights; 0 keeps none")
-    gradient_accumulation_steps: int = option(1, "parts that each process computes its share of a batch in")
-    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "arithmetic")
-    gradient_checkpointing: bool = option(False, "compute activations twice instead of keeping them")
-    cpu: bool = option(False, "use the CPU though there is a GPU")
-    seed: int = option(0, "of weights, batches and everything drawn in a step")
-    workers: int = option(0, "processes that read batches ahead; 0 reads them between the steps")
-    checkpoint_seconds: float = option(60.0, "time between two checkpoints")
-    stop_after_seconds: float = option(0.0, "save and end after so long, to go on another time; 0 goes on to the end")
-    validate_every: int = option(0, "steps between two validations; 0 validates at the end alone")
-    log_every: int = option(20, "steps between two lines of metrics.jsonl")
-    dry_run: bool = option(False, "count tokens, memory and steps, and start nothing")
+    output: Path = option(Path("run"), "Folder for checkpoints, metrics and the finished model.")
+    steps: int = option(1000, "Optimiser steps.")
+    seconds: float = option(
+        0.0, "Train for this many seconds; the learning rate follows the clock, and --steps is the limit."
+    )
+    batch_size: int = option(64, "Examples per step, over all processes and accumulated parts.")
+    learning_rate: float = option(1e-4, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(100, "Steps of linear warm-up.")
+    decay_from: float = option(0.0, "Share of the run after which the cosine decay to zero begins.")
+    weight_decay: float = option(0.01, "Weight decay of matrices and filters.")
+    max_grad_norm: float = option(1.0, "Largest norm of the gradients.")
+    ema_decay: float = option(0.0, "Decay of the exponential moving average of the weights; 0 keeps none.")
+    gradient_accumulation_steps: int = option(1, "Parts in which each process computes its share of a batch.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "Arithmetic.")
+    gradient_checkpointing: bool = option(False, "Save memory by computing activations twice.")
+    cpu: bool = option(False, "Use the CPU even if there is a GPU.")
+    seed: int = option(0, "Seed of weights, batches and noise.")
+    workers: int = option(0, "Processes that read batches ahead; 0 reads them between steps.")
+    checkpoint_seconds: float = option(60.0, "Seconds between checkpoints.")
+    stop_after_seconds: float = option(
+        0.0, "Save and stop after this many seconds, to continue later; 0 runs to the end."
+    )
+    validate_every: int = option(0, "Steps between validations; 0 validates only at the end.")
+    log_every: int = option(20, "Steps between lines of metrics.jsonl.")
+    dry_run: bool = option(False, "Train nothing. Count tokens, memory and steps.")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation_steps", "log_every"):

@@ -12,50 +12,50 @@ from altdiffusion_clip.training.config import RunConfig, option
 class MixedLanguages(RunConfig):
     """A run on data in several languages."""
 
-    languages: list[str] = option([], "language codes to read; all if not given")
-    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
-    weights: dict[str, float] = option({}, "factors on the shares of some languages, as  en=2")
+    languages: list[str] = option([], "Language codes to read (default: all).")
+    temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
+    weights: dict[str, float] = option({}, "Factors for the shares of languages, such as en=2.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(MixedLanguages):
     """Stage 1."""
 
-    teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id")
-    student: str = option("", "XLM-R or AltDiffusion text encoder to begin with: a folder or hub id")
-    pre_transformation: bool = option(False, "a plain XLM-R becomes an m18: it conditions on its layer before the last")
-    data: list[Path] = option([], "parallel sentences: .jsonl, .tsv, .parquet, or NAME for NAME.en and NAME.zh")
-    validation: list[Path] = option([], "parallel sentences to measure with: R@1 of each language")
+    teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id.")
+    student: str = option("", "XLM-R or AltDiffusion text encoder to start from: a folder or hub id.")
+    pre_transformation: bool = option(False, "Make an m18 of a plain XLM-R: it conditions on the penultimate layer.")
+    data: list[Path] = option([], "Parallel sentences: .jsonl, .tsv, .parquet, or NAME for NAME.en and NAME.zh.")
+    validation: list[Path] = option([], "Parallel sentences for validation: recall at 1 by language.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(MixedLanguages):
     """Stage 2."""
 
-    student: str = option("", "text encoder of stage 1, or a whole AltCLIP to go on with: a folder or hub id")
-    teacher: str = option("", "CLIP whose vision tower and projections are taken; not needed for a whole AltCLIP")
-    data: list[Path] = option([], "captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl")
+    student: str = option("", "Text encoder of stage 1, or a whole AltCLIP: a folder or hub id.")
+    teacher: str = option("", "CLIP that gives the vision tower and projections; not needed for a whole AltCLIP.")
+    data: list[Path] = option([], "Captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl.")
     negatives: Literal["others", "all"] = option(
-        "others", "others: a caption that is true of a picture is never its negative; all: CLIP's plain loss"
+        "others", "others: a caption that is true of a picture is never its negative. all: CLIP's plain loss."
     )
-    augment: bool = option(False, "crop and mirror pictures anew at each step, in place of features computed once")
-    validation: list[Path] = option([], "captioned pictures to measure with: R@1 of each language")
+    augment: bool = option(False, "Crop pictures anew at each step, instead of computing their features once.")
+    validation: list[Path] = option([], "Captioned pictures for validation: recall at 1 by language.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(MixedLanguages):
     """The UNet's alignment."""
 
-    model: str = option("", "Stable Diffusion or AltDiffusion folder, or hub id, whose UNet is trained")
-    text_encoder: str = option("", "AltCLIP, or AltDiffusion text encoder, to draw from; the model's own if not given")
-    data: list[Path] = option([], "captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl")
-    resolution: int = option(0, "side of the pictures in pixels; the model's own if not given")
-    caption_dropout: float = option(0.1, "share of captions left out, so that there is guidance")
-    keys_and_values_steps: int = option(0, "steps before the others that train the cross-attention's keys and values")
-    cache_text_states: bool = option(False, "encode every caption once and keep it on disk")
-    compile: bool = option(False, "compile the UNet: a minute at first, faster steps afterwards")
-    sample_prompts: list[str] = option([], "prompts to draw at each validation")
-    sample_guidance: float = option(7.5, "guidance scale of the samples")
+    model: str = option("", "Stable Diffusion or AltDiffusion whose UNet is trained: a folder or hub id.")
+    text_encoder: str = option("", "AltCLIP or AltDiffusion text encoder to condition on (default: the model's own).")
+    data: list[Path] = option([], "Captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl.")
+    resolution: int = option(0, "Side of the pictures in pixels (default: the model's own).")
+    caption_dropout: float = option(0.1, "Share of captions to leave out, so that guidance works.")
+    keys_and_values_steps: int = option(0, "Steps that first train only the keys and values of the cross-attention.")
+    cache_text_states: bool = option(False, "Encode every caption once and keep the result on disk.")
+    compile: bool = option(False, "Compile the UNet: a slow start, then faster steps.")
+    sample_prompts: list[str] = option([], "Prompts to draw at each validation.")
+    sample_guidance: float = option(7.5, "Guidance scale of the samples.")
 
     def least(self, name: str) -> int:
         """No step need train the whole UNet after its keys and values."""
@@ -66,9 +66,9 @@ class AlignConfig(MixedLanguages):
 class LoraConfig(AlignConfig):
     """A LoRA of captioned pictures."""
 
-    rank: int = option(8, "of the LoRA's matrices")
-    targets: list[str] = option(["to_q", "to_k", "to_v", "to_out.0"], "layers of the UNet that it is put on")
-    train_text_encoder: bool = option(False, "also a LoRA on the text encoder")
+    rank: int = option(8, "Rank of the LoRA.")
+    targets: list[str] = option(["to_q", "to_k", "to_v", "to_out.0"], "Layers of the UNet that get the LoRA.")
+    train_text_encoder: bool = option(False, "Also train a LoRA on the text encoder.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,19 +84,19 @@ class LoraConfig(AlignConfig):
 class DreamBoothConfig(RunConfig):
     """DreamBooth."""
 
-    model: str = option("", "AltDiffusion folder or hub id to teach")
-    text_encoder: str = option("", "another text encoder; the model's own if not given")
-    instance_images: Path = option(Path(), "folder with pictures of the one thing")
-    instance_prompt: str = option("", "what they show, with a rare word for it: 一只sks猫")
-    class_prompt: str = option("", "what such things are called: 一只猫; with it, the prior is preserved")
-    class_images: int = option(100, "pictures of the class that the model draws for that")
-    prior_weight: float = option(1.0, "of the class's loss")
-    class_guidance: float = option(7.5, "guidance scale that the class is drawn with")
-    rank: int = option(0, "train a LoRA of this rank; 0 trains the whole UNet")
-    train_text_encoder: bool = option(False, "also a LoRA on the text encoder")
-    resolution: int = option(0, "side of the pictures in pixels; the model's own if not given")
-    sample_prompts: list[str] = option([], "prompts to draw at each validation")
-    sample_guidance: float = option(7.5, "guidance scale of the samples")
+    model: str = option("", "AltDiffusion to teach: a folder or hub id.")
+    text_encoder: str = option("", "Text encoder to use (default: the model's own).")
+    instance_images: Path = option(Path(), "Folder with pictures of the subject.")
+    instance_prompt: str = option("", "Prompt for them, with a rare word for the subject: 一只sks猫.")
+    class_prompt: str = option("", "Prompt for the subject's class: 一只猫. If given, the prior is preserved.")
+    class_images: int = option(100, "Pictures of the class to draw for that.")
+    prior_weight: float = option(1.0, "Weight of the class's loss.")
+    class_guidance: float = option(7.5, "Guidance scale for drawing the class.")
+    rank: int = option(0, "Rank of the LoRA; 0 trains the whole UNet.")
+    train_text_encoder: bool = option(False, "Also train a LoRA on the text encoder.")
+    resolution: int = option(0, "Side of the pictures in pixels (default: the model's own).")
+    sample_prompts: list[str] = option([], "Prompts to draw at each validation.")
+    sample_guidance: float = option(7.5, "Guidance scale of the samples.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,10 +110,10 @@ class DreamBoothConfig(RunConfig):
 class AddLanguageConfig(RunConfig):
     """Another language for a text encoder, the old ones kept."""
 
-    model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9")
-    data: list[Path] = option([], "parallel sentences of English and the new language")
-    replay: list[Path] = option([], "sentences of the languages that it knows, so that it keeps them")
-    languages: list[str] = option([], "new language codes to read from the data; all if not given")
-    temperature: float = option(1.0, "of the mix of languages: 1 as in the data, larger favours rare ones")
-    keep_weight: float = option(1.0, "of keeping the old languages, against learning the new one")
-    validation: list[Path] = option([], "parallel sentences to measure with: R@1 of each language")
+    model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9.")
+    data: list[Path] = option([], "Parallel sentences of English and the new language.")
+    replay: list[Path] = option([], "Sentences in the languages that it knows, so that it keeps them.")
+    languages: list[str] = option([], "New language codes to read from the data (default: all).")
+    temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
+    keep_weight: float = option(1.0, "Weight of keeping the old languages, against learning the new one.")
+    validation: list[Path] = option([], "Parallel sentences for validation: recall at 1 by language.")

@@ -83,12 +83,26 @@ def test_a_picture_of_automatic1111s(tmp_path: Path) -> None:
     )
     found, left = read(png(tmp_path / "a.png", **{WEBUI_KEY: text}))
     assert found.prompt == "masterpiece, 1girl <lora:style:0.8>"
-    assert (found.negative_prompt, found.seed, found.scheduler) == ("lowres, bad hands", 1234567890, "dpm++")
+    assert (found.negative_prompt, found.seed, found.scheduler) == ("lowres, bad hands", 1234567890, "dpm++-karras")
     assert (found.width, found.height, found.num_inference_steps, found.guidance_scale) == (512, 768, 28, 7.0)
     assert left == [
-        "Sampler: DPM++ 2M Karras", "Model hash: 6ce0161689", "Model: v1-5", "Clip skip: 2",
-        "Lora hashes: style: 1a2b, other: 3c", "Version: v1.6.0",
+        "Model hash: 6ce0161689", "Model: v1-5", "Clip skip: 2", "Lora hashes: style: 1a2b, other: 3c",
+        "Version: v1.6.0",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "scheduler", "left"),
+    [
+        ("Sampler: DPM++ 2M, Schedule type: Karras", "dpm++-karras", []),
+        ("Sampler: DPM++ 2M SDE, Schedule type: Automatic", "dpm++-sde", []),
+        ("Sampler: Euler, Schedule type: Karras", "euler", ["schedule: Karras"]),
+        ("Sampler: Restart, Schedule type: Karras", "", ["sampler: Restart Karras"]),
+    ],
+)
+def test_samplers_with_a_schedule_beside_them(fields: str, scheduler: str, left: list[str], tmp_path: Path) -> None:
+    found, others = read(png(tmp_path / "a.png", **{WEBUI_KEY: f"a cat\nSteps: 20, {fields}, Seed: 1"}))
+    assert (found.scheduler, others) == (scheduler, left)
 
 
 def test_parameters_without_their_last_line_are_a_prompt(tmp_path: Path) -> None:
@@ -118,6 +132,12 @@ def test_a_picture_of_comfyuis(tmp_path: Path) -> None:
     assert (found.width, found.height, found.num_inference_steps, found.guidance_scale) == (512, 640, 25, 6.5)
     assert found.scheduler == "euler-a"
     assert left == ["node: CheckpointLoaderSimple", "node: PrimitiveString"]
+
+
+def test_comfyuis_karras(tmp_path: Path) -> None:
+    graph = json.loads(json.dumps(GRAPH))
+    graph["3"]["inputs"] |= {"sampler_name": "dpmpp_2m_sde", "scheduler": "karras"}
+    assert read(png(tmp_path / "a.png", **{COMFYUI_KEY: json.dumps(graph)}))[0].scheduler == "dpm++-sde-karras"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""How the commands present themselves: help in groups, with examples at the end."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from rich_argparse import RawDescriptionRichHelpFormatter
+
+WIDTH = 79
+
+
+class Help(RawDescriptionRichHelpFormatter):
+    """Colours on a terminal, plain text elsewhere."""
+
+    group_name_formatter = staticmethod(str.capitalize)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help ends with examples.
+
+    Args:
+        description: one or more paragraphs.
+        examples: whole command lines.
+        **more: as `argparse.ArgumentParser` takes them.
+    """
+
+    def __init__(self, *args: Any, description: str = "", examples: Sequence[str] = (), **more: Any) -> None:
+        more.setdefault("formatter_class", Help)
+        if examples:
+            more["epilog"] = "\n  ".join(["Examples:", *examples])
+        paragraphs = [textwrap.fill(paragraph, WIDTH) for paragraph in description.split("\n\n")]
+        super().__init__(*args, description="\n\n".join(paragraphs), add_help=False, **more)
+        self.add_argument("-h", "--help", action="help", help="Show this help.")
