@@ -1,9 +1,12 @@
 """The page."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local
 from altdiffusion_clip.demo.change_tab import ChangeTab
 from altdiffusion_clip.demo.compare_tab import CompareTab
 from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
@@ -15,8 +18,27 @@ from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.rank_tab import RankTab
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
+from altdiffusion_clip.emoji.concepts import concepts
 
 BROWSERS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'"
+TITLES = json.dumps(dict(zip(LANGUAGES, TEXTS["title"], strict=True)), ensure_ascii=False)
+TELL_THE_BROWSER = (
+    f"(code) => {{ document.documentElement.lang = code; document.title = {TITLES}[code]; return [code]; }}"
+)
+HUB = "https://huggingface.co/"
+
+
+def about(model: str, language: str) -> str:
+    """What a model draws, if that is known, and what the scores mean."""
+    said = [say("about_text", language)]
+    if model == EMOJI_M9:
+        names = ", ".join(f"{each.emoji} {each.names[language]}" for each in concepts())
+        said.insert(0, say("things", language, things=names))
+    return "\n\n".join(said)
+
+
+def _is_on_the_hub(model: str) -> bool:
+    return not looks_local(model) and not Path(model).exists()
 
 
 def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.Blocks:
@@ -36,7 +58,7 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
         with gr.Row(elem_id="head"):
             with gr.Column(scale=4, min_width=260):
                 title = gr.Markdown(elem_id="title")
-                labels.label(gr.Markdown(), "intro", "value")
+                labels.label(gr.Markdown(elem_id="intro"), "intro", "value")
             language = labels.label(
                 gr.Radio(
                     [(name, code) for code, name in LANGUAGES.items()], value="en", elem_id="language", min_width=200
@@ -58,25 +80,30 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
             with labels.label(gr.Tab(id="compare", elem_id="compare-tab"), "compare"):
                 CompareTab(context)
 
+        with labels.label(gr.Accordion(open=False, elem_id="about"), "about"):
+            facts = gr.Markdown()
+
         def speak(code: str) -> list[Any]:
+            name = f"[{studio.model}]({HUB}{studio.model})" if _is_on_the_hub(studio.model) else f"`{studio.model}`"
             unknown = say("licence_unknown", code)
             heading = (
-                f"# {say('title', code)}\n{say('model', code)}: `{studio.model}` · "
+                f"# {say('title', code)}\n{say('model', code)}: {name} · "
                 f"{say('licence', code)}: {licence.name if licence else unknown}"
             )
             said = say("terms_text", code, name=licence.name, url=licence.url) if bound and licence else ""
-            return [heading, said, *labels.updates(code)]
+            return [heading, said, about(studio.model, code), *labels.updates(code)]
 
         def hand_over(gallery: list[tuple[str, str]] | None, chosen: int, prompt: str) -> list[Any]:
             if not gallery:
                 return [gr.skip(), gr.skip()]
             return [gallery[min(chosen, len(gallery) - 1)][0], prompt]
 
-        changed = [title, terms, *labels.components]
-        language.change(speak, language, changed, **BESIDE_THE_QUEUE)
+        changed = [title, terms, facts, *labels.components]
+        language.change(speak, language, changed, js=TELL_THE_BROWSER, **BESIDE_THE_QUEUE)
         page.load(
             lambda code: code, language, language, js=BROWSERS_LANGUAGE, queue=False, api_visibility="private"
-        ).then(speak, language, changed, **BESIDE_THE_QUEUE)
+        ).then(speak, language, changed, js=TELL_THE_BROWSER, **BESIDE_THE_QUEUE)
+        page.load(draw.remind, draw.history, [draw.past, *draw.settings], **BESIDE_THE_QUEUE)
         if bound:
             page.load(
                 lambda known: (known, gr.Accordion(open=not known)), remembered, [accepted, panel], **BESIDE_THE_QUEUE

@@ -12,8 +12,8 @@ from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.files import text_of
 from altdiffusion_clip.demo.source import fitted, paint_of
 from altdiffusion_clip.demo.studio import variations
-from altdiffusion_clip.demo.uploads import looked_at
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal
+from altdiffusion_clip.demo.uploads import looked_at, unchecked
 
 
 class ChangeTab:
@@ -26,15 +26,19 @@ class ChangeTab:
     def __init__(self, context: Context) -> None:
         self._context = context
         labels, limits, language = context.labels, context.limits, context.language
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Column(elem_classes="desk"):
+            with gr.Column(elem_classes="ask"):
+                self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="change-prompt"), "change_prompt")
+                labels.label(self.prompt, "prompt_hint", "placeholder")
+                start, stop = start_and_stop(context, "change_start", "change-stop")
                 self.picture = labels.label(
                     looked_at(
                         gr.Image(
                             type="filepath",
                             image_mode=None,
                             sources=["upload", "clipboard"],
-                            height=200,
+                            height=160,
+                            buttons=[],
                             elem_id="change-picture",
                         ),
                         limits,
@@ -56,22 +60,28 @@ class ChangeTab:
                     queue=False,
                     api_visibility="private",
                 )
+            with gr.Column(elem_classes="show"):
+                self.view = DrawingView(context, "change", "pictures")
+            with gr.Column(elem_classes="more"):
                 labels.label(gr.Markdown(elem_id="change-help"), "change_help", "value")
-                self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="change-prompt"), "change_prompt")
-                start, stop = start_and_stop(context, "change_start", "change-stop")
                 with gr.Row():
-                    strength = labels.label(gr.Slider(0.05, 1, 0.7, step=0.05, elem_id="change-strength"), "strength")
-                    count = labels.label(gr.Slider(1, limits.pictures, 4, step=1, elem_id="change-count"), "count")
+                    strength = labels.label(
+                        unchecked(gr.Slider(0.05, 1, 0.7, step=0.05, elem_id="change-strength")),
+                        "strength",
+                    )
+                    count = labels.label(
+                        unchecked(gr.Slider(1, limits.pictures, 4, step=1, elem_id="change-count")),
+                        "count",
+                    )
                 with labels.label(gr.Accordion(open=False), "settings"):
                     negative = labels.label(gr.Textbox("", elem_id="change-negative"), "negative")
+                    labels.label(negative, "negative_hint", "placeholder")
                     controls = Controls(context, "change")
-            with gr.Column(scale=3, min_width=300):
-                self.view = DrawingView(context, "change", "pictures")
         inputs = [
             self.picture, painted, self.prompt, negative, strength, count, controls.steps, controls.guidance,
             controls.seed, controls.scheduler, context.accepted, language,
         ]  # fmt: skip
-        self.view.run([start.click, self.prompt.submit], self.change, inputs, [start], stop, "change")
+        self.view.run([start.click], self.change, inputs, [start], stop, "change")
 
     def change(
         self,
@@ -93,13 +103,13 @@ class ChangeTab:
         context = self._context
         with context.guard.call("change", language):
             if picture is None:
-                raise UserError("no_picture_given")
+                raise Refusal("no_picture_given")
             context.limits.within(count=(count, 1, context.limits.pictures), strength=(strength, 0.01, 1))
             first = context.settings(
                 prompt, negative, steps, guidance, seed, scheduler, accepted, strength=float(strength)
             )
             if int(steps * strength) < 1:
-                raise UserError("too_weak")
+                raise Refusal("too_weak")
             studio = context.studio
             paint = paint_of(painted.get("mask") if isinstance(painted, dict) else None)
             source = fitted(picture, paint, strength, studio.side, studio.multiple)

@@ -8,9 +8,9 @@ import gradio as gr
 from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.controls import Controls, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
+from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import colours, concepts, find_colour, find_concept
-from altdiffusion_clip.errors import UserError
 
 NAMES = {
     "en": "English",
@@ -38,8 +38,8 @@ class CompareTab:
     def __init__(self, context: Context) -> None:
         self._context = context
         labels = context.labels
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Column(elem_classes="desk"):
+            with gr.Column(elem_classes="ask"):
                 with gr.Row():
                     things = [
                         (f"{each.emoji} {each.names['en']} · {each.names['zh']}", each.names["en"])
@@ -49,15 +49,16 @@ class CompareTab:
                     colour = labels.label(
                         gr.Dropdown([each.name for each in colours()], value=_COLOUR, elem_id="colour"), "colour"
                     )
+                start, stop = start_and_stop(context, "compare_start", "compare-stop")
+            with gr.Column(elem_classes="show"):
+                self.view = DrawingView(context, "compare", "same_noise", columns=3)
+            with gr.Column(elem_classes="more"):
                 ideas = [
                     gr.Textbox(value, label=NAMES[code], elem_id=f"idea-{code}", max_lines=2)
                     for code, value in zip(NAMES, _said(_THING, _COLOUR), strict=True)
                 ]
-                start, stop = start_and_stop(context, "compare_start", "compare-stop")
                 with labels.label(gr.Accordion(open=False), "settings"):
                     controls = Controls(context, "compare")
-            with gr.Column(scale=3, min_width=300):
-                self.view = DrawingView(context, "compare", "same_noise", columns=3)
         gr.on(
             [thing.input, colour.input],
             _said,
@@ -96,7 +97,7 @@ class CompareTab:
             said = dict(zip(NAMES, (en, zh, es, fr, ru, ja, ko, ar, it), strict=True))
             said = {code: prompt for code, prompt in said.items() if (prompt or "").strip()}
             if not said:
-                raise UserError("empty_prompt")
+                raise Refusal("empty_prompt")
             wanted = [
                 context.settings(prompt, "", steps, guidance, seed, scheduler, accepted) for prompt in said.values()
             ]

@@ -1,5 +1,6 @@
 """What every part of the page needs."""
 
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,8 @@ from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.stops import Stops
 from altdiffusion_clip.demo.studio import Studio
+from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.drawing.settings import Settings
-from altdiffusion_clip.errors import UserError
 
 BESIDE_THE_QUEUE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For events that change the page alone."""
@@ -23,6 +24,10 @@ LARGEST = 2
 MOST_GUIDANCE = 20.0
 MOST_SEED = 2**53 - 1
 """The largest whole number that a browser keeps exactly."""
+
+RANDOM_SEED = -1
+MOST_RANDOM_SEED = 2**32 - 1
+"""Random seeds are short enough to be read aloud."""
 
 
 @dataclass
@@ -65,22 +70,26 @@ class Context:
         """Settings of a picture, from what a visitor has asked for.
 
         Raises:
-            UserError: it is beyond a limit, or the licence has not been accepted.
+            Refusal: it is beyond a limit, or the licence has not been accepted.
         """
         studio, limits = self.studio, self.limits
         licence = studio.licence
         if licence is not None and licence.restricts_use and not accepted:
-            raise UserError("accept_first")
+            raise Refusal("accept_first")
         prompt = limits.prompt(prompt)
         negative = limits.prompt(negative) if (negative or "").strip() else ""
-        limits.within(steps=(steps, 1, limits.steps), guidance=(guidance, 1, MOST_GUIDANCE), seed=(seed, 0, MOST_SEED))
+        limits.within(
+            steps=(steps, 1, limits.steps), guidance=(guidance, 1, MOST_GUIDANCE), seed=(seed, RANDOM_SEED, MOST_SEED)
+        )
+        if seed == RANDOM_SEED:
+            seed = secrets.randbelow(MOST_RANDOM_SEED)
         size: dict[str, Any] = {}
         for name, value in (("width", width), ("height", height)):
             if value is None or value == studio.side:
                 continue
-            limits.within(side=(value, studio.multiple, LARGEST * studio.side))
+            limits.within(**{name: (value, studio.multiple, LARGEST * studio.side)})
             if value % studio.multiple:
-                raise UserError("bad_size")
+                raise Refusal("bad_size", field=name, multiple=studio.multiple)
             size[name] = int(value)
         return studio.settings(
             prompt,

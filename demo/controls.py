@@ -4,7 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import LARGEST, MOST_GUIDANCE, MOST_SEED, Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, LARGEST, MOST_GUIDANCE, MOST_SEED, RANDOM_SEED, Context
+from altdiffusion_clip.demo.uploads import unchecked
 from altdiffusion_clip.drawing.settings import STEPS, usual_guidance_scale
 from altdiffusion_clip.schedulers import SCHEDULERS
 
@@ -43,16 +44,29 @@ class Controls:
         labels, studio = context.labels, context.studio
         with gr.Row():
             self.steps = labels.label(
-                gr.Slider(1, context.limits.steps, STEPS, step=1, elem_id=f"{name}-steps"), "steps"
+                unchecked(gr.Slider(1, context.limits.steps, STEPS, step=1, elem_id=f"{name}-steps")),
+                "steps",
             )
             self.guidance = labels.label(
-                gr.Slider(1, MOST_GUIDANCE, usual_guidance_scale(studio.model), step=0.5, elem_id=f"{name}-guidance"),
+                unchecked(
+                    gr.Slider(
+                        1, MOST_GUIDANCE, usual_guidance_scale(studio.model), step=0.5, elem_id=f"{name}-guidance"
+                    )
+                ),
                 "guidance",
             )
         with gr.Row():
-            self.seed = labels.label(
-                gr.Number(0, precision=0, minimum=0, maximum=MOST_SEED, elem_id=f"{name}-seed"), "seed"
-            )
+            with gr.Column(min_width=160):
+                self.seed = labels.label(
+                    unchecked(
+                        gr.Number(
+                            RANDOM_SEED, precision=0, minimum=RANDOM_SEED, maximum=MOST_SEED, elem_id=f"{name}-seed"
+                        )
+                    ),
+                    "seed",
+                )
+                dice = labels.label(gr.Button(size="sm", elem_id=f"{name}-dice"), "dice", "value")
+                dice.click(lambda: RANDOM_SEED, None, self.seed, **BESIDE_THE_QUEUE)
             self.scheduler = labels.label(
                 gr.Dropdown(
                     [(studio.own_scheduler, ""), *((kind.sampler, name) for name, kind in SCHEDULERS.items())],
@@ -67,6 +81,9 @@ class Controls:
             side, least = studio.side, studio.multiple
             with gr.Row():
                 self.width, self.height = (
-                    labels.label(gr.Slider(least, LARGEST * side, side, step=least, elem_id=f"{name}-{length}"), length)
+                    labels.label(
+                        unchecked(gr.Slider(least, LARGEST * side, side, step=least, elem_id=f"{name}-{length}")),
+                        length,
+                    )
                     for length in ("width", "height")
                 )

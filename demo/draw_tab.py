@@ -6,25 +6,34 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, MOST_GUIDANCE, MOST_SEED, Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, MOST_GUIDANCE, MOST_SEED, RANDOM_SEED, Context
 from altdiffusion_clip.demo.controls import Controls, button, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
+from altdiffusion_clip.demo.history import labels_of, remembered
 from altdiffusion_clip.demo.results import restored
 from altdiffusion_clip.demo.studio import variations
-from altdiffusion_clip.demo.uploads import quiet
+from altdiffusion_clip.demo.texts import announced, say
+from altdiffusion_clip.demo.uploads import quiet, unchecked
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import find_colour, find_concept
 
-EXAMPLES = (
-    "a cat on a blue background",
-    "蓝色背景上的猫",
-    "manzana roja",
-    "un pingouin sur fond noir",
-    "собака на зелёном фоне",
-    "白い背景の虎",
-    "노란색 배경의 나비",
-    "قطة على خلفية زرقاء",
-    "una pizza su sfondo verde",
+EXAMPLES = tuple(
+    captions(find_concept(thing), find_colour(colour), language)[0]
+    for thing, colour, language in (
+        ("panda", "red", "en"),
+        ("strawberry", "white", "zh"),
+        ("rocket", "purple", "ja"),
+        ("pizza", "green", "fr"),
+        ("tiger", "white", "ko"),
+        ("red apple", "yellow", "ar"),
+        ("butterfly", "black", "es"),
+        ("rocket", "black", "ru"),
+        ("pizza", "blue", "it"),
+    )
 )
-"""One in each of emoji-m9's languages."""
+"""One in each of emoji-m9's languages, of what it draws best."""
+
+COPY = "(rows, chosen) => { navigator.clipboard.writeText(rows[Math.min(chosen, rows.length - 1)].parameters); }"
 
 
 class DrawTab:
@@ -37,54 +46,83 @@ class DrawTab:
     def __init__(self, context: Context) -> None:
         self._context = context
         labels, limits, language = context.labels, context.limits, context.language
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Column(elem_classes="desk"):
+            with gr.Column(elem_classes="ask"):
                 self.prompt = labels.label(gr.Textbox("", lines=2, elem_id="prompt"), "prompt")
+                labels.label(self.prompt, "prompt_hint", "placeholder")
                 start, stop = start_and_stop(context, "start", "stop")
                 with gr.Row():
-                    again, vary, change = (button(context, key, size="sm") for key in ("again", "vary", "to_change"))
+                    again, vary, change, copy = (
+                        button(context, key, size="sm", interactive=False)
+                        for key in ("again", "vary", "to_change", "copy")
+                    )
+            with gr.Column(elem_classes="show"):
+                self.view = DrawingView(context, "draw", "pictures")
+            with gr.Column(elem_classes="more"):
                 examples = labels.label(
                     gr.Dataset(components=[self.prompt], samples=[[each] for each in EXAMPLES], elem_id="examples"),
                     "examples",
                 )
                 examples.click(lambda sample: sample[0], examples, self.prompt, queue=False, api_visibility="private")
                 with gr.Row():
-                    self.count = labels.label(gr.Slider(1, limits.pictures, 4, step=1, elem_id="count"), "count")
+                    self.count = labels.label(
+                        unchecked(gr.Slider(1, limits.pictures, 4, step=1, elem_id="count")),
+                        "count",
+                    )
                     self.keep = labels.label(
-                        gr.Slider(1, limits.pictures, limits.pictures, step=1, elem_id="keep"), "keep"
+                        unchecked(gr.Slider(1, limits.pictures, limits.pictures, step=1, elem_id="keep")),
+                        "keep",
                     )
                 with labels.label(gr.Accordion(open=False, elem_id="settings"), "settings"):
                     self.negative = labels.label(gr.Textbox("", elem_id="negative"), "negative")
+                    labels.label(self.negative, "negative_hint", "placeholder")
                     self.controls = Controls(context, "draw", sizes=True)
                 with gr.Column(elem_id="restore"):
                     dropped = labels.label(quiet(gr.UploadButton(file_types=["image"], size="sm")), "restore")
-            with gr.Column(scale=3, min_width=300):
-                self.view = DrawingView(context, "draw", "pictures")
+                with labels.label(gr.Accordion(open=False, elem_id="history"), "history"):
+                    past = gr.Dataset(
+                        components=[gr.Textbox(visible=False)],
+                        samples=[],
+                        type="index",
+                        samples_per_page=30,
+                        show_label=False,
+                        elem_id="past",
+                    )
         view, controls = self.view, self.controls
         self.chosen = gr.State(0)
         self.to_change = change
+        settings = [
+            self.prompt, self.negative, controls.steps, controls.guidance, controls.seed, controls.width,
+            controls.height, controls.scheduler,
+        ]  # fmt: skip
         inputs = [
             self.prompt, self.negative, self.count, self.keep, controls.steps, controls.guidance, controls.seed,
             controls.width, controls.height, controls.scheduler, context.accepted, language,
         ]  # fmt: skip
         view.gallery.select(self._choose, None, self.chosen, **BESIDE_THE_QUEUE)
         view.rows.change(lambda: 0, None, self.chosen, **BESIDE_THE_QUEUE)
+        copy.click(None, [view.rows, self.chosen], None, js=COPY, queue=False, api_visibility="private").then(
+            lambda code: announced(say("copied", code)), language, view.status, **BESIDE_THE_QUEUE
+        )
         moved = [
             again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
-            vary.click(self._next_seed, [controls.seed, self.count], controls.seed, **BESIDE_THE_QUEUE),
+            vary.click(self._next_seed, [view.rows, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
         ]
-        triggers = [start.click, self.prompt.submit, *(each.then for each in moved)]
-        view.run(triggers, self.draw, inputs, [start, again, vary], stop, "draw")
-        dropped.upload(
-            self.restore,
-            [dropped, language],
-            [
-                self.prompt, self.negative, controls.steps, controls.guidance, controls.seed,
-                controls.width, controls.height, controls.scheduler,
-            ],
-            api_name="restore",
-            show_progress="hidden",
-        )  # fmt: skip
+        triggers = [start.click, *(each.then for each in moved)]
+        done = view.run(triggers, self.draw, inputs, [start], stop, "draw", [again, vary, change, copy])
+        # In the visitor's browser alone: nothing of it stays on the server.
+        self.history = gr.BrowserState([], storage_key="altdiffusion-history")
+        for each in done:
+            each.then(self._remember, [self.history, view.rows], [self.history, past], **BESIDE_THE_QUEUE)
+        past.click(self._recall, [past, self.history], settings, **BESIDE_THE_QUEUE)
+        self.past, self.settings = past, settings
+        dropped.upload(self.restore, [dropped, language], settings, api_name="restore", show_progress="hidden")
+
+    def remind(self, history: Any) -> list[Any]:
+        """The history as the browser has kept it, and the last drawing's settings, for a page that is opened."""
+        known = remembered(history, None)
+        values = self._values(known[0]) if known else [gr.skip()] * len(self.settings)
+        return [gr.Dataset(samples=labels_of(known)), *values]
 
     def draw(
         self,
@@ -102,7 +140,7 @@ class DrawTab:
         language: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Draws pictures and ranks them, best first, with a preview while it does."""
+        """Draws pictures and ranks them, best first, with a preview while it does. A seed of -1 is a random one."""
         context = self._context
         with context.guard.call("draw", language):
             context.limits.within(count=(count, 1, context.limits.pictures), keep=(keep, 1, context.limits.pictures))
@@ -112,23 +150,33 @@ class DrawTab:
             events = context.studio.draw(variations(first, int(count)))
             yield from self.view.follow(events, int(count), language, request, keep=int(keep))
 
-    def restore(self, path: str, language: str) -> tuple[Any, ...]:
-        """The settings of a picture that this page, or `altdiffusion generate`, has made."""
+    def restore(self, path: str, language: str) -> list[Any]:
+        """The settings of a picture that this program, or one of the WebUIs, has drawn."""
         context = self._context
         with context.guard.call("restore", language):
             context.limits.picture(path)
-            settings = restored(Path(path))
-            studio, limits = context.studio, context.limits
-            return (
-                settings.prompt,
-                settings.negative_prompt,
-                min(limits.steps, max(1, settings.num_inference_steps)),
-                min(MOST_GUIDANCE, max(1.0, settings.guidance_scale)),
-                min(MOST_SEED, max(0, settings.seed)),
-                settings.width or studio.side,
-                settings.height or studio.side,
-                settings.scheduler,
-            )
+            return self._values(vars(restored(Path(path), context.studio.model)))
+
+    def _values(self, settings: dict[str, Any]) -> list[Any]:
+        """Settings as the page's inputs take them, within their bounds."""
+        studio, limits = self._context.studio, self._context.limits
+        return [
+            settings["prompt"],
+            settings.get("negative_prompt") or "",
+            min(limits.steps, max(1, settings.get("num_inference_steps") or 1)),
+            min(MOST_GUIDANCE, max(1.0, settings.get("guidance_scale") or 1.0)),
+            min(MOST_SEED, max(RANDOM_SEED, settings["seed"])),
+            settings.get("width") or studio.side,
+            settings.get("height") or studio.side,
+            settings.get("scheduler") or "",
+        ]
+
+    def _remember(self, history: Any, rows: list[dict[str, Any]] | None) -> tuple[list[dict[str, Any]], gr.Dataset]:
+        now = remembered(history, rows)
+        return now, gr.Dataset(samples=labels_of(now))
+
+    def _recall(self, place: int, history: Any) -> list[Any]:
+        return self._values(remembered(history, None)[place])
 
     def _choose(self, event: gr.SelectData) -> int:
         return int(event.index)
@@ -138,5 +186,6 @@ class DrawTab:
             return seed
         return rows[min(chosen, len(rows) - 1)]["seed"]
 
-    def _next_seed(self, seed: float | None, count: float) -> float:
-        return int(seed or 0) + int(count)
+    def _next_seed(self, rows: list[dict[str, Any]], seed: float | None) -> float:
+        """After the seeds of the pictures that are there."""
+        return max((row["seed"] for row in rows or []), default=int(seed or 0) - 1) + 1

@@ -46,6 +46,7 @@ class DrawingView:
             columns=columns,
             height="auto",
             object_fit="contain",
+            buttons=["download", "fullscreen"],  # Gradio's own sharing would load its site
             format="png",
             interactive=False,
             show_label=False,
@@ -53,7 +54,7 @@ class DrawingView:
             elem_classes="gallery",
         )
         self.archive = labels.label(gr.File(interactive=False, visible=False, elem_id=f"{name}-archive"), "download")
-        self.rows = gr.JSON([], visible=False, label="results")
+        self.rows = gr.JSON([], visible="hidden", label="results", elem_id=f"{name}-rows")
 
     @property
     def outputs(self) -> list[Any]:
@@ -68,7 +69,8 @@ class DrawingView:
         buttons: Sequence[Any],
         stop: gr.Button,
         api_name: str | None,
-    ) -> None:
+        on_pictures: Sequence[Any] = (),
+    ) -> list[Any]:
         """Has a call draw into this view when something is triggered.
 
         Args:
@@ -78,6 +80,10 @@ class DrawingView:
             buttons: that cannot be pressed while it draws.
             stop: that can be pressed then alone.
             api_name: of the call, for programs; None for none.
+            on_pictures: buttons that can be pressed only while there are pictures.
+
+        Returns:
+            The events of a drawing that has succeeded.
         """
         stops = self._context.stops
 
@@ -85,21 +91,27 @@ class DrawingView:
             stops.expect(str(request.session_hash))
             return [
                 announced(say("waiting", language)),
-                *(gr.update(interactive=False) for _ in buttons),
+                None,
+                gr.update(visible=False),
+                *(gr.update(interactive=False) for _ in [*buttons, *on_pictures]),
                 gr.update(interactive=True),
             ]
 
-        def idle(request: gr.Request) -> list[Any]:
+        def idle(rows: list[dict[str, Any]] | None, request: gr.Request) -> list[Any]:
             stops.forget(str(request.session_hash))
             free = [gr.update(interactive=True) for _ in buttons]
-            return [gr.update(visible=False), gr.update(visible=True), *free, gr.update(interactive=False)]
+            free += [gr.update(interactive=bool(rows)) for _ in on_pictures]
+            return [gr.update(visible=False), gr.update(visible=bool(rows)), *free, gr.update(interactive=False)]
 
         def failed(request: gr.Request) -> list[Any]:
-            return ["", *idle(request)]
+            return ["", [], *idle([], request)]
 
+        changed = [*buttons, *on_pictures, stop]
+        succeeded = []
         for place, trigger in enumerate(triggers):
             public = api_name if place == 0 else None
-            drawing = trigger(busy, self._context.language, [self.status, *buttons, stop], **BESIDE_THE_QUEUE).then(
+            begun = [self.status, self.gallery, self.archive, *changed]
+            drawing = trigger(busy, self._context.language, begun, **BESIDE_THE_QUEUE).then(
                 draw,
                 list(inputs),
                 self.outputs,
@@ -110,9 +122,13 @@ class DrawingView:
                 show_progress="minimal",
                 show_progress_on=[self.status],
             )
-            drawing.success(idle, None, [self.preview, self.archive, *buttons, stop], **BESIDE_THE_QUEUE)
-            drawing.failure(failed, None, [self.status, self.preview, self.archive, *buttons, stop], **BESIDE_THE_QUEUE)
+            done = drawing.success(idle, self.rows, [self.preview, self.archive, *changed], **BESIDE_THE_QUEUE)
+            drawing.failure(
+                failed, None, [self.status, self.rows, self.preview, self.archive, *changed], **BESIDE_THE_QUEUE
+            )
+            succeeded.append(done)
         stop.click(self._stop, None, None, **BESIDE_THE_QUEUE)
+        return succeeded
 
     def _stop(self, request: gr.Request) -> None:
         self._context.stops.stop(str(request.session_hash))
@@ -141,48 +157,53 @@ class DrawingView:
         """
         stopped = self._context.stops.of(str(request.session_hash))
         drawn: list[Drawn] = []
-        names: list[str] = []
+        shown: list[tuple[str, str]] = []
         lost = []
         number = 0
-        same = (gr.skip(),) * 3
-        try:
-            for event in events:
-                if stopped.is_set():
-                    break
-                if isinstance(event, Progress):
-                    number = event.number - 1
-                    preview = gr.skip()
-                    if event.preview is not None:
-                        preview = gr.update(value=event.preview, visible=True)
-                    yield (_progress(event, count, language), preview, *same)
-                elif isinstance(event, Lost):
-                    lost.append(say(event.reason, language, seed=event.settings.seed))
-                else:
-                    self._context.metrics.pictures.inc()
-                    drawn.append(event)
-                    if captions:
-                        names.append(captions[number])
-        finally:
-            events.close()  # type: ignore[attr-defined]
-            self._context.stops.forget(str(request.session_hash))
-        best = drawn if keep is None else best_first(drawn, keep)
         with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
+            try:
+                for event in events:
+                    if stopped.is_set():
+                        break
+                    if isinstance(event, Progress):
+                        number = event.number - 1
+                        preview = gr.skip()
+                        if event.preview is not None:
+                            preview = gr.update(value=event.preview, visible=True)
+                        yield (_progress(event, count, language), preview, *(gr.skip(),) * 3)
+                    elif isinstance(event, Lost):
+                        lost.append(say(event.reason, language, seed=event.settings.seed))
+                    else:
+                        self._context.metrics.pictures.inc()
+                        drawn.append(event)
+                        path = Path(folder) / f"drawn-{len(drawn)}.png"
+                        event.save(path)
+                        name = captions[number] if captions else str(len(drawn))
+                        shown.append((str(path), _caption(name, event, language)))
+                        yield (gr.skip(), gr.skip(), list(shown), gr.skip(), gr.skip())
+            finally:
+                events.close()  # type: ignore[attr-defined]
+                self._context.stops.forget(str(request.session_hash))
+            best = drawn if keep is None else best_first(drawn, keep)
             paths = write_pictures(best, Path(folder))
             rows = rows_of(best, paths)
             archive = str(write_archive(paths, rows, Path(folder))) if best else None
-            pictures = [
-                (str(path), _caption(names[rank - 1] if captions else str(rank), each))
-                for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
-            ]
+            if captions:
+                pictures = [(str(path), said) for path, (_, said) in zip(paths, shown, strict=True)]
+            else:
+                pictures = [
+                    (str(path), _caption(str(rank), each, language))
+                    for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
+                ]
             said = [say("drawn", language, count=len(drawn), kept=len(best)), *lost]
             if any(each.settings.prompt_windows > 1 for each in best):
                 said.append(say("long_score", language))
             yield announced(*said), None, pictures, archive, rows
 
 
-def _caption(name: str, drawn: Drawn) -> str:
+def _caption(name: str, drawn: Drawn, language: str) -> str:
     score = [] if drawn.score is None else [shown_score({drawn.measure: drawn.score, "judges": drawn.judges})]
-    return " · ".join([name, *score, f"seed {drawn.settings.seed}"])
+    return " · ".join([name, *score, say("seed_of", language, seed=drawn.settings.seed)])
 
 
 def _progress(event: Progress, count: int, language: str) -> str:

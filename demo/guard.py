@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import gradio as gr
 
 from altdiffusion_clip.demo.metrics import Metrics
-from altdiffusion_clip.demo.texts import TEXTS, say
+from altdiffusion_clip.demo.texts import Refusal, say
 from altdiffusion_clip.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,14 @@ class Guard:
             raise
         except UserError as error:
             outcome = "refused"
-            key = str(error)
-            message = say(key, language) if key in TEXTS else one_line(error)
+            message = error.said(language) if isinstance(error, Refusal) else one_line(error)
             raise gr.Error(message, print_exception=False) from None
         except Exception as error:
             outcome = "failed"
-            logger.exception("the call %s failed", name)
-            raise gr.Error(one_line(error, 200), print_exception=False) from None
+            # The message of an error may quote a prompt or a path, so neither the log nor the visitor gets it.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("the call %s failed (%s)\n%s", name, type(error).__name__, where)
+            raise gr.Error(say("failed", language), print_exception=False) from None
         finally:
             self._end()
             self._metrics.calls.labels(name, outcome).inc()
@@ -65,7 +67,7 @@ class Guard:
             self._running += 1
             self._metrics.running.set(self._running)
             if self._closing:
-                raise UserError("closing")
+                raise Refusal("closing")
 
     def _end(self) -> None:
         with self._changed:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal
 
 _CLIENTS = 10_000
 
@@ -50,43 +50,49 @@ class Limits:
         """A prompt without control characters and spaces at its ends.
 
         Raises:
-            UserError: it is empty or too long.
+            Refusal: it is empty or too long.
         """
         control = ("Cc", "Cs")
         clean = "".join(c if c in "\n\t" or unicodedata.category(c) not in control else " " for c in text or "").strip()
         if not clean:
-            raise UserError("empty_prompt")
+            raise Refusal("empty_prompt")
         if len(clean) > self.characters:
-            raise UserError("long_prompt")
+            raise Refusal("long_prompt", most=self.characters)
         return clean
 
     def within(self, **values: tuple[float, float, float]) -> None:
-        """Looks at numbers: each is (value, least, most).
+        """Looks at numbers: each is (value, least, most), by the key of its name in the texts.
 
         Raises:
-            UserError: one is missing, no number, or beyond its bounds.
+            Refusal: one is missing, not a number, or out of its bounds.
         """
-        for value, least, most in values.values():
-            if not isinstance(value, int | float) or not least <= value <= most:
-                raise UserError("too_many")
+        for name, (value, least, most) in values.items():
+            if not isinstance(value, int | float):
+                raise Refusal("no_number", field=name)
+            if not least <= value <= most:
+                raise Refusal("beyond", field=name, least=_shown(least), most=_shown(most))
 
     def picture(self, path: str | Path) -> None:
         """Looks at an uploaded picture's header, before anything decodes it.
 
         Raises:
-            UserError: it is too large, or no picture.
+            Refusal: it is too large, or no picture.
         """
         if Path(path).stat().st_size > self.upload_bytes:
-            raise UserError("large_upload")
+            raise Refusal("large_upload")
         try:
             with Image.open(path) as image:
                 width, height = image.size
         except Image.DecompressionBombError:
-            raise UserError("large_upload") from None
+            raise Refusal("large_upload") from None
         except (OSError, ValueError, SyntaxError):
-            raise UserError("no_picture") from None
+            raise Refusal("no_picture") from None
         if width * height > self.upload_pixels:
-            raise UserError("large_upload")
+            raise Refusal("large_upload")
+
+
+def _shown(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 class RateLimit:

@@ -1,5 +1,22 @@
-// A picture that is dropped beside every place for uploads gives its settings back.
+// Ctrl+Enter starts. A picture that is dropped beside every place for uploads gives its settings back. And screen readers
+// are told what is seen: a thumbnail's caption, the words on an upload, that an empty gallery is a picture of one.
 () => {
+  const starts = { prompt: "start", negative: "start", "change-prompt": "change-start",
+    "change-negative": "change-start", prompts: "rank" };
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    const box = event.target.closest?.("[id]:has(textarea, input)");
+    const start = box && starts[box.id] && document.getElementById(starts[box.id]);
+    if (!start || start.disabled) return;
+    event.preventDefault();
+    event.target.blur(); // so that Gradio has what was typed
+    start.click();
+  });
+  new MutationObserver(() => {
+    for (const each of document.querySelectorAll(".thumbnail-item[aria-label]:has(.caption-label), [data-upload-density][aria-label], button[aria-label]:has([data-upload-density])"))
+      each.removeAttribute("aria-label");
+    for (const each of document.querySelectorAll("div.empty[aria-label]:not([role])")) each.setAttribute("role", "img");
+  }).observe(document.body, { childList: true, subtree: true });
   const input = () => document.querySelector("#restore input[type=file]");
   const isOurs = (event) =>
     event.dataTransfer?.types.includes("Files") &&

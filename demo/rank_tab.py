@@ -6,11 +6,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from altdiffusion_clip.demo.context import Context
+from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.ranking import compare
-from altdiffusion_clip.demo.texts import announced, say
+from altdiffusion_clip.demo.texts import Refusal, announced, say
 from altdiffusion_clip.demo.uploads import quiet
-from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 
 
@@ -36,7 +35,7 @@ class RankTab:
                 status = gr.HTML(elem_id="rank-status", elem_classes="status")
                 labels.label(gr.Markdown(), "ranking", "value")
                 table = gr.HTML(elem_id="ranking")
-                file = labels.label(gr.File(interactive=False, elem_id="csv"), "csv")
+                file = labels.label(gr.File(interactive=False, visible=False, elem_id="csv"), "csv")
         start.click(
             self.rank,
             [uploads, prompts, context.language],
@@ -46,7 +45,7 @@ class RankTab:
             concurrency_id="model",
             show_progress="minimal",
             show_progress_on=[status],
-        )
+        ).then(lambda path: gr.update(visible=path is not None), file, file, **BESIDE_THE_QUEUE)
 
     def rank(self, uploads: list[str] | None, prompts: str, language: str) -> Iterator[tuple[str, str, str | None]]:
         """Scores of every picture with every prompt, best of the first prompt first."""
@@ -55,18 +54,17 @@ class RankTab:
             limits = context.limits
             wanted = [limits.prompt(line) for line in (prompts or "").splitlines() if line.strip()]
             if not wanted:
-                raise UserError("empty_prompt")
+                raise Refusal("empty_prompt")
             if not uploads:
-                raise UserError("no_uploads")
-            if len(uploads) > limits.uploads or len(wanted) > limits.prompts:
-                raise UserError("too_many")
+                raise Refusal("no_uploads")
+            limits.within(uploads=(len(uploads), 1, limits.uploads), prompts=(len(wanted), 1, limits.prompts))
             paths, refused = [], []
             for upload in uploads:
                 try:
                     limits.picture(upload)
                     paths.append(Path(upload))
-                except UserError as error:
-                    refused.append(f"{Path(upload).name}: {say(str(error), language)}")
+                except Refusal as error:
+                    refused.append(f"{Path(upload).name}: {error.said(language)}")
             found = compare(self._bench, wanted, paths)
             names = "; ".join([*refused, *found.broken])
             said = [say("ranked", language, count=len(found.names))]
@@ -79,4 +77,4 @@ class RankTab:
             with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
                 path = Path(folder) / "ranking.csv"
                 path.write_text(found.as_csv(), encoding="utf-8-sig")
-                yield status, found.as_html(), str(path)
+                yield status, found.as_html(language), str(path)

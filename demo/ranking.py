@@ -1,5 +1,6 @@
 """Pictures against prompts, as numbers and as a table to look at."""
 
+import base64
 import csv
 import html
 import io
@@ -9,9 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from altdiffusion_clip.demo.texts import say
+from altdiffusion_clip.images import load_image
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_all
 from altdiffusion_clip.sources.pictures import Located
+
+_THUMBNAIL = 48
+"""Side of a small picture, in pixels."""
+
+_LEAST_SPAN = 0.25
+"""Of all a judge's scores, that the full range of colours stands for in each of its columns."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Comparison:
         judges: of each judge its name, and what its scores are: "cosine", in [-1, 1], or "score", of no unit.
         scores: float (judges, pictures, prompts).
         broken: a line for each picture that cannot be read.
+        thumbnails: small pictures as data URLs, in the order of `names`.
     """
 
     names: list[str]
@@ -31,6 +41,7 @@ class Comparison:
     judges: list[tuple[str, str]]
     scores: np.ndarray
     broken: list[str]
+    thumbnails: list[str]
 
     def as_csv(self) -> str:
         """A table with the unit in its first row."""
@@ -45,8 +56,11 @@ class Comparison:
             writer.writerow([_no_formula(name), *(f"{value:.6f}" for value in row)])
         return out.getvalue()
 
-    def as_html(self) -> str:
-        """A table whose cells are the stronger in colour the better, within each column."""
+    def as_html(self, language: str = "en") -> str:
+        """A table with small pictures. The better a cell is within its column, the stronger its colour.
+
+        A column whose scores hardly differ stays pale, since its colours are on the scale of the judge.
+        """
         units = [f"{html.escape(name)}<br><small>{measure}</small>" for name, measure in self.judges]
         span = f' colspan="{len(units)}"' if len(units) > 1 else ""
         heads = "".join(f'<th scope="col"{span} dir="auto">{html.escape(prompt)}</th>' for prompt in self.prompts)
@@ -59,13 +73,21 @@ class Comparison:
             )
         columns = self._columns()
         low, high = columns.min(0), columns.max(0)
+        # Of each judge, over all its columns.
+        scales = np.tile(np.ptp(self.scores, axis=(1, 2)), len(self.prompts))
+        star = f'<span role="img" aria-label="{say("best", language)}">★</span> '
         rows = []
-        for name, scores in zip(self.names, columns, strict=True):
+        for name, picture, scores in zip(self.names, self.thumbnails, columns, strict=True):
             cells = []
-            for value, least, most in zip(scores, low, high, strict=True):
-                share = (value - least) / (most - least) if most > least else 1.0
-                cells.append(f'<td style="background: rgb(22 120 180 / {0.08 + 0.6 * share:.2f})">{value:.3f}</td>')
-            rows.append(f'<tr><th scope="row" dir="auto">{html.escape(name)}</th>{"".join(cells)}</tr>')
+            for value, least, most, scale in zip(scores, low, high, scales, strict=True):
+                share = (value - least) / max(most - least, _LEAST_SPAN * scale, 1e-9)
+                mark = star if value == most and len(columns) > 1 else ""
+                cells.append(f'<td style="--share: {share:.2f}">{mark}{value:.3f}</td>')
+            shown = f'<img src="{picture}" alt="" width="{_THUMBNAIL}" height="{_THUMBNAIL}">' if picture else ""
+            rows.append(
+                f'<tr><th scope="row" dir="auto"><div>{shown}<span>{html.escape(name)}</span></div></th>'
+                f"{''.join(cells)}</tr>"
+            )
         return (
             f'<div class="table" tabindex="0"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
         )
@@ -83,7 +105,17 @@ def compare(bench: Bench, prompts: Sequence[str], paths: Sequence[Path]) -> Comp
     order = good[np.argsort(-scores[0, good, 0], kind="stable")]
     judges = [(column.name, column.measure) for column in bench.panel.columns]
     lines = [f"{paths[place].name}: {reason}" for place, reason in broken]
-    return Comparison([paths[place].name for place in order], list(prompts), judges, scores[:, order], lines)
+    names = [paths[place].name for place in order]
+    small = [_thumbnail(paths[place]) for place in order]
+    return Comparison(names, list(prompts), judges, scores[:, order], lines, small)
+
+
+def _thumbnail(path: Path) -> str:
+    picture = load_image(str(path))
+    picture.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))
+    out = io.BytesIO()
+    picture.convert("RGB").save(out, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _no_formula(text: str) -> str:

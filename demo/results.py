@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.demo.studio import Drawn
-from altdiffusion_clip.drawing.png_text import settings_of
-from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.demo.texts import Refusal
+from altdiffusion_clip.drawing.png_text import settings_from, webui_text
+from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.errors import UserError
 
 
@@ -31,6 +32,7 @@ def rows_of(drawn: Sequence[Drawn], paths: Sequence[Path]) -> list[dict[str, Any
             "seed": each.settings.seed,
             "prompt": each.settings.prompt,
             "settings": asdict(each.settings),
+            "parameters": webui_text(each.settings, each.image.size),
         }
         for rank, (each, path) in enumerate(zip(drawn, paths, strict=True), start=1)
     ]
@@ -54,13 +56,17 @@ def write_archive(paths: Sequence[Path], rows: Sequence[dict[str, Any]], folder:
     return archive
 
 
-def restored(path: Path) -> Settings:
-    """The settings that a picture holds.
+def restored(path: Path, model: str) -> Settings:
+    """The settings that a picture of this program or of a WebUI holds.
+
+    Args:
+        path: of the PNG.
+        model: that is to draw.
 
     Raises:
-        UserError: it holds none.
+        Refusal: it holds none.
     """
     try:
-        return settings_of(path)
+        return settings_from(path, model, usual_guidance_scale(model))[0]
     except UserError:
-        raise UserError("no_settings") from None
+        raise Refusal("no_settings") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal
 
 _LEAST_ALPHA = 16
 _MASK_SIDE = 4096
@@ -65,7 +65,7 @@ def paint_of(address: str | None) -> Image.Image | None:
     """The picture in a data URL, as browsers give what was painted; None for an empty one.
 
     Raises:
-        UserError: it is no PNG, or too large.
+        Refusal: it is no PNG, or too large.
 
     Example:
         >>> paint_of("") is None
@@ -78,8 +78,8 @@ def paint_of(address: str | None) -> Image.Image | None:
             raise ValueError("not a data URL of a PNG")
         paint = Image.open(io.BytesIO(base64.b64decode(address.removeprefix(_HEAD), validate=True)), formats=["PNG"])
         if max(paint.size) > _MASK_SIDE:
-            raise UserError("large_upload")
+            raise Refusal("large_upload")
         paint.load()
     except (OSError, ValueError, SyntaxError, AttributeError, binascii.Error, Image.DecompressionBombError):
-        raise UserError("no_picture") from None
+        raise Refusal("no_picture") from None
     return paint

@@ -13,22 +13,26 @@ from PIL import Image
 
 from altdiffusion_clip.checkpoints.licences import Licence, licence_of
 from altdiffusion_clip.demo.source import Source
+from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.drawing.calls import Drawer, call_pipeline, pictures_of, size_multiple
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.settings import Settings
-from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.judging import score_drawn
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import split_into_windows
+from altdiffusion_clip.schedulers import SCHEDULERS
 
 PREVIEWS = 5
 """Of each picture, while it is drawn."""
 
 WINDOWS = 4
 """Of 77 tokens, that a prompt may take."""
+
+QUOTED = 80
+"""Characters of a long prompt that are quoted."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +121,15 @@ class Studio:
 
     @property
     def own_scheduler(self) -> str:
-        """Name of the class of the model's scheduler."""
-        return type(self.pipeline.scheduler).__name__
+        """Name of the model's own scheduler."""
+        kind = type(self.pipeline.scheduler).__name__
+        return next((each.sampler for each in SCHEDULERS.values() if each.diffusers == kind), kind)
 
     def settings(self, prompt: str, seed: int, **more: Any) -> Settings:
         """Settings of a picture that is drawn alone.
 
         Raises:
-            UserError: the prompt is longer than the model can read.
+            Refusal: the prompt is longer than the model can read.
         """
         device, dtype = str(self.pipeline.device), str(self.pipeline.unet.dtype).removeprefix("torch.")
         windows = max(self._windows(prompt), self._windows(more.get("negative_prompt", "")))
@@ -132,10 +137,14 @@ class Studio:
 
     def _windows(self, prompt: str) -> int:
         tokenizer: Any = self.pipeline.tokenizer
-        windows = len(split_into_windows(tokenizer, parse_weights(prompt), len(prompt) + 1).input_ids)
-        if windows > WINDOWS:
-            raise UserError("many_tokens")
-        return windows
+        windows = split_into_windows(tokenizer, parse_weights(prompt), len(prompt) + 1).input_ids
+        if len(windows) > WINDOWS:
+            special = set(tokenizer.all_special_ids)
+            counts = [sum(token not in special for token in window) for window in windows.tolist()]
+            cut = tokenizer.decode(windows[WINDOWS:].flatten(), skip_special_tokens=True).strip()
+            cut = cut if len(cut) <= QUOTED else f"{cut[:QUOTED]}…"
+            raise Refusal("many_tokens", tokens=sum(counts), most=sum(counts[:WINDOWS]), cut=cut)
+        return len(windows)
 
     def draw(self, wanted: Sequence[Settings], source: Source | None = None) -> Iterator[Progress | Drawn | Lost]:
         """Draws pictures, one after the other.

@@ -1,24 +1,37 @@
-"""What the demo says, in English and Chinese."""
+"""What the demo says, in English and Chinese, with the words that users of image generators know."""
 
 import html
+import re
+
+from altdiffusion_clip.errors import UserError
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 TEXTS: dict[str, tuple[str, str]] = {
-    "title": ("Draw and rank in your own language", "用您的语言作画与排序"),
+    "title": ("Draw and rank in your own language", "用你的语言画图、排序"),
     "intro": (
-        "Prompts may be in any language of the model. Every picture is scored against its prompt: the cosine between "
-        "-1 and 1, best first.",
-        "提示词可用模型支持的任何语言。每张图片都按与提示词的相似度（余弦值，-1 到 1）排序，最好的在前。",
+        "Write a prompt in any language of the model. The pictures are sorted by how well they match it.",
+        "提示词可以用模型支持的任何语言。生成的图片按与提示词的匹配程度排序。",
     ),
     "model": ("Model", "模型"),
     "licence": ("Licence", "许可证"),
     "licence_unknown": ("not stated by the model", "模型未注明"),
-    "language": ("Interface", "界面语言"),
+    "language": ("Language", "界面语言"),
+    "about": ("About the model and the scores", "关于模型和分数"),
+    "about_text": (
+        "**Cosine** says how well a picture matches a prompt: from -1 to 1, higher is better. Compare it only between "
+        "pictures of one prompt, since each language has its own range.",
+        "**余弦相似度**表示图片与提示词的匹配程度，范围 -1 到 1，越高越好。不同语言的分数范围不同，"
+        "请只在同一提示词的图片之间比较。",
+    ),
+    "things": (
+        "**What this model draws**, on a plain background: {things}. Anything else comes out wrong.",
+        "**本模型会画的东西**（背景为纯色）：{things}。其他内容画不出来。",
+    ),
     # The parts of the page.
-    "draw": ("Draw", "作画"),
-    "change": ("Change", "修改"),
-    "rank": ("Rank", "排序"),
+    "draw": ("Draw", "文生图"),
+    "change": ("Edit", "图生图"),
+    "rank": ("Rank", "图片排序"),
     "compare": ("Compare languages", "多语言对比"),
     # The model's licence.
     "terms": ("The model's licence", "模型许可证"),
@@ -30,7 +43,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "weaknesses; to give medical advice; or to help the courts, police or migration offices judge people. The "
         "licence's own words count, not this summary.",
         "本模型适用 **{name}** 许可证（[全文]({url})），使用者均须遵守。简言之："
-        "您可以使用和分享所绘图片，包括商业用途，并自行承担责任。"
+        "你可以使用和分享所绘图片，包括商业用途，并自行承担责任。"
         "不得将模型用于：违法活动；伤害或剥削未成年人；散布意图伤害他人的虚假信息；泄露可能伤害他人的个人信息；诽谤或骚扰；"
         "自动裁定他人权利；歧视或利用他人弱点；提供医疗建议；协助司法、执法或移民部门评判他人。一切以许可证原文为准，而非本摘要。",
     ),
@@ -40,86 +53,132 @@ TEXTS: dict[str, tuple[str, str]] = {
         "请先阅读并接受模型许可证（见上方；程序调用请设 accepted=True）。",
     ),
     # Drawing.
-    "prompt": ("What to draw", "画什么"),
-    "negative": ("What to keep out", "不要什么"),
-    "count": ("Pictures", "图片数量"),
-    "keep": ("Keep the best", "保留最好的"),
-    "steps": ("Steps", "步数"),
-    "guidance": ("Guidance", "引导强度"),
-    "seed": ("Seed of the first", "首张种子"),
-    "scheduler": ("Scheduler", "采样器"),
-    "width": ("Width, in pixels", "宽度（像素）"),
-    "height": ("Height, in pixels", "高度（像素）"),
-    "settings": ("Settings", "设置"),
-    "start": ("Draw", "开始作画"),
+    "prompt": ("Prompt", "提示词"),
+    "prompt_hint": (
+        "What to draw. (word:1.3) gives a word more weight. Ctrl+Enter draws.",
+        "想画什么？(词语:1.3) 可加强某个词。按 Ctrl+Enter 生成。",
+    ),
+    "negative": ("Negative prompt", "反向提示词"),
+    "negative_hint": ("What to keep out", "不想出现的内容"),
+    "count": ("Pictures", "生成数量"),
+    "keep": ("Keep best", "保留数量"),
+    "steps": ("Steps", "采样步数"),
+    "guidance": ("Guidance (CFG)", "提示词引导系数（CFG）"),
+    "seed": ("Seed (-1: random)", "随机种子（-1 为随机）"),
+    "dice": ("🎲 Random seed", "🎲 随机种子"),
+    "scheduler": ("Sampler", "采样器"),
+    "width": ("Width (pixels)", "宽度（像素）"),
+    "height": ("Height (pixels)", "高度（像素）"),
+    "settings": ("Settings", "参数"),
+    "start": ("Draw", "生成"),
     "stop": ("Stop", "停止"),
-    "again": ("Again, same seed", "再画（同一种子）"),
-    "vary": ("Vary, new seeds", "换一组（新种子）"),
-    "to_change": ("Change it", "修改此图"),
-    "pictures": ("Pictures, best first", "图片（最好的在前）"),
-    "preview": ("Being drawn", "正在绘制"),
-    "download": ("All of them, with their settings", "全部下载（含设置）"),
-    "restore": ("Settings from a picture (or drop it anywhere)", "从图片恢复设置（或拖放到页面任意处）"),
+    "again": ("Same again", "再来一次（同种子）"),
+    "vary": ("New variations", "换一批"),
+    "to_change": ("Edit", "修改这张图"),
+    "copy": ("Copy settings", "复制参数"),
+    "copied": ("Settings copied.", "参数已复制。"),
+    "pictures": ("Pictures, best first", "图片（按匹配程度排序）"),
+    "preview": ("In progress", "正在生成"),
+    "download": ("Download all, with settings", "全部下载（含参数）"),
+    "restore": (
+        "Load settings from a picture (or drop it anywhere)",
+        "从图片读取参数（也可拖放到页面任意处）",
+    ),
     "examples": ("Examples", "示例"),
-    "waiting": ("Waiting for its turn …", "正在排队……"),
+    "history": ("History (kept in this browser)", "历史记录（只保存在本浏览器）"),
+    "waiting": ("Waiting …", "排队中……"),
     "drawing": ("Picture {number} of {count}, step {step} of {steps}", "第 {number}/{count} 张，第 {step}/{steps} 步"),
-    "drawn": ("{count} drawn, {kept} kept.", "已绘制 {count} 张，保留 {kept} 张。"),
+    "drawn": ("{count} drawn, {kept} kept.", "已生成 {count} 张，保留 {kept} 张。"),
+    "seed_of": ("seed {seed}", "种子 {seed}"),
     "long_score": (
-        "The scores are of the prompt's first 77 tokens; the pictures are of all of it.",
-        "得分仅依据提示词的前 77 个词元；图片依据全部内容。",
+        "The prompt is long: the scores are for its first 77 tokens, the pictures for all of it.",
+        "提示词较长：分数只依据前 77 个词元，图片依据全部内容。",
     ),
-    # Changing.
-    "change_picture": ("The picture", "原图"),
+    # Editing.
+    "change_picture": ("Picture", "原图"),
     "change_help": (
-        "Paint over what is to be drawn anew; without paint the whole picture is changed. "
-        "A strength of 1 keeps nothing of what was there.",
-        "涂抹需要重画的部分；不涂抹则修改整张图片。强度为 1 时完全重画。",
+        "Paint over what should be drawn again. Without paint, the whole picture changes. At strength 1, nothing of "
+        "the original remains.",
+        "涂抹要重画的部分；不涂抹则整张图片都会改变。重绘幅度为 1 时不保留原图内容。",
     ),
-    "change_prompt": ("What it is to show", "改成什么"),
-    "change_start": ("Change", "开始修改"),
-    "strength": ("Strength", "强度"),
+    "change_prompt": ("Prompt", "提示词"),
+    "change_start": ("Edit", "生成"),
+    "strength": ("Strength", "重绘幅度"),
     # Ranking.
-    "uploads": ("Pictures to rank", "待排序的图片"),
-    "prompts": ("Prompts, one a line, in any languages", "提示词（每行一个，语言不限）"),
-    "rank_start": ("Rank", "排序"),
-    "ranking": ("Cosines of pictures (rows) and prompts (columns)", "图片（行）与提示词（列）的余弦值"),
-    "csv": ("As a table (CSV)", "下载表格 (CSV)"),
+    "uploads": ("Pictures to rank", "要排序的图片"),
+    "prompts": ("Prompts, one per line, in any language", "提示词（每行一条，语言不限）"),
+    "rank_start": ("Rank", "开始排序"),
+    "ranking": (
+        "Scores of pictures (rows) and prompts (columns). ★ marks the best picture for each prompt.",
+        "图片（行）与提示词（列）的分数，★ 为每条提示词的最佳图片。",
+    ),
+    "best": ("best", "最佳"),
+    "csv": ("Download as a table (CSV)", "下载表格（CSV）"),
     "ranked": ("{count} ranked.", "已排序 {count} 张。"),
     "left_out": ("Left out: {names}", "未能读取：{names}"),
     # Comparing.
-    "thing": ("A thing", "物体"),
+    "thing": ("Thing", "物体"),
     "colour": ("Background", "背景"),
-    "compare_start": ("Draw in all languages", "用各种语言作画"),
-    "same_noise": ("One idea, one seed, each language by itself", "同一想法、同一种子、各种语言"),
+    "compare_start": ("Draw in all languages", "用各种语言生成"),
+    "same_noise": ("The same idea and seed in each language", "同一内容、同一种子、不同语言"),
     # What goes wrong.
-    "empty_prompt": ("Say what to draw.", "请先输入提示词。"),
-    "long_prompt": ("This prompt is too long: 2,000 characters at most.", "提示词过长：最多 2,000 个字符。"),
-    "many_tokens": ("This prompt is too long for the model; shorten it.", "提示词超出模型上限，请缩短。"),
-    "large_upload": ("This picture is too large.", "图片过大。"),
-    "no_picture": ("This is no picture.", "这不是图片。"),
-    "no_picture_given": ("Give a picture to change.", "请先放入要修改的图片。"),
-    "no_settings": ("This picture holds no settings of this page.", "这张图片不含本页的设置。"),
-    "no_uploads": ("Give pictures to rank.", "请先放入图片。"),
-    "bad_size": ("This model draws no such width or height.", "该模型不支持此宽度或高度。"),
-    "too_weak": (
-        "So weak a change leaves no step to draw; give more strength or steps.",
-        "强度过低，请提高强度或步数。",
+    "empty_prompt": ("The prompt is empty. Say what to draw.", "提示词为空，请先输入。"),
+    "long_prompt": ("The prompt is too long: at most {most} characters.", "提示词过长：最多 {most} 个字符。"),
+    "many_tokens": (
+        "The prompt has {tokens} tokens, and {most} can be read. Shorten it. This would be cut: “{cut}”",
+        "提示词有 {tokens} 个词元，最多可读 {most} 个，请缩短。超出的部分：“{cut}”",
     ),
-    "too_many": ("A number is beyond its limit.", "数值超出范围。"),
-    "too_often": ("Too many calls; try again in a minute.", "请求过于频繁，请一分钟后再试。"),
-    "large_request": ("This request is too large.", "请求过大。"),
-    "no_addresses": ("Upload the file; addresses are not fetched.", "请上传文件；不会下载网址。"),
-    "closing": ("The server is being stopped; try again later.", "服务器正在关闭，请稍后再试。"),
+    "large_upload": ("The picture is too large.", "图片过大。"),
+    "no_picture": ("The file is not a picture.", "这个文件不是图片。"),
+    "no_picture_given": ("Add a picture to edit first.", "请先放入要修改的图片。"),
+    "no_settings": ("The picture holds no settings.", "这张图片不含生成参数。"),
+    "no_uploads": ("Add pictures to rank first.", "请先放入要排序的图片。"),
+    "bad_size": ("{field} must be a multiple of {multiple}.", "{field}须为 {multiple} 的倍数。"),
+    "too_weak": (
+        "Strength is too low for any step. Raise the strength or the number of steps.",
+        "重绘幅度过低，请提高重绘幅度或采样步数。",
+    ),
+    "beyond": ("{field} must be between {least} and {most}.", "{field}须在 {least} 到 {most} 之间。"),
+    "no_number": ("{field} must be a number.", "{field}须为数字。"),
+    "failed": ("Something went wrong on the server. Please try again.", "服务器出错了，请重试。"),
+    "too_often": ("Too many requests. Try again in a minute.", "请求过于频繁，请一分钟后再试。"),
+    "large_request": ("The request is too large.", "请求过大。"),
+    "no_addresses": ("Upload the file. Addresses are not fetched.", "请上传文件；不会下载网址。"),
+    "closing": ("The server is stopping. Try again later.", "服务器正在关闭，请稍后再试。"),
     "broken_number": (
-        "The picture of seed {seed} came out as not a number.",
-        "种子 {seed} 的图片未能成功生成。",
+        "The picture with seed {seed} failed: the model gave invalid numbers.",
+        "种子为 {seed} 的图片生成失败：模型输出了无效数值。",
     ),
     "held_back": (
-        "The picture of seed {seed} was held back by the safety checker.",
-        "种子 {seed} 的图片被安全检查器拦下。",
+        "The safety checker withheld the picture with seed {seed}.",
+        "种子为 {seed} 的图片被安全检查器拦下。",
     ),
 }
 """Of each key: English, Chinese."""
+
+
+class Refusal(UserError):
+    """What is wrong with a call, told in the visitor's language.
+
+    Args:
+        key: of the text.
+        **values: in the text; `field` is itself the key of a text.
+
+    Example:
+        >>> Refusal("beyond", field="count", least=1, most=16).said("zh")
+        '生成数量须在 1 到 16 之间。'
+    """
+
+    def __init__(self, key: str, **values: object) -> None:
+        self.key, self.values = key, values
+        super().__init__(self.said("en"))
+
+    def said(self, language: str) -> str:
+        """The text in a language of the interface."""
+        values = dict(self.values)
+        if "field" in values:  # without what its label says beside the name
+            values["field"] = re.split(r" ?[(（]", say(str(values["field"]), language))[0]
+        return say(self.key, language, **values)
 
 
 def say(key: str, language: str, **values: object) -> str:
@@ -127,7 +186,7 @@ def say(key: str, language: str, **values: object) -> str:
 
     Example:
         >>> say("drawn", "zh", count=4, kept=2)
-        '已绘制 4 张，保留 2 张。'
+        '已生成 4 张，保留 2 张。'
     """
     english, chinese = TEXTS[key]
     return (chinese if language == "zh" else english).format(**values)
@@ -148,6 +207,6 @@ def both(key: str) -> str:
 
     Example:
         >>> both("no_picture")
-        'This is no picture. 这不是图片。'
+        'The file is not a picture. 这个文件不是图片。'
     """
     return " ".join(TEXTS[key])

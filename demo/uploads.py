@@ -6,8 +6,7 @@ from typing import Any
 import gradio as gr
 
 from altdiffusion_clip.demo.limits import Limits
-from altdiffusion_clip.demo.texts import both
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal, both
 from altdiffusion_clip.images import ImageError, load_image
 
 
@@ -24,6 +23,14 @@ def quiet(component: Any) -> Any:
     return _reading_by(preprocess, component)
 
 
+def unchecked(component: Any) -> Any:
+    """Has a component hand on any number, and gives it back.
+
+    Our own limits name the field that is wrong, in the visitor's language; Gradio's do not.
+    """
+    return _reading_by(lambda payload, read: payload, component)
+
+
 def looked_at(component: gr.Image, limits: Limits) -> Any:
     """Has a component of type "filepath" refuse what is no picture, or too large a one, and gives it back.
 
@@ -37,9 +44,9 @@ def looked_at(component: gr.Image, limits: Limits) -> Any:
         try:
             limits.picture(payload.path or "")
             return load_image(str(read(payload)))
-        except (OSError, ImageError, UserError) as error:
-            reason = str(error) if isinstance(error, UserError) else "no_picture"
-            raise gr.Error(both(reason), print_exception=False) from None
+        except (OSError, ImageError, Refusal) as error:
+            reason = error if isinstance(error, Refusal) else Refusal("no_picture")
+            raise gr.Error(both(reason.key), print_exception=False) from None
 
     return _reading_by(preprocess, component)
 

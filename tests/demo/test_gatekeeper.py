@@ -41,7 +41,7 @@ def test_one_call_too_many() -> None:
     client, metrics = behind()
     answers = [client.post(JOIN, json={}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert answers[-1].json() == {"detail": "Too many calls; try again in a minute."}
+    assert answers[-1].json() == {"detail": "Too many requests. Try again in a minute."}
     assert int(answers[-1].headers["retry-after"]) > 0
     assert client.get("/").status_code == 200, "the page itself is still there"
     assert 'requests_refused_total{reason="too_often"} 1.0' in metrics.text()
@@ -113,7 +113,7 @@ def test_addresses_are_not_fetched(body: str) -> None:
     client, _ = behind()
     answer = client.post(JOIN, content=body.encode())
     assert answer.status_code == 400
-    assert answer.json() == {"detail": "Upload the file; addresses are not fetched."}
+    assert answer.json() == {"detail": "Upload the file. Addresses are not fetched."}
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[" * 900, b'{"path": 5}', b"null"])

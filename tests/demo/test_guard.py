@@ -8,6 +8,7 @@ import pytest
 
 from altdiffusion_clip.demo.guard import Guard
 from altdiffusion_clip.demo.metrics import Metrics
+from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.errors import UserError
 
 
@@ -21,12 +22,23 @@ def count(metrics: Metrics, outcome: str) -> str:
     return next((text.removeprefix(line) for text in metrics.text().splitlines() if text.startswith(line)), "0")
 
 
+def test_the_log_has_no_prompt_and_no_path(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error), Guard(metrics).call("draw", "en"):
+        raise UserError("a mistake")
+    assert caplog.text == "", "a visitor's mistake"
+    prompt = "一只" + "猫"
+    with pytest.raises(gr.Error), Guard(metrics).call("draw", "en"):
+        raise RuntimeError(prompt)
+    assert "RuntimeError" in caplog.text
+    assert "一只猫" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "said", "outcome"),
     [
-        (UserError("empty_prompt"), "请先输入提示词。", "refused"),
+        (Refusal("empty_prompt"), "提示词为空，请先输入。", "refused"),
         (UserError("a line that\nhas no key"), "a line that has no key", "refused"),
-        (RuntimeError("deep\n  inside" + "x" * 500), "deep inside" + "x" * 189, "failed"),
+        (RuntimeError("of 一只猫 in /srv/secret"), "服务器出错了，请重试。", "failed"),
     ],
 )
 def test_errors_are_one_line_in_the_visitors_language(
@@ -60,7 +72,7 @@ def test_closing_waits_for_what_is_in_hand_and_refuses_the_rest(metrics: Metrics
     thread.start()
     begun.wait()
     assert not guard.close(0.01)
-    with pytest.raises(gr.Error, match="being stopped"), guard.call("draw", "en"):
+    with pytest.raises(gr.Error, match="server is stopping"), guard.call("draw", "en"):
         pass
     assert guard.close(10)
     thread.join()

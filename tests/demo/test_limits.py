@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from altdiffusion_clip.demo.limits import Limits, RateLimit
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal
 
 
 def test_control_characters_are_no_part_of_a_prompt() -> None:
@@ -19,15 +19,17 @@ def test_control_characters_are_no_part_of_a_prompt() -> None:
     [("", "empty_prompt"), (" \x00 ", "empty_prompt"), (None, "empty_prompt"), ("猫" * 1_000_000, "long_prompt")],
 )
 def test_prompts_that_are_refused(text: str | None, reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(Refusal) as refused:
         Limits().prompt(text)
+    assert refused.value.key == reason
 
 
 @pytest.mark.parametrize("value", [0, 11, None, "5", float("nan"), float("inf"), [5]])
 def test_numbers_that_are_refused(value: object) -> None:
-    Limits().within(value=(5, 1, 10))
-    with pytest.raises(UserError, match="too_many"):
-        Limits().within(value=(value, 1, 10))
+    Limits().within(steps=(5, 1, 10))
+    with pytest.raises(Refusal, match=r"Steps must be (between 1 and 10|a number)\.") as refused:
+        Limits().within(steps=(value, 1, 10))
+    assert refused.value.said("zh") in ("采样步数须在 1 到 10 之间。", "采样步数须为数字。")
 
 
 def test_uploads_that_are_refused(tmp_path: Path) -> None:
@@ -40,9 +42,10 @@ def test_uploads_that_are_refused(tmp_path: Path) -> None:
         ("picture.svg", "no_picture"),
         ("weights.png", "no_picture"),
     ):
-        with pytest.raises(UserError, match=reason):
+        with pytest.raises(Refusal) as refused:
             Limits().picture(tmp_path / name)
-    with pytest.raises(UserError, match="large_upload"):
+        assert refused.value.key == reason
+    with pytest.raises(Refusal, match="too large"):
         Limits(upload_bytes=100).picture(tmp_path / "large.png")
 
 

@@ -1,5 +1,8 @@
 """Pictures against prompts."""
 
+import base64
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,8 @@ def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None
     assert found.broken == ["empty.png: an empty file"]
     np.testing.assert_allclose(found.scores[0, :, 0], scorer.similarity(["一只狗"], [dog, cat])[0], atol=1e-6)
     assert found.as_csv().splitlines()[0] == "picture (cosine),一只狗,a cat"
+    small = Image.open(io.BytesIO(base64.b64decode(found.thumbnails[0].removeprefix("data:image/jpeg;base64,"))))
+    assert max(small.size) <= 96
 
 
 def test_every_judge_has_its_column(scorer: AltCLIPScorer) -> None:
@@ -49,13 +54,19 @@ ONE = [("AltCLIP", "cosine")]
 
 
 def test_names_and_prompts_are_text() -> None:
-    found = Comparison(["=1+1.png"], ["<script>", "@SUM(A1)"], ONE, np.array([[[0.5, 0.25]]]), [])
+    found = Comparison(["=1+1.png"], ["<script>", "@SUM(A1)"], ONE, np.array([[[0.5, 0.25]]]), [], [""])
     assert "<script>" not in found.as_html()
     assert "&lt;script&gt;" in found.as_html()
     assert found.as_csv().splitlines() == ["picture (cosine),<script>,'@SUM(A1)", "'=1+1.png,0.500000,0.250000"]
 
 
 def test_the_best_of_a_column_is_the_strongest() -> None:
-    table = Comparison(["a", "b"], ["p"], ONE, np.array([[[0.5], [0.4]]]), []).as_html()
-    assert '/ 0.68)">0.500' in table
-    assert '/ 0.08)">0.400' in table
+    table = Comparison(["a", "b"], ["p"], ONE, np.array([[[0.5], [0.4]]]), [], ["", ""]).as_html("zh")
+    assert '--share: 1.00"><span role="img" aria-label="最佳">★</span> 0.500' in table
+    assert '--share: 0.00">0.400' in table
+
+
+def test_scores_that_hardly_differ_stay_pale() -> None:
+    scores = np.array([[[0.9, 0.11], [0.1, 0.10]]])
+    table = Comparison(["a", "b"], ["p", "q"], ONE, scores, [], ["", ""]).as_html()
+    assert [float(share) for share in re.findall(r"--share: ([\d.]+)", table)] == [1.0, 0.05, 0.0, 0.0]

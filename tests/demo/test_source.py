@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from altdiffusion_clip.demo.source import Source, fitted, paint_of
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.demo.texts import Refusal
 from tests.demo.conftest import data_url
 
 
@@ -57,8 +57,9 @@ def test_paint_comes_as_a_data_url() -> None:
 def test_paint_that_is_refused(address: str, reason: str) -> None:
     if address == "HUGE":
         address = data_url(Image.new("1", (5000, 4)))
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(Refusal) as refused:
         paint_of(address)
+    assert refused.value.key == reason
 
 
 def test_what_is_not_masked_stays() -> None:

@@ -39,7 +39,7 @@ def test_too_large_a_picture_is_refused(picture: Any, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_picture_is_refused(picture: Any, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(gr.Error, match="no picture"):
+    with pytest.raises(gr.Error, match="not a picture"):
         picture.preprocess(ImageData(path=str(tmp_path / "text.png"), orig_name="text.png"))
 
 
