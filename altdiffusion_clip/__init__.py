@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from altdiffusion_clip.scoring import AltCLIPScorer as AltCLIP
     from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AltCLIP",
     "AltCLIPProcessor",

@@ -1,12 +1,15 @@
 """What `pip install .` puts on a machine, beside the editable install that the other tests run on."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import altdiffusion_clip
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +32,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     return next(folder.glob("*.whl"))
+
+
+def test_there_is_one_version() -> None:
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == altdiffusion_clip.__version__
+    assert f"## {altdiffusion_clip.__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
