@@ -14,7 +14,7 @@ from report import report
 from tqdm import tqdm
 
 from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS
+from altdiffusion_clip.drawing.settings import STEPS, usual_guidance_scale
 from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.pipelines.alt_diffusion.prompting import EMPHASES
@@ -35,7 +35,7 @@ def main() -> None:
             image = pipe(
                 f"a {concept.names['en']} on a ({colour.name}:{weight}) background",
                 num_inference_steps=STEPS,
-                guidance_scale=EMOJI_GUIDANCE_SCALE,
+                guidance_scale=usual_guidance_scale("emoji-m9"),
                 generator=torch.Generator().manual_seed(number),
             ).images[0]
             shows = background_of(image) == colour

@@ -17,7 +17,7 @@ from report import machine, report_at_most
 from tqdm import tqdm
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS
+from altdiffusion_clip.drawing.settings import STEPS, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.emoji.recogniser import Recogniser
@@ -60,7 +60,7 @@ def main() -> None:
                 batch_size=options.n,
                 strategy=strategy,
                 num_inference_steps=STEPS,
-                guidance_scale=EMOJI_GUIDANCE_SCALE,
+                guidance_scale=usual_guidance_scale("emoji-m9"),
             )
             seconds[strategy] += time.perf_counter() - start
             work[strategy] += evaluations

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.drawing.calls import draw_batch
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS, Settings
+from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
 from altdiffusion_clip.evaluation.emoji import pairs
@@ -32,6 +32,7 @@ JUDGES = {
     "both": "both=zscores:emoji-m9,emoji-m9/teacher",
 }
 N = 8
+GUIDANCE = usual_guidance_scale("emoji-m9")
 
 
 def main() -> None:
@@ -47,7 +48,12 @@ def main() -> None:
         prompt, drawn = captions(concept, colour, "en")[0], captions(concept, None, "en")[0]
         seeds = tuple(range(1000 * number, 1000 * number + N))
         settings = Settings(
-            drawn, seeds[0], seeds, "emoji-m9", num_inference_steps=STEPS, guidance_scale=EMOJI_GUIDANCE_SCALE
+            drawn,
+            seeds[0],
+            seeds,
+            "emoji-m9",
+            num_inference_steps=STEPS,
+            guidance_scale=usual_guidance_scale("emoji-m9"),
         )
         images = [image for image in draw_batch(pipeline, settings) if image is not None]
         shown = recogniser.concepts_of(images)

@@ -28,7 +28,7 @@ from transformers import CLIPTokenizer
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.merge import merge
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE
+from altdiffusion_clip.drawing.settings import usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.data import PICTURES_PER_PAIR, known_pairs, write_data
 from altdiffusion_clip.emoji.recipe import write_untrained
@@ -94,7 +94,7 @@ def recognised(
         prompts = [captions(concept, colour, language)[0] for concept, colour in chosen[start : start + TOGETHER]]
         generators = [torch.Generator().manual_seed(start + number) for number in range(len(prompts))]
         drawn += pipeline(
-            prompts, num_inference_steps=25, guidance_scale=EMOJI_GUIDANCE_SCALE, generator=generators
+            prompts, num_inference_steps=25, guidance_scale=usual_guidance_scale("emoji-m9"), generator=generators
         ).images
     right = 0
     for image, guess, (concept, colour) in zip(drawn, recogniser.concepts_of(drawn), chosen, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local
+from altdiffusion_clip.checkpoints.model_ids import is_packaged, looks_local
 from altdiffusion_clip.demo.change_tab import ChangeTab
 from altdiffusion_clip.demo.compare_tab import CompareTab
 from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
@@ -18,7 +18,7 @@ from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.rank_tab import RankTab
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import LANGUAGES, TEXTS, say
-from altdiffusion_clip.emoji.concepts import concepts
+from altdiffusion_clip.drawing.knowledge import things_of
 
 BROWSERS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'"
 TITLES = json.dumps(dict(zip(LANGUAGES, TEXTS["title"], strict=True)), ensure_ascii=False)
@@ -31,8 +31,8 @@ HUB = "https://huggingface.co/"
 def about(model: str, language: str) -> str:
     """What a model draws, if that is known, and what the scores mean."""
     said = [say("about_text", language)]
-    if model == EMOJI_M9:
-        names = ", ".join(f"{each.emoji} {each.names[language]}" for each in concepts())
+    if is_packaged(model):
+        names = ", ".join(f"{each['emoji']} {each[language]}" for each in things_of(model))
         said.insert(0, say("things", language, things=names))
     return "\n\n".join(said)
 

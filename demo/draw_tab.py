@@ -1,6 +1,6 @@
 """The page's first part: drawing, with a preview, ranked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class DrawTab:
             again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
             vary.click(self._next_seed, [view.rows, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
         ]
-        triggers = [start.click, *(each.then for each in moved)]
+        triggers: list[Callable[..., Any]] = [start.click, *(each.then for each in moved)]
         done = view.run(triggers, self.draw, inputs, [start], stop, "draw", [again, vary, change, copy])
         # In the visitor's browser alone: nothing of it stays on the server.
         self.history = gr.BrowserState([], storage_key="altdiffusion-history")

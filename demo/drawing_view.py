@@ -13,6 +13,7 @@ from altdiffusion_clip.demo.results import best_first, rows_of, write_archive, w
 from altdiffusion_clip.demo.studio import Drawn, Lost, Progress
 from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.drawing.gallery import shown_score
+from altdiffusion_clip.drawing.knowledge import Unknown, unknown_of
 
 Events = Iterator[Progress | Drawn | Lost]
 
@@ -29,6 +30,7 @@ class DrawingView:
 
     def __init__(self, context: Context, name: str, caption: str, columns: int = 4) -> None:
         self._context, labels = context, context.labels
+        self._model = context.studio.model
         self.status = gr.HTML(elem_id=f"{name}-status", elem_classes="status")
         self.preview = labels.label(
             gr.Image(
@@ -196,6 +198,8 @@ class DrawingView:
                     for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
                 ]
             said = [say("drawn", language, count=len(drawn), kept=len(best)), *lost]
+            prompts = dict.fromkeys(each.settings.prompt for each in best)
+            said += [_said_of(unknown, language) for prompt in prompts if (unknown := unknown_of(self._model, prompt))]
             if any(each.settings.prompt_windows > 1 for each in best):
                 said.append(say("long_score", language))
             yield announced(*said), None, pictures, archive, rows
@@ -204,6 +208,12 @@ class DrawingView:
 def _caption(name: str, drawn: Drawn, language: str) -> str:
     score = [] if drawn.score is None else [shown_score({drawn.measure: drawn.score, "judges": drawn.judges})]
     return " · ".join([name, *score, say("seed_of", language, seed=drawn.settings.seed)])
+
+
+def _said_of(unknown: Unknown, language: str) -> str:
+    if not unknown.known:
+        return say("not_known", language)
+    return say("partly_known", language, known=", ".join(unknown.known), words=", ".join(unknown.words))
 
 
 def _progress(event: Progress, count: int, language: str) -> str:

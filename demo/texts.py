@@ -25,8 +25,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "请只在同一提示词的图片之间比较。",
     ),
     "things": (
-        "**What this model draws**, on a plain background: {things}. Anything else comes out wrong.",
-        "**本模型会画的东西**（背景为纯色）：{things}。其他内容画不出来。",
+        "**What this model draws**: {things}. Anything else comes out wrong.",
+        "**本模型会画的东西**：{things}。其他内容画不出来。",
     ),
     # The parts of the page.
     "draw": ("Draw", "文生图"),
@@ -89,6 +89,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "waiting": ("Waiting …", "排队中……"),
     "drawing": ("Picture {number} of {count}, step {step} of {steps}", "第 {number}/{count} 张，第 {step}/{steps} 步"),
     "drawn": ("{count} drawn, {kept} kept.", "已生成 {count} 张，保留 {kept} 张。"),
+    "not_known": (
+        "This model does not know what the prompt names, so the picture shows something else. What it draws is listed "
+        "below, in “About the model”.",
+        "本模型不认识提示词中的内容，画出来的会是别的东西。它会画什么，见下方“关于模型和分数”。",
+    ),
+    "partly_known": ("This model knows {known}, but not {words}.", "本模型认识 {known}，但不认识 {words}。"),
     "seed_of": ("seed {seed}", "种子 {seed}"),
     "long_score": (
         "The prompt is long: the scores are for its first 77 tokens, the pictures for all of it.",

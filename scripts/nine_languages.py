@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
 from altdiffusion_clip.drawing.calls import draw_batch
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, Settings
+from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions, scene_captions
 from altdiffusion_clip.emoji.concepts import LANGUAGES, find_colour, find_concept
 
@@ -62,7 +62,7 @@ def main() -> None:
         text.multiline_text((GAP, top + SIDE // 2 - 16), label, "black", font)
         for column, prompt in enumerate(prompts):
             (image,) = draw_batch(
-                pipeline, Settings(prompt, SEED, (SEED,), EMOJI_M9, guidance_scale=EMOJI_GUIDANCE_SCALE)
+                pipeline, Settings(prompt, SEED, (SEED,), EMOJI_M9, guidance_scale=usual_guidance_scale("emoji-m9"))
             )
             assert image is not None
             page.paste(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), (NAME + column * (SIDE + GAP), top))

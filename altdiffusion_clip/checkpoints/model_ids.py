@@ -1,13 +1,19 @@
-"""What a user may call a model: a hub id, a folder, or the word emoji-m9."""
+"""What a user may call a model: a hub id, a folder, or the name of one in the package."""
 
 import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-EMOJI_M9 = "emoji-m9"
-EMOJI_M9_PARTS = ("scorer", "teacher", "distilled")
-"""Models in its folder beside the AltDiffusion: its AltCLIP, the English CLIP that taught it, and stage 1's."""
+EMOJI_M9, EMOJI_M18 = "emoji-m9", "emoji-m18"
+_PACKAGED = {
+    EMOJI_M9: ("altdiffusion_clip.emoji", ("scorer", "teacher", "distilled")),
+    EMOJI_M18: ("altdiffusion_clip.emoji_m18", ("scorer", "teacher")),
+}
+"""Models in the package: where each lies, and the models in its folder beside the AltDiffusion.
+
+These are its AltCLIP, the English CLIP that taught it, and stage 1's text encoder.
+"""
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 """What transformers and diffusers take for huggingface_hub."""
@@ -17,12 +23,22 @@ SCORER = "scorer"
 
 
 def emoji_m9_folder() -> Path:
-    """Where the embedded model lies."""
-    return Path(str(resources.files("altdiffusion_clip.emoji"))) / EMOJI_M9
+    """Where emoji-m9 lies."""
+    return _folder_of(EMOJI_M9)
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a name is that of a model in the package, or of a part of one."""
+    first, _, part = name.partition("/")
+    return first in _PACKAGED and (not part or part in _PACKAGED[first][1])
+
+
+def _folder_of(name: str) -> Path:
+    return Path(str(resources.files(_PACKAGED[name][0]))) / name
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """The folder of emoji-m9 for its name, or of a part of it, as "emoji-m9/teacher"; anything else as it is.
+    """The folder of a model in the package for its name, or of a part, as "emoji-m9/teacher"; anything else as it is.
 
     Example:
         >>> resolve("BAAI/AltDiffusion-m9")
@@ -31,10 +47,10 @@ def resolve(name: str | os.PathLike[str]) -> str:
         True
     """
     place = os.fspath(name)
+    if not is_packaged(place):
+        return place
     first, _, part = place.partition("/")
-    if first == EMOJI_M9 and (not part or part in EMOJI_M9_PARTS):
-        return str(emoji_m9_folder() / part)
-    return place
+    return str(_folder_of(first) / part)
 
 
 def resolve_scorer(name: str | os.PathLike[str]) -> tuple[str, str | None]:

@@ -48,7 +48,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--seed", type=int, default=0, help="Seed of each prompt's first picture (default: 0).")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="Denoising steps (default: 20).")
     parser.add_argument(
-        "--guidance-scale", type=float, metavar="SCALE", help="Guidance (default: 7.5, for emoji-m9 3)."
+        "--guidance-scale", type=float, metavar="SCALE", help="Guidance (default: the model's, or 7.5)."
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="Write everything to a .json file.")
     parser.add_argument("--html", type=Path, metavar="FILE", help="Write a page with plots.")

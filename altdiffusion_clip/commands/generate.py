@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from altdiffusion_clip.sources.records import Record
 
 
+SHOWN_WARNINGS = 5
+
+
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
     parser = commands.add_parser(
@@ -100,13 +103,13 @@ def _add_picture_options(group: "argparse._ArgumentGroup") -> None:
         help="Seed of the first picture. The next picture has the next seed. Use -1 for random seeds (default: 0).",
     )
     group.add_argument("--seeds", help="All seeds, such as 0-99 or 1,5,9. Replaces --seed and --num-images.")
-    group.add_argument("--steps", type=int, default=20, metavar="N", help="Denoising steps (default: 20).")
+    group.add_argument("--steps", type=int, metavar="N", help="Denoising steps (default: the model's, or 20).")
     group.add_argument(
         "--guidance-scale",
         "--cfg-scale",
         type=float,
         metavar="SCALE",
-        help="How closely to follow the prompt. 1 turns guidance off (default: 7.5, for emoji-m9 3).",
+        help="How closely to follow the prompt. 1 turns guidance off (default: the model's, or 7.5).",
     )
     group.add_argument(
         "--scheduler",
@@ -221,7 +224,7 @@ def _packing(options: argparse.Namespace) -> "Packing | None":
 
 def _settings(options: argparse.Namespace) -> "Settings":
     """What holds for every row that does not say otherwise."""
-    from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
+    from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale, usual_steps
 
     usual = usual_guidance_scale(options.model)
     return Settings(
@@ -230,7 +233,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         batch_seeds=(),
         model=options.model,
         negative_prompt=options.negative_prompt,
-        num_inference_steps=options.steps,
+        num_inference_steps=usual_steps(options.model) if options.steps is None else options.steps,
         guidance_scale=usual if options.guidance_scale is None else options.guidance_scale,
         height=options.height,
         width=options.width,
@@ -266,7 +269,8 @@ def _task_again(settings: "Settings") -> "Task":
 
 def _check(options: argparse.Namespace) -> None:
     for name, least in (("num_images", 1), ("steps", 1), ("batch_size", 1), ("pack_size", 1)):
-        if getattr(options, name) < least:
+        given = getattr(options, name)
+        if given is not None and given < least:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more")
     if options.keep is not None and not 1 <= options.keep <= len(_seeds(options)):
         raise UserError("--keep must be between 1 and --num-images, or the number of --seeds")
@@ -410,6 +414,11 @@ def _report(options: argparse.Namespace, output: "OutputFolder") -> None:
     from altdiffusion_clip.drawing.gallery import shown_score
 
     rows = [row for row in output.rows() if row["file"]]
+    unknown = list(dict.fromkeys((row["prompt"], row["warning"]) for row in rows if row.get("warning")))
+    for prompt, warning in unknown[:SHOWN_WARNINGS]:
+        print(f"{prompt}: {warning}", file=sys.stderr)
+    if len(unknown) > SHOWN_WARNINGS:
+        print(f"and {len(unknown) - SHOWN_WARNINGS} more such prompts; see `warning` in the results", file=sys.stderr)
     if options.json:
         for row in rows:
             print(json.dumps({**row, "file": str(output.folder / row["file"])}, ensure_ascii=False))

@@ -19,19 +19,26 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Tell what a checkpoint is, which languages it speaks, and which tensors are missing or "
         "surplus. If "
         "it is incomplete, or its text tower differs from that of --against, the exit code is 1.",
-        examples=["altdiffusion inspect altdiffusion-m9.ckpt --against BAAI/AltCLIP-m9"],
+        examples=[
+            "altdiffusion inspect altdiffusion-m9.ckpt --against BAAI/AltCLIP-m9",
+            "altdiffusion inspect emoji-m9 --things",
+        ],
     )
     parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m9.")
     parser.add_argument("--against", metavar="OTHER", help="Also compare the text tower with this model's.")
     parser.add_argument(
         "--config", type=Path, metavar="FOLDER", help="Folder with the configuration of a file of unpublished size."
     )
+    parser.add_argument("--things", action="store_true", help="List what emoji-m9 or emoji-m18 can draw.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> bool:
     """Looks the checkpoint over. Returns whether it is whole, and its tower the same as the other's."""
+    if options.things:
+        return _list_things(options)
+
     from dataclasses import asdict
 
     from altdiffusion_clip.checkpoints.inspection import inspect
@@ -54,6 +61,18 @@ def run(options: argparse.Namespace) -> bool:
             same = "is the same as" if difference is None else f"differs at {difference} from"
             print(f"tower      {same} that of {other.path}")
     return report.is_whole and result.get("first_difference") is None
+
+
+def _list_things(options: argparse.Namespace) -> bool:
+    from altdiffusion_clip.drawing.knowledge import things_of
+
+    for thing in things_of(options.source):
+        if options.json:
+            print(json.dumps(thing, ensure_ascii=False))
+        else:
+            names = dict.fromkeys(name for key, name in thing.items() if key != "emoji")
+            print(f"{thing['emoji']}  {', '.join(names)}")
+    return True
 
 
 def _print(report: "Inspection") -> None:

@@ -42,7 +42,7 @@ def add_judge_option(parser: "argparse._ActionsContainer", older: str = "", defa
     parser.set_defaults(default_judge=default)
 
 
-def add_long_text_option(parser: argparse.ArgumentParser) -> None:
+def add_long_text_option(parser: "argparse._ActionsContainer") -> None:
     """Adds --long-text."""
     parser.add_argument(
         "--long-text",
@@ -76,7 +76,7 @@ def panel_for(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> 
     return load_panel(places, pipeline.device, pipeline.unet.dtype, pipeline)
 
 
-def add_cache_options(parser: argparse.ArgumentParser, is_kept: bool = True) -> None:
+def add_cache_options(parser: "argparse._ActionsContainer", is_kept: bool = True) -> None:
     """Adds --cache, --no-cache and --vectors.
 
     Args:

@@ -2,8 +2,8 @@
 
 import argparse
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
@@ -13,7 +13,7 @@ WIDTH = 79
 class Help(RawDescriptionRichHelpFormatter):
     """Colours on a terminal, plain text elsewhere."""
 
-    group_name_formatter = staticmethod(str.capitalize)
+    group_name_formatter: ClassVar[Callable[[str], str]] = lambda name: name[:1].upper() + name[1:]
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,5 +30,6 @@ class Parser(argparse.ArgumentParser):
         if examples:
             more["epilog"] = "\n  ".join(["Examples:", *examples])
         paragraphs = [textwrap.fill(paragraph, WIDTH) for paragraph in description.split("\n\n")]
-        super().__init__(*args, description="\n\n".join(paragraphs), add_help=False, **more)
+        more |= {"description": "\n\n".join(paragraphs), "add_help": False}
+        super().__init__(*args, **more)
         self.add_argument("-h", "--help", action="help", help="Show this help.")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip.drawing.gallery import INDEX, THUMBNAIL, THUMBNAILS, write_pages
+from altdiffusion_clip.drawing.knowledge import unknown_of
 from altdiffusion_clip.drawing.log import RESULTS_FILE, SHARD_FILES, Log, Row, group_of, name_of, shard_file
 from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import save_with_settings
@@ -274,6 +275,7 @@ class OutputFolder:
 
     def _row(self, task: Task) -> Row:
         settings = task.settings
+        unknown = unknown_of(settings.model, settings.prompt) if settings.prompt.strip() else None
         return {
             "prompt": settings.prompt,
             "seed": settings.seed,
@@ -287,6 +289,7 @@ class OutputFolder:
             "id": task.group.removesuffix(f"-{task.language}") if task.language else task.group,
             "language": task.language or None,
             **({"columns": dict(task.own)} if task.own else {}),
+            **({"warning": str(unknown)} if unknown else {}),
             "settings": dict(vars(settings)),
         }
 

@@ -230,6 +230,7 @@ img {{ width: 100%; border-radius: .5rem; }}
 figcaption {{ font-size: .85rem; line-height: 1.5; overflow-wrap: anywhere; }}
 h2 {{ unicode-bidi: plaintext; }}
 nav {{ margin: 2rem 0; }}
+.warning {{ border-inline-start: .25rem solid #d97706; padding-inline-start: .75rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .8rem; }}
 th, td {{ padding: .4rem; vertical-align: top; text-align: start; max-width: 9rem; overflow-wrap: anywhere; }}
@@ -252,7 +253,10 @@ def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> N
     body = []
     for group in groups:
         prompt = _words(group[0])
-        body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>\n<section>')
+        body.append(f'<h2 dir="auto">{html.escape(prompt)}</h2>')
+        if group[0].get("warning"):
+            body.append(f'<p class="warning">{html.escape(group[0]["warning"])}</p>')
+        body.append("<section>")
         body += [_figure(folder, row) for row in group]
         body.append("</section>")
     write_text(folder / f"index{_part(number)}.html", _PAGE.format(body="\n".join([*body, _LINKS])))

@@ -14,7 +14,7 @@ from PIL import Image
 from altdiffusion_clip.drawing.calls import Drawer, size_multiple
 from altdiffusion_clip.drawing.folder import OutputFolder
 from altdiffusion_clip.drawing.log import Row
-from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
+from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale, usual_steps
 from altdiffusion_clip.drawing.tasks import Plan, Task, tasks_of
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.sources.records import Record, read_records
@@ -245,7 +245,7 @@ def generate(
         pipeline.set_progress_bar_config(disable=True)
     name = name or str(model if isinstance(model, (str, Path)) else pipeline.config.get("_name_or_path", ""))
     settings.setdefault("guidance_scale", usual_guidance_scale(name))
-    settings.setdefault("num_inference_steps", STEPS)
+    settings.setdefault("num_inference_steps", usual_steps(name))
     base = Settings(
         "", 0, (), name, device=str(pipeline.device), dtype=str(pipeline.unet.dtype).removeprefix("torch."), **settings
     )

@@ -149,11 +149,12 @@ def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[
 
 def _scheduler_of(sampler: str, spacing: str) -> tuple[str, list[str]]:
     """Our name of another tool's sampler, with its spacing of the steps; and what of both we do not have."""
-    for name, left in ((f"{sampler} {spacing}", []), (f"{sampler}-{spacing}", []), (sampler, [f"schedule: {spacing}"])):
+    for name in (f"{sampler} {spacing}", f"{sampler}-{spacing}", sampler):
         try:
-            return scheduler_name(name.strip(" -").lower()), left if spacing else []
+            ours = scheduler_name(name.strip(" -"))
         except UserError:
             continue
+        return ours, [f"schedule: {spacing}"] if spacing and name == sampler else []
     return "", [f"sampler: {sampler} {spacing}".rstrip()]
 
 
@@ -176,7 +177,7 @@ def _from_comfyui(text: str, empty: Settings, path: Path) -> tuple[Settings, lis
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration, IndexError) as error:
         raise UserError(f"{path} holds a graph of ComfyUI's in which no prompt and seed could be found") from error
     name, spacing = str(sampler.get("sampler_name", "")), str(sampler.get("scheduler", "normal"))
-    left = []
+    left: list[str] = []
     if name:
         values["scheduler"], left = _scheduler_of(
             _COMFYUI_SAMPLERS.get(name, name), "" if spacing == "normal" else spacing

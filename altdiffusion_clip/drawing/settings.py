@@ -3,7 +3,7 @@
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.checkpoints.generation_config import read_generation_config
 from altdiffusion_clip.schedulers import scheduler_name
 
 STEPS = 20
@@ -12,16 +12,18 @@ STEPS = 20
 GUIDANCE_SCALE = 7.5
 """diffusers' default for Stable Diffusion."""
 
-EMOJI_GUIDANCE_SCALE = 3.0
-"""Where emoji-m9's pictures look cleanest; more exaggerates their contrast."""
-
 OF_THE_BATCH = ("batch_seeds", "batch_prompts")
 """Settings that say what was drawn beside a picture, and nothing of the picture itself."""
 
 
 def usual_guidance_scale(model: str) -> float:
     """The guidance scale that suits a model, by the name that the user gave it."""
-    return EMOJI_GUIDANCE_SCALE if model == EMOJI_M9 else GUIDANCE_SCALE
+    return float(read_generation_config(model).get("guidance_scale", GUIDANCE_SCALE))
+
+
+def usual_steps(model: str) -> int:
+    """The number of steps that suits a model, by the name that the user gave it."""
+    return int(read_generation_config(model).get("num_inference_steps", STEPS))
 
 
 @dataclass(frozen=True)

@@ -48,20 +48,14 @@ class Reading:
     unknown: tuple[str, ...]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """English names of the things."""
+        return tuple(thing.names["en"] for thing in self.things)
+
+    @property
     def is_known(self) -> bool:
         """Whether the prompt names something that the model can draw, and nothing besides."""
         return bool(self.things) and not self.unknown
-
-    def warning(self) -> str:
-        """One line for whoever gave the prompt; empty if all of it is known."""
-        if self.is_known:
-            return ""
-        draws = f"emoji-m18 draws {len(concepts())} things on {len(grounds())} grounds"
-        listed = "`altdiffusion inspect emoji-m18 --things` lists them"
-        if not self.things:
-            return f"{draws}, and this prompt names none of them, so the picture shows something else; {listed}"
-        names = ", ".join(thing.names["en"] for thing in self.things)
-        return f"{draws}; of this prompt it knows {names}, and not {', '.join(self.unknown)}; {listed}"
 
 
 def read(prompt: str) -> Reading:

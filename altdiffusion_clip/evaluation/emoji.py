@@ -15,7 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
 from altdiffusion_clip.drawing.calls import draw_batch
-from altdiffusion_clip.drawing.settings import EMOJI_GUIDANCE_SCALE, STEPS, Settings
+from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions, scene_captions
 from altdiffusion_clip.emoji.concepts import (
     LANGUAGES,
@@ -169,7 +169,7 @@ def evaluate_drawing(
         drawn = prompt if drawn_from == "prompt" else captions(concept, None, language)[0]
         seeds = tuple(range(1000 * number, 1000 * number + n))
         settings = Settings(
-            drawn, seeds[0], seeds, EMOJI_M9, num_inference_steps=steps, guidance_scale=EMOJI_GUIDANCE_SCALE
+            drawn, seeds[0], seeds, EMOJI_M9, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M9)
         )
         images = [image for image in draw_batch(pipeline, settings) if image is not None]
         shown = [guess == concept for guess in recogniser.concepts_of(images)]
@@ -232,7 +232,12 @@ def evaluate_scenes(
     for number, (left, right) in enumerate(tqdm(unseen_scenes()[:count], desc=f"drawing scenes {language}")):
         prompt = scene_captions(left, right, None, language)[2 if places else 0]
         settings = Settings(
-            prompt, number, (number,), EMOJI_M9, num_inference_steps=steps, guidance_scale=EMOJI_GUIDANCE_SCALE
+            prompt,
+            number,
+            (number,),
+            EMOJI_M9,
+            num_inference_steps=steps,
+            guidance_scale=usual_guidance_scale(EMOJI_M9),
         )
         (image,) = draw_batch(pipeline, settings)
         if image is None:

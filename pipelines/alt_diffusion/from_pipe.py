@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffusers import DiffusionPipeline
 
-OUR_STATE = ("_emphasis", "_prompt_windows", "_prompts_kept", "_optimizations", "_scorer_of_text_encoder")
+OUR_STATE = (
+    "_generation_config",
+    "_emphasis",
+    "_prompt_windows",
+    "_prompts_kept",
+    "_optimizations",
+    "_scorer_of_text_encoder",
+)
 """What our mixins keep on a pipeline beside its parts."""
 
 _making: ContextVar[bool] = ContextVar("making a pipeline of another's parts", default=False)

@@ -1,6 +1,7 @@
 """What every AltDiffusion pipeline adds to diffusers'."""
 
 from altdiffusion_clip.pipelines.alt_diffusion.best_of import AltDiffusionBestOfMixin
+from altdiffusion_clip.pipelines.alt_diffusion.defaults import AltDiffusionDefaultsMixin
 from altdiffusion_clip.pipelines.alt_diffusion.from_pipe import AltDiffusionFromPipeMixin
 from altdiffusion_clip.pipelines.alt_diffusion.loading import AltDiffusionLoaderMixin
 from altdiffusion_clip.pipelines.alt_diffusion.lora import AltDiffusionLoraMixin
@@ -10,6 +11,7 @@ from altdiffusion_clip.pipelines.alt_diffusion.saving import AltDiffusionSaverMi
 
 
 class AltDiffusionMixin(
+    AltDiffusionDefaultsMixin,
     AltDiffusionLoaderMixin,
     AltDiffusionSaverMixin,
     AltDiffusionFromPipeMixin,

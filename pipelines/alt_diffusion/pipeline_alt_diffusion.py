@@ -1,11 +1,8 @@
 """Text to image with AltDiffusion."""
 
-import functools
-import inspect
-from typing import Any
-
 from diffusers import StableDiffusionPipeline
 
+from altdiffusion_clip.pipelines.alt_diffusion.defaults import drawing_call
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
@@ -22,13 +19,4 @@ class AltDiffusionPipeline(AltDiffusionMixin, StableDiffusionPipeline):
         (64, 64)
     """
 
-    @functools.wraps(StableDiffusionPipeline.__call__)
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draws, as `StableDiffusionPipeline`; a height or width that is given alone counts, and the other is usual."""
-        call = inspect.signature(StableDiffusionPipeline.__call__).bind(self, *args, **kwargs)
-        height, width = call.arguments.get("height"), call.arguments.get("width")
-        if (height is None) != (width is None):
-            sides = self.unet.config.sample_size
-            usual = [side * self.vae_scale_factor for side in ([sides] * 2 if isinstance(sides, int) else sides)]
-            call.arguments |= {"height": height or usual[0], "width": width or usual[1]}
-        return super().__call__(*call.args[1:], **call.kwargs)
+    __call__ = drawing_call(StableDiffusionPipeline)

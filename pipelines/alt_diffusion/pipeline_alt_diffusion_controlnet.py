@@ -2,6 +2,7 @@
 
 from diffusers import StableDiffusionControlNetPipeline
 
+from altdiffusion_clip.pipelines.alt_diffusion.defaults import drawing_call
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
@@ -21,3 +22,5 @@ class AltDiffusionControlNetPipeline(AltDiffusionMixin, StableDiffusionControlNe
         >>> pipe("狗", image=Image.new("RGB", (64, 64)), num_inference_steps=2).images[0].size
         (64, 64)
     """
+
+    __call__ = drawing_call(StableDiffusionControlNetPipeline)

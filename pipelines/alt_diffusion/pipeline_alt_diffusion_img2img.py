@@ -5,6 +5,7 @@ from typing import Any
 from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor
 
+from altdiffusion_clip.pipelines.alt_diffusion.defaults import drawing_call
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
@@ -18,6 +19,8 @@ class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipel
         >>> pipe("狗", image=Image.new("RGB", (64, 64), "red"), strength=0.5, num_inference_steps=4).images[0].size
         (64, 64)
     """
+
+    __call__ = drawing_call(StableDiffusionImg2ImgPipeline)
 
     def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[Tensor, int]:
         """The steps that are left of a strength.

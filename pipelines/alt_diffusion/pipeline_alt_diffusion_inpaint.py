@@ -2,6 +2,7 @@
 
 from diffusers import StableDiffusionInpaintPipeline
 
+from altdiffusion_clip.pipelines.alt_diffusion.defaults import drawing_call
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
@@ -16,3 +17,5 @@ class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipel
         >>> pipe("狗", image=picture, mask_image=mask, height=64, width=64, num_inference_steps=2).images[0].size
         (64, 64)
     """
+
+    __call__ = drawing_call(StableDiffusionInpaintPipeline)

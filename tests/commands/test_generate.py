@@ -1,15 +1,17 @@
 import json
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.drawing.png_text import SETTINGS_KEY, save_with_settings
+from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
 from altdiffusion_clip.drawing.settings import Settings
 from tests.processes import Command
 
@@ -228,8 +230,9 @@ def test_a_wrong_call_is_one_line(
         ("damaged", {"guidance_scale": "7.5"}),
         ("unscheduled", {"scheduler": "magic"}),
     ):
-        settings = Settings("猫", 0, (0,), "emoji-m9", **more)
-        save_with_settings(Image.new("RGB", (4, 4)), settings, tmp_path / f"{name}.png")
+        info = PngInfo()
+        info.add_itxt(SETTINGS_KEY, json.dumps({**asdict(Settings("猫", 0, (0,), "emoji-m9")), **more}))
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png", pnginfo=info)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "results.jsonl").write_text("[1]\n")
     places = {

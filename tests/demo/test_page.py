@@ -255,6 +255,11 @@ def test_an_overlong_prompt_says_what_would_be_cut(desktop: Any) -> None:
     desktop.wait_for_selector(".toast-body:has-text('tokens, and 300 can be read')")
 
 
+def test_a_prompt_that_the_model_does_not_know_gets_a_line(desktop: Any) -> None:
+    draw(desktop, "a castle at night", count=1)
+    desktop.wait_for_selector("#draw-status:has-text('does not know what the prompt names')")
+
+
 def test_what_the_model_draws_is_one_click_away(desktop: Any) -> None:
     desktop.click("#about button")
     desktop.wait_for_selector("#about:has-text('panda')")

@@ -71,7 +71,7 @@ def test_what_is_named_twice_is_loaded_once() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("emoji-m8", "there is no judge 'emoji-m8'; did you mean emoji-m9"),
+        ("emoji-m8", "there is no judge 'emoji-m8'; did you mean emoji-m18 or emoji-m9"),
         ("open_clp:ViT-B-32@laion2b", "did you mean open_clip:"),
         ("zscore:emoji-m9,emoji-m9/teacher", "did you mean zscores:"),
         ("python:nothing", "python:nothing names no function"),

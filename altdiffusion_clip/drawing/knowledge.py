@@ -1,0 +1,76 @@
+"""What a model knows, where that can be told: the small models in the package draw something for any prompt."""
+
+import functools
+from dataclasses import dataclass
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, EMOJI_M18
+from altdiffusion_clip.errors import UserError
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What of a prompt a model does not know.
+
+    Attributes:
+        model: its name.
+        known: English names of the things that it does know.
+        words: that it does not know, in the order of the prompt; none where that cannot be told.
+    """
+
+    model: str
+    known: tuple[str, ...]
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for whoever gave the prompt."""
+        listed = f"`altdiffusion inspect {self.model} --things` lists what it draws"
+        if not self.known:
+            return f"{self.model} knows nothing that this prompt names, so the picture shows something else; {listed}"
+        return f"{self.model} knows {', '.join(self.known)}, but not {', '.join(self.words)}; {listed}"
+
+
+@functools.lru_cache(maxsize=4096)
+def unknown_of(model: str, prompt: str) -> Unknown | None:
+    """What of a prompt a model does not know; None if it knows all of it, or if that cannot be told.
+
+    Args:
+        model: as the user named it.
+        prompt: in any language.
+
+    Example:
+        >>> print(unknown_of("emoji-m9", "a castle at night"))  # doctest: +ELLIPSIS
+        emoji-m9 knows nothing that this prompt names, so the picture shows something else; ...
+        >>> unknown_of("emoji-m9", "a cat") is None, unknown_of("BAAI/AltDiffusion", "a castle") is None
+        (True, True)
+    """
+    if model == EMOJI_M9:
+        from altdiffusion_clip.emoji.vocabulary import things_in
+
+        return None if things_in(prompt) else Unknown(model, (), ())
+    if model == EMOJI_M18:
+        from altdiffusion_clip.emoji_m18.vocabulary import read
+
+        reading = read(prompt)
+        return None if reading.is_known else Unknown(model, reading.names, reading.unknown)
+    return None
+
+
+def things_of(model: str) -> list[dict[str, str]]:
+    """The things that a model draws: of each its emoji, and its name by language code.
+
+    Raises:
+        UserError: that is not known of this model.
+
+    Example:
+        >>> things_of("emoji-m9")[0]["zh"]
+        '猫'
+    """
+    if model == EMOJI_M9:
+        from altdiffusion_clip.emoji.concepts import concepts
+
+        return [{"emoji": each.emoji, **each.names} for each in concepts()]
+    if model == EMOJI_M18:
+        from altdiffusion_clip.emoji_m18.concepts import concepts as concepts_of_m18
+
+        return [{"emoji": each.emoji, **each.names} for each in concepts_of_m18() if each.is_drawn]
+    raise UserError(f"what {model} draws cannot be listed; --things is for {EMOJI_M9} and {EMOJI_M18}")
