@@ -1,11 +1,32 @@
 """accelerate, set up for a run: one process or many, on CPUs or GPUs, in any precision."""
 
+import time
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.config import RunConfig
+
+
+def time_is_up(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Whether `stop_after_seconds` have passed since the run's accelerator was made, through all its phases.
+
+    The main process decides for all, since their clocks differ and all must save together.
+    """
+    if not config.stop_after_seconds:
+        return False
+    return agreed(time.monotonic() - getattr(accelerator, "begun", 0.0) > config.stop_after_seconds, accelerator)
+
+
+def agreed(answer: bool, accelerator: Accelerator) -> bool:
+    """What the main process says, in every process."""
+    if accelerator.num_processes == 1:
+        return answer
+    said = torch.tensor(float(answer), device=accelerator.device)
+    return bool(broadcast(said, from_process=0).item())
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:
@@ -21,6 +42,7 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
+    accelerator.begun = time.monotonic()
     # Batches have one size, so the search for the fastest convolution pays.
     torch.backends.cudnn.benchmark = True
     parts = accelerator.num_processes * config.gradient_accumulation_steps

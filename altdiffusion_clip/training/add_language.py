@@ -149,9 +149,10 @@ class KeepAndLearn(nn.Module):
         now = self.student(old_ids, attention_mask=old_mask)
         with torch.no_grad():
             before = self._before[0](old_ids, attention_mask=old_mask)
-        weight = old_mask[..., None].float()
-        moved = (now.projection_state.float() - before.projection_state.float()).square() * weight
-        keep = moved.sum() / (weight.sum() * moved.shape[-1])
+        weight = old_mask.float()
+        moved = (now.projection_state.float() - before.projection_state.float()).square().mean(-1) * weight
+        # The mean over each sentence first: a mean over all tokens would depend on the parts of the batch.
+        keep = (moved.sum(1) / weight.sum(1)).mean()
         keep = keep + (now.pooler_output.float() - before.pooler_output.float()).square().mean()
         return learn + self._keep_weight * keep
 

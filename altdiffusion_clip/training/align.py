@@ -118,7 +118,14 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     pictures = pictures or prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
         size = 2 * len(pictures) * parts.vae.config.latent_channels * (pictures.side // scale_of(parts.vae)) ** 2
-        return estimate(config, parts.unet, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
+        return estimate(
+            config,
+            parts.unet,
+            tokens=pictures.tokens.lengths,
+            cache_bytes=size,
+            examples=len(pictures),
+            beside=[parts.text_encoder],
+        )
     if (config.output / MODEL).exists():
         return config.output / MODEL
     conditioning = new_conditioning(config, parts, accelerator)
@@ -133,7 +140,10 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
 
     if config.keys_and_values_steps:
         freeze_all_but(parts.unet, reads_text)
-        first = dataclasses.replace(config, steps=config.keys_and_values_steps, seconds=0.0, ema_decay=0.0)
+        # With a seed of its own, or both phases would begin with the same batches and noise.
+        first = dataclasses.replace(
+            config, steps=config.keys_and_values_steps, seconds=0.0, ema_decay=0.0, seed=config.seed + 1
+        )
         folder = config.output / "keys-and-values"
         denoiser = optimise(denoiser, source, first, "align keys and values", accelerator=accelerator, folder=folder)
         accelerator.free_memory()

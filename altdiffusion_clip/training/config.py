@@ -55,7 +55,9 @@ class RunConfig:
     cpu: bool = option(False, "Use the CPU even if there is a GPU.")
     seed: int = option(0, "Seed of weights, batches and noise.")
     workers: int = option(0, "Processes that read batches ahead; 0 reads them between steps.")
-    checkpoint_seconds: float = option(60.0, "Seconds between checkpoints.")
+    checkpoint_seconds: float = option(
+        60.0, "Least seconds between checkpoints, which take 5% of the time at most; 0 saves each step."
+    )
     stop_after_seconds: float = option(
         0.0, "Save and stop after this many seconds, to continue later; 0 runs to the end."
     )
@@ -83,10 +85,12 @@ class RunConfig:
         """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
+        # The decay begins where the warm-up ends, or it would begin with a jump.
+        start = self.decay_from if self.seconds else max(self.decay_from, self.warmup_steps / self.steps)
         progress = seconds / self.seconds if self.seconds else step / self.steps
-        if progress < min(self.decay_from, 1.0):
+        if progress < min(start, 1.0):
             return self.learning_rate
-        progress = (progress - self.decay_from) / max(1 - self.decay_from, 1e-9)
+        progress = (progress - start) / max(1 - start, 1e-9)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def as_dict(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class ContrastiveConfig(MixedLanguages):
         "others", "others: a caption that is true of a picture is never its negative. all: CLIP's plain loss."
     )
     augment: bool = option(False, "Crop pictures anew at each step, instead of computing their features once.")
+    mirror: bool = option(False, "With --augment, also mirror pictures. Not for captions that say left and right.")
     validation: list[Path] = option([], "Captioned pictures for validation: recall at 1 by language.")
 
 

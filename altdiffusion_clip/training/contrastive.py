@@ -3,6 +3,7 @@
 AltCLIP (arXiv 2211.06679, section 3.2); the frozen tower is LiT's (arXiv 2111.07991).
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from altdiffusion_clip.training.losses import info_nce
 from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, place_of, save_model
 from altdiffusion_clip.training.temperature import clamp_temperature
 
+logger = logging.getLogger(__name__)
 TEXT_ENCODER = "text_encoder"
 POOL = 4
 """Batches of pairs that one batch of nearly one length is chosen from."""
@@ -84,6 +86,9 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
         held_out = CaptionedPictures.prepare(
             config.validation, side, tokenizer, data / "validation", accelerator=accelerator, languages=config.languages
         )
+        lacking = sorted(set(pictures.languages) - set(held_out.languages))
+        if lacking:
+            logger.warning("the validation data have no captions in %s, so these are not measured", ", ".join(lacking))
         held_out_features = embed_pictures(scorer, held_out, accelerator)
 
         def validate(task: TextHalf, step: int) -> dict[str, float]:
@@ -195,6 +200,7 @@ class Pairs:
         self._pictures, self._features, self._count = pictures, features, config.batch_size
         self._pad = scorer.text_model.config.pad_token_id
         self._mean, self._std = normalisation(scorer)
+        self._mirror = config.mirror
 
     def draw(self, generator: torch.Generator) -> Tensors:
         """Draws pictures and one caption of each, of nearly one length."""
@@ -213,7 +219,7 @@ class Pairs:
         else:
             pixels = normalised(self._pictures.pixels_of(drawn["pictures"]), self._mean, self._std)
             batch["pixel_values"] = torch.stack(
-                [augmented(p, int(seed)) for p, seed in zip(pixels, drawn["seed"], strict=True)]
+                [augmented(p, int(seed), self._mirror) for p, seed in zip(pixels, drawn["seed"], strict=True)]
             )
         return batch
 
@@ -267,6 +273,8 @@ def caption_recall(
     for code in pictures.languages:
         said = pictures.first_captions(code)[: len(images)]
         places = [i for i, text in enumerate(said) if text is not None]
+        if not places:
+            continue
         texts = torch.tensor([said[i] for i in places])
         rows = []
         for part in texts.split(128):

@@ -28,7 +28,7 @@ from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE, CaptionedP
 from altdiffusion_clip.training.diffusion import Denoiser, embed_latents, noise_of
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
-from altdiffusion_clip.training.lora import add_lora, save_lora
+from altdiffusion_clip.training.lora import add_lora, save_lora, trained_of
 from altdiffusion_clip.training.models import MODEL, save_model
 
 PRIOR_STEPS = 30
@@ -56,7 +56,13 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     else:
         freeze_all_but(parts.unet, lambda name: True)
     if config.dry_run:
-        return estimate(config, parts.unet, tokens=[], examples=len(instance) + config.class_images)
+        return estimate(
+            config,
+            trained_of(parts, config.train_text_encoder),
+            tokens=[],
+            examples=len(instance) + config.class_images,
+            beside=[*([] if config.train_text_encoder else [parts.text_encoder]), parts.vae],
+        )
     if (config.output / MODEL).exists():
         return config.output / MODEL
     prior = draw_class(parts, config, accelerator) if config.class_prompt else []
@@ -102,7 +108,10 @@ class InstanceAndPrior:
         self._pad = parts.tokenizer.pad_token_id
         self._timesteps = len(parts.noise_schedule.alphas_cumprod)
         texts = [pictures.texts.text(int(pictures.of_picture[i][0])) for i in range(len(pictures))]
-        prior = torch.tensor([text == config.class_prompt for text in texts])
+        # Captions are kept without the blanks at their ends.
+        prior = torch.tensor([bool(text) and text == config.class_prompt.strip() for text in texts])
+        if config.class_prompt and not prior.any():
+            raise UserError("none of the class's pictures is left, so the prior cannot be preserved")
         self._instance, self._prior = torch.nonzero(~prior).flatten(), torch.nonzero(prior).flatten()
 
     def draw(self, generator: torch.Generator) -> Tensors:
@@ -111,8 +120,9 @@ class InstanceAndPrior:
         shown = self._instance[torch.randint(len(self._instance), (count,), generator=generator)]
         if len(self._prior):
             others = self._prior[torch.randint(len(self._prior), (count,), generator=generator)]
-            # In turns, so that every process and part has some of both.
-            shown = torch.where(torch.arange(count) % 2 == 0, shown, others)
+            # In turns, so that every process and part has some of both; of an odd number either may be more.
+            first = int(torch.randint(2, (), generator=generator)) if count % 2 else 0
+            shown = torch.where((torch.arange(count) + first) % 2 == 0, shown, others)
         return {
             "pictures": shown,
             **noise_of(self._latents.shape[1:], count, self._timesteps, generator),  # type: ignore[attr-defined]

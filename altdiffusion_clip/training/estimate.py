@@ -45,7 +45,13 @@ class Estimate:
 
 
 def estimate(
-    config: RunConfig, module: nn.Module, *, tokens: Sequence[int] | np.ndarray, cache_bytes: int = 0, examples: int = 0
+    config: RunConfig,
+    module: nn.Module,
+    *,
+    tokens: Sequence[int] | np.ndarray,
+    cache_bytes: int = 0,
+    examples: int = 0,
+    beside: Sequence[nn.Module] = (),
 ) -> Estimate:
     """Counts what a run would take.
 
@@ -55,6 +61,7 @@ def estimate(
         tokens: of each text in the data.
         cache_bytes: that the run will keep on disk.
         examples: in the data; as many as texts if not given.
+        beside: what is in memory beside it, and is not trained.
 
     Example:
         >>> config = RunConfig(steps=10, batch_size=4)
@@ -62,7 +69,8 @@ def estimate(
         2.0
     """
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    saved_frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    frozen = saved_frozen + sum(p.numel() for part in beside for p in part.parameters())
     examples = examples or len(tokens)
     seen = config.steps * config.batch_size
     # Float32 weights and gradients, and Adam's two moments.
@@ -78,5 +86,5 @@ def estimate(
         frozen_parameters=frozen,
         memory_gb=round(states / 1e9, 3),
         cache_gb=round(cache_bytes / 1e9, 3),
-        checkpoint_gb=round(4 * (3 * trained + frozen + (trained if config.ema_decay else 0)) / 1e9, 3),
+        checkpoint_gb=round(4 * (3 * trained + saved_frozen + (trained if config.ema_decay else 0)) / 1e9, 3),
     )

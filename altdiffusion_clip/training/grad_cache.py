@@ -37,6 +37,7 @@ def cached_backward(
     Returns:
         The loss of the whole batch, detached. Gradients are added to the parameters.
     """
+    states: list[tuple[Tensor, Tensor | None]] = []
     given = [{k: v for k, v in part.items() if k not in fixed} for part in parts]
     if len(parts) == 1:
         # One part needs no second pass: its activations are kept.
@@ -44,8 +45,11 @@ def cached_backward(
             outputs = [model(**given[0])]
         held = outputs
     else:
+        held = []
         with torch.no_grad(), accelerator.autocast():
-            held = [model(**part) for part in given]
+            for part in given:
+                states.append(_random_state(accelerator.device))
+                held.append(model(**part))
         outputs = []
     row_names = [name for name, value in held[0].items() if value.ndim]
     mine = {name: torch.cat([output[name].detach().float() for output in held]) for name in row_names}
@@ -65,6 +69,8 @@ def cached_backward(
             if outputs:
                 output = outputs[number]
             else:
+                # Dropout falls as it did when the part was embedded first.
+                _set_random_state(states[number], accelerator.device)
                 with accelerator.autocast():
                     output = model(**part)
             count = len(output[row_names[0]])
@@ -80,3 +86,13 @@ def cached_backward(
             accelerator.backward(surrogate)
             place += count
     return loss.detach()
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

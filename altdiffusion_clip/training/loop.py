@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import agreed, new_accelerator, time_is_up
 from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.arrays import read_ahead
@@ -33,6 +33,8 @@ Module = TypeVar("Module", bound=nn.Module)
 Tensors = dict[str, Tensor]
 CHECKPOINT_FILE = "checkpoint.pt"
 MOST_BAD_STEPS = 20
+MOST_SAVING = 0.05
+"""Share of the time that checkpoints may take."""
 
 
 class Source(Protocol):
@@ -129,7 +131,7 @@ def optimise(
         if counters.pop("finished", False):
             return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
-    waited, logged = 0.0, started
+    waited, logged, cost = 0.0, started, 0.0
     before = counters["seconds"]
 
     def seconds() -> float:
@@ -137,10 +139,19 @@ def optimise(
         return before + time.monotonic() - started
 
     def save(**more: Any) -> None:
-        nonlocal saved
+        nonlocal saved, cost
+        begun = time.monotonic()
         counters.update(step=step, seconds=seconds())
         save_state(checkpoint, accelerator, model, optimizer.optimizer, average, {**counters, **more})
         saved = time.monotonic()
+        cost = saved - begun
+
+    def is_time_to_save() -> bool:
+        if not config.checkpoint_seconds:
+            return True
+        # What is slow to save is saved less often, so that it takes `MOST_SAVING` of the time at most.
+        least = max(config.checkpoint_seconds, cost * (1 / MOST_SAVING - 1))
+        return agreed(time.monotonic() - saved > least, accelerator)
 
     bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
     ahead = closing(read_batches(source, config, step, accelerator))
@@ -188,9 +199,9 @@ def optimise(
                 metrics.add(step, **_validated(accelerator, model, average, validate, step))
             if is_last:
                 break
-            if time.monotonic() - saved > config.checkpoint_seconds:
+            if is_time_to_save():
                 _save_or_warn(save, checkpoint, accelerator)
-            if config.stop_after_seconds and time.monotonic() - started > config.stop_after_seconds:
+            if time_is_up(config, accelerator):
                 save()
                 raise Stopped(f"{name}: stopped after step {step} of {config.steps}; the same command goes on")
     save(finished=True)

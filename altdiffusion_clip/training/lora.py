@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.training_utils import _collate_lora_metadata
+from torch import nn
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
@@ -48,7 +49,13 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
     pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
-        return estimate(config, parts.unet, tokens=pictures.tokens.lengths, examples=len(pictures))
+        return estimate(
+            config,
+            trained_of(parts, config.train_text_encoder),
+            tokens=pictures.tokens.lengths,
+            examples=len(pictures),
+            beside=[] if config.train_text_encoder else [parts.text_encoder],
+        )
     if (config.output / MODEL).exists():
         return config.output / MODEL
     conditioning = new_conditioning(config, parts, accelerator)
@@ -78,6 +85,14 @@ def add_lora(parts: Parts, rank: int, train_text_encoder: bool, targets: Sequenc
         parts.text_encoder.add_adapter(
             peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
         )
+        if getattr(parts.text_encoder, "transformation_pre", None) is not None:
+            # m18's conditioning is of its layer before the last, so the last one's LoRA never has a gradient.
+            parts.text_encoder.roberta.encoder.layer[-1].requires_grad_(False)
+
+
+def trained_of(parts: Parts, train_text_encoder: bool) -> nn.Module:
+    """What a run with LoRAs trains."""
+    return nn.ModuleList([parts.unet, parts.text_encoder]) if train_text_encoder else parts.unet
 
 
 def save_lora(parts: Parts, folder: Path, with_text_encoder: bool) -> None:

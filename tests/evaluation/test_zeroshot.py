@@ -1,6 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.datasets.classification import class_names, read_classification
 from altdiffusion_clip.evaluation.zeroshot import CIFAR10, TEMPLATES, class_vectors, zero_shot
 
 
@@ -70,3 +75,14 @@ def test_bad_input(change: dict, message: str) -> None:
     given = {"images": images, "classes": classes, "labels": labels, **change}
     with pytest.raises(ValueError, match=message):
         zero_shot(**given)
+
+
+def test_wordnets_numbers_are_no_names(tmp_path: Path) -> None:
+    for folder in ("n01440764", "n01443537"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "1.png")
+    task = read_classification(tmp_path)
+    with pytest.raises(UserError, match=r"named by WordNet's numbers \(n01440764\).* to classnames.txt"):
+        class_names(task, "en")
+    (tmp_path / "classnames.txt").write_text("tench\ngoldfish\n")
+    assert class_names(task, "en") == ["tench", "goldfish"]

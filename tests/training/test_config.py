@@ -16,6 +16,14 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] < 0.01
 
 
+@pytest.mark.parametrize("decay_from", [0.0, 0.05, 0.5])
+def test_the_learning_rate_never_jumps(decay_from: float) -> None:
+    config = RunConfig(steps=1000, learning_rate=1.0, warmup_steps=200, decay_from=decay_from)
+    rates = [config.learning_rate_at(step) for step in range(1000)]
+    assert max(abs(a - b) for a, b in zip(rates, rates[1:], strict=False)) < 0.01
+    assert max(rates) == 1.0
+
+
 def test_by_the_clock_the_learning_rate_follows_the_seconds() -> None:
     config = RunConfig(steps=10**6, seconds=60.0, learning_rate=1.0, warmup_steps=10, decay_from=0.5)
     assert config.learning_rate_at(4, seconds=59.0) == pytest.approx(0.5), "the warm-up is in steps"

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,3 +96,19 @@ def test_a_dry_run(config: ContrastiveConfig) -> None:
 def test_a_student_without_a_teacher(config: ContrastiveConfig) -> None:
     with pytest.raises(UserError, match="give --teacher, the CLIP whose vision tower"):
         contrastive(replace(config, teacher=""))
+
+
+def test_validation_without_one_of_the_languages(
+    config: ContrastiveConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (config.data[0] / "captions.jsonl").read_text(encoding="utf-8").splitlines()[:12]
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["image"] = str(config.data[0] / row["image"])
+        row["captions"] = {code: said for code, said in row["captions"].items() if code == "en"}
+    (tmp_path / "held-out.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    contrastive(replace(config, steps=2, validation=[tmp_path / "held-out.jsonl"]))
+    measured = read_metrics(config.output)[-1]
+    assert "r1_en" in measured
+    assert not [name for name in measured if name.startswith("r1_") and name != "r1_en"]
+    assert "validation data have no captions in" in caplog.text

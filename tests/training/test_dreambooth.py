@@ -62,6 +62,13 @@ def test_the_prior_is_drawn_once_and_weighed(config: DreamBoothConfig) -> None:
     said = parts.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
     assert said[0] == said[2] != said[1]
 
+    # One picture a step is now of the instance, now of the class; and a blank behind the class's prompt is nothing.
+    alone = InstanceAndPrior(
+        pictures, embed_latents(parts.vae, pictures), replace(settings, batch_size=1, class_prompt="一只猫 "), parts
+    )
+    weights = {float(alone.load(alone.draw(torch.Generator().manual_seed(seed)))["weights"]) for seed in range(12)}
+    assert weights == {1.0, 0.5}
+
 
 @pytest.mark.parametrize("on_text", [False, True])
 def test_as_a_lora(on_text: bool, config: DreamBoothConfig) -> None:

@@ -52,3 +52,26 @@ def test_a_frozen_tower_gets_no_gradient() -> None:
     assert towers.image.weight.grad is None
     assert towers.text.weight.grad is not None
     assert towers.text.weight.grad.abs().max() > 0
+
+
+def test_dropout_falls_twice_alike() -> None:
+    def towers() -> Towers:
+        made = Towers()
+        made.text = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 4))
+        torch.manual_seed(3)
+        nn.init.normal_(made.text[1].weight)
+        return made
+
+    generator = torch.Generator().manual_seed(1)
+    batch = {"texts": torch.randn(16, 6, generator=generator), "images": torch.randn(16, 5, generator=generator)}
+    split = [{k: v[i : i + 4] for k, v in batch.items()} for i in range(0, 16, 4)]
+    plain = towers()
+    torch.manual_seed(7)
+    outputs = [plain(**part) for part in split]
+    rows = {name: torch.cat([output[name] for output in outputs]) for name in ("text_embeds", "image_embeds")}
+    info_nce(**rows, logit_scale=plain.logit_scale).backward()
+    cached = towers()
+    torch.manual_seed(7)
+    cached_backward(Accelerator(cpu=True), cached, split, info_nce, fixed=())
+    for (name, a), b in zip(plain.named_parameters(), cached.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-5, msg=name)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from altdiffusion_clip.errors import CheckpointError, UserError
+from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.loop import Stopped, Tensors, optimise, read_metrics, step_generator
 
@@ -177,6 +179,26 @@ class TestGoingOn:
         assert pieces == 59
         for a, b in zip(whole.parameters(), module.parameters(), strict=True):
             assert torch.equal(a, b)
+
+    def test_the_time_counts_from_the_runs_beginning(self, tmp_path: Path) -> None:
+        settings = config(tmp_path, stop_after_seconds=1000.0)
+        accelerator = new_accelerator(settings)
+        accelerator.begun -= 2000  # spent on preparing, or in an earlier phase
+        with pytest.raises(Stopped, match="after step 1 of"):
+            optimise(Regression(), Numbers(), settings, "test", accelerator=accelerator)
+
+    def test_slow_checkpoints_are_rare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        saves = []
+
+        def slow(*arguments: object) -> None:
+            time.sleep(0.05)
+            saves.append(1)
+
+        monkeypatch.setattr("altdiffusion_clip.training.loop.save_state", slow)
+        begun = time.monotonic()
+        optimise(Regression(), Numbers(), config(tmp_path, steps=300, checkpoint_seconds=1e-6), "test")
+        # Of 300; the first has no cost to go by yet, and one stands at the end.
+        assert len(saves) <= 3 + (time.monotonic() - begun)
 
     def test_a_finished_run_is_not_run_again(self, tmp_path: Path) -> None:
         first = optimise(Regression(), Numbers(), config(tmp_path), "test").state_dict()

@@ -72,3 +72,22 @@ def draw(pipe: AltDiffusionPipeline) -> np.ndarray:
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     return pipe("猫", num_inference_steps=2, height=32, width=32, generator=generator, output_type="np").images[0]
+
+
+def test_every_lora_of_m18s_text_encoder_gets_a_gradient(published: Path) -> None:
+    """Its conditioning is of the layer before the last; several processes wait for gradients that never come."""
+    import torch
+
+    from altdiffusion_clip.training.align import load_parts
+    from altdiffusion_clip.training.lora import add_lora
+
+    parts = load_parts(str(published / "alt-diffusion-m18-tiny"))
+    add_lora(parts, 2, True)
+    encoder = parts.text_encoder
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    encoder(torch.tensor([[0, 5, 2]])).projection_state.square().sum().backward()
+    assert trained
+    assert [name for name, p in trained.items() if p.grad is None or not p.grad.any()] == []

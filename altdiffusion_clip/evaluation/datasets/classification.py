@@ -1,6 +1,7 @@
 """Labelled pictures: a folder for each class, the hub's Parquet files, or CLIP_benchmark's webdataset tars."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ WHERE = (
     "and label (CIFAR-10 and ImageNet on the hub), or test/0.tar and so on (clip-benchmark/wds_* on the hub)"
 )
 _PICTURE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "jpg", "png", "webp"), ("label", "labels", "fine_label", "cls")
+
+SYNSET = re.compile(r"n\d{8}")
+"""A class of ImageNet's, as its folders are named."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ def class_names(task: ClassificationTask, language: str, given: Path | None = No
         names = list(CIFAR10[language])
     elif given:
         raise UserError(f"there is no {given}; write a class name a line, in the order of the labels")
+    elif language == "en" and any(SYNSET.fullmatch(name) for name in task.folders):
+        raise UserError(
+            f"the classes of {task.place} are named by WordNet's numbers ({task.folders[0]}), which are no words; "
+            f"write their names, one a line in the order of the folders, to {places[-1].name}"
+        )
     elif language == "en" and known:
         names = [name.replace("_", " ") for name in task.folders]
     else:

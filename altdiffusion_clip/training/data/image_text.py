@@ -176,8 +176,14 @@ class CaptionedPictures:
 
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
-        true_of = [frozenset(self.of_picture[picture].tolist()) for picture in pictures.tolist()]
-        return torch.tensor([[text in captions for captions in true_of] for text in texts.tolist()])
+        places: dict[int, list[int]] = {}  # of each caption, the pictures that have it
+        for column, picture in enumerate(pictures.tolist()):
+            for text in self.of_picture[picture].tolist():
+                places.setdefault(text, []).append(column)
+        true = torch.zeros(len(texts), len(pictures), dtype=torch.bool)
+        for row, text in enumerate(texts.tolist()):
+            true[row, places.get(text, [])] = True
+        return true
 
     def pixels_of(self, pictures: Tensor) -> Tensor:
         """Some pictures: uint8 (pictures, 3, side, side)."""

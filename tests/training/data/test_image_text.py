@@ -116,3 +116,15 @@ def test_squares() -> None:
     assert middle.shape == (10, 10, 3)
     assert (middle[:, 1:-1] == (255, 0, 0)).all(), "scaled, then cut around the middle"
     assert square(Image.new("RGB", (8, 5)), 16).size == (16, 16)
+
+
+def test_positives_are_whatever_is_true_in_large_batches_too(tokenizer, tmp_path: Path) -> None:
+    said = ["cat", "dog", "red apple", "a picture"]
+    records = [{"image": f"{n}.png", "captions": {"en": [said[n], said[3]]}} for n in range(3)]
+    pictures = CaptionedPictures.prepare([write(tmp_path / "a", records, 3)], 8, tokenizer, tmp_path / "out")
+    shown, texts = pictures.draw(4096, torch.Generator().manual_seed(0))
+    found = pictures.positives(texts, shown)
+    few = slice(0, 60)
+    true_of = [set(pictures.of_picture[picture].tolist()) for picture in shown[few].tolist()]
+    slow = torch.tensor([[text in captions for captions in true_of] for text in texts[few].tolist()])
+    assert torch.equal(found[few, few], slow)
