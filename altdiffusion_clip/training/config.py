@@ -55,9 +55,7 @@ class RunConfig:
     cpu: bool = option(False, "Use the CPU even if there is a GPU.")
     seed: int = option(0, "Seed of weights, batches and noise.")
     workers: int = option(0, "Processes that read batches ahead; 0 reads them between steps.")
-    checkpoint_seconds: float = option(
-        60.0, "Least seconds between checkpoints, which take 5% of the time at most; 0 saves each step."
-    )
+    checkpoint_seconds: float = option(60.0, "Least seconds between checkpoints. Slow ones take 5% of the time.")
     stop_after_seconds: float = option(
         0.0, "Save and stop after this many seconds, to continue later; 0 runs to the end."
     )

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 def test_the_learning_rate_never_jumps(decay_from: float) -> None:
     config = RunConfig(steps=1000, learning_rate=1.0, warmup_steps=200, decay_from=decay_from)
     rates = [config.learning_rate_at(step) for step in range(1000)]
-    assert max(abs(a - b) for a, b in zip(rates, rates[1:], strict=False)) < 0.01
+    assert max(abs(a - b) for a, b in itertools.pairwise(rates)) < 0.01
     assert max(rates) == 1.0
 
 
