@@ -80,5 +80,5 @@ def check_towers(body: RobertaSeriesModelWithTransformation, tensors: Checkpoint
         return
     message = f"this head was trained with another text encoder: {name} differs"
     if not allow:
-        raise CheckpointError(f"{message}; pass allow_other_tower=True to use it all the same")
+        raise CheckpointError(f"{message}; pass allow_other_tower=True to use it anyway")
     logger.warning("%s", message)

@@ -82,7 +82,7 @@ def convert(
     """
     checkpoint = open_checkpoint(fetch(source, **hub), None if config is None else Path(config))
     if extract_ema and checkpoint.ema is None:
-        raise CheckpointError(f"{source} has no moving average of its weights; leave --ema away")
+        raise CheckpointError(f"{source} has no moving average of its weights; omit --ema")
     place = Path(destination).expanduser()
     if place.suffix == SINGLE_FILE and checkpoint.layout is Layout.ALTCLIP:
         raise CheckpointError(f"{source} is an AltCLIP without a UNet, which no single file is; name a folder to write")

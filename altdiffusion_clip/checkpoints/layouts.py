@@ -125,7 +125,9 @@ def _open_folder(folder: Path) -> Checkpoint:
         named = config.get("_class_name") or (config.get("architectures") or [config.get("model_type", "unknown")])[0]
         raise CheckpointError(f"{folder} is a {named}, and neither an AltDiffusion nor an AltCLIP")
     if has_weights(folder):
-        raise CheckpointError(f"{folder} has weights but neither a model_index.json nor a config.json; fetch it whole")
+        raise CheckpointError(
+            f"{folder} has weights but neither a model_index.json nor a config.json; download all of it"
+        )
     raise CheckpointError(
         f"{folder} has no model_index.json and no config.json; give the folder of a pipeline or an AltCLIP, "
         "a single file, or a hub id"
@@ -146,7 +148,7 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
         if part == "altclip" and not (folder / SCORER / "config.json").is_file():
             continue
         if not (folder / file).is_file():
-            raise CheckpointError(f"{folder} has no {file}; fetch it whole")
+            raise CheckpointError(f"{folder} has no {file}; download all of it")
         tensors[part] = (
             _altclip_tensors(place) if part == "altclip" else CheckpointTensors.in_folder(place, TODAYS_NAMES.get(part))
         )
@@ -171,7 +173,9 @@ def _altclip_tensors(folder: Path) -> CheckpointTensors:
     if f"{TEXT_TOWER}{WORD_EMBEDDINGS}.weight" in own:
         return own
     if not has_weights(beside):
-        raise CheckpointError(f"{folder} has no text tower, and there is no {beside} to take it from; fetch it whole")
+        raise CheckpointError(
+            f"{folder} has no text tower, and there is no {beside} to take it from; download all of it"
+        )
     return own.joined(CheckpointTensors.in_folder(beside, _name_in_altclip))
 
 
@@ -279,9 +283,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); fetch it again") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); download it again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged; fetch it again")
+        raise CheckpointError(f"{path} is damaged; download it again")
     return content
 
 

@@ -225,10 +225,10 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{index} is damaged; fetch it again") from error
+        raise CheckpointError(f"{index} is damaged; download it again") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise CheckpointError(f"{index.parent} lacks {missing[0]}, which {index.name} names; fetch it again")
+        raise CheckpointError(f"{index.parent} lacks {missing[0]}, which {index.name} names; download it again")
     return [index.parent / name for name in names]
 
 
@@ -256,4 +256,4 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
         if file.read(40).startswith(b"version https://git-lfs"):
             return CheckpointError(f"{path} is a Git LFS pointer and not the weights; run `git lfs pull`")
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"{path} is damaged or cut short ({reason}); fetch it again")
+    return CheckpointError(f"{path} is damaged or cut short ({reason}); download it again")

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> bool:
     """Serves until stopped."""
     name, _, password = (options.auth or "").partition(":")
     if options.auth and not (name and password):
-        raise UserError("--auth takes a name and a password, as in --auth me:secret")
+        raise UserError("--auth takes a name and a password, such as --auth me:secret")
     if not 1 <= options.port < 65536:
         raise UserError("--port must be between 1 and 65535")
     for limit in ("queue", "calls_per_minute", "max_upload_mb", "max_megapixels"):

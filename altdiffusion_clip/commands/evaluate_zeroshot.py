@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> bool:
             place, reason = encoded.broken[0]
             raise UserError(
                 f"{len(encoded.broken)} of {len(task.images)} images cannot be read, the first is "
-                f"{task.images[place].name}: {reason}; mend them, or leave them out with --allow-missing"
+                f"{task.images[place].name}: {reason}; fix them, or skip them with --allow-missing"
             )
         left_out += [f"{task.images[place].name}: {reason}" for place, reason in encoded.broken]
         whole = np.isfinite(encoded.vectors).all(1)

@@ -84,12 +84,12 @@ def run(options: argparse.Namespace) -> bool:
     criteria += [Criterion.parse("shuffled", given) for given in options.shuffled]
     alike = options.near_duplicates
     if alike is not None and not 0 < alike <= 1:
-        raise UserError(f"--near-duplicates {alike}: give a cosine above 0 and up to 1, as 0.95")
+        raise UserError(f"--near-duplicates {alike}: give a cosine above 0 and up to 1, such as 0.95")
     has_rules = bool(criteria) or alike is not None
     if not has_rules and not options.html:
-        raise UserError("nothing says what is kept; give --top, --min, --shuffled or --near-duplicates")
+        raise UserError("no rule says what to keep; give --top, --min, --shuffled or --near-duplicates")
     if has_rules and not options.output and not options.html:
-        raise UserError("the rows that are kept need a place; give --output DIR")
+        raise UserError("there is no place for the kept rows; give --output DIR")
     prepare_output()
     wanted = Filter(tuple(criteria), options.by == "language", options.any, alike)
     retries = Retries(options.attempts)

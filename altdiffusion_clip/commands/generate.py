@@ -255,7 +255,7 @@ def _again(options: argparse.Namespace) -> "Settings":
     if settings.dtype not in DTYPES:
         raise UserError(f"the settings in {options.from_png} are damaged (dtype {settings.dtype!r})")
     if settings.strength is not None and not settings.image:
-        raise UserError(f"{options.from_png} was changed from another picture, which its settings do not hold")
+        raise UserError(f"{options.from_png} was made from another picture, which its settings do not contain")
     options.model, options.device, options.dtype = settings.model, settings.device, settings.dtype
     options.fast = bool(settings.fast)
     return settings
@@ -276,13 +276,13 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--keep must be between 1 and --num-images, or the number of --seeds")
     check_ray_options(options)
     if options.engine == "ray" and options.fast:
-        raise UserError("--fast measures this machine; leave it away with --engine ray")
+        raise UserError("--fast measures only this machine; omit it with --engine ray")
     if not -1 <= options.seed < 2**63 - options.num_images:
         raise UserError("--seed must be 0 or more and below 2^63, or -1 for random ones")
     if options.seeds and options.seed:
-        raise UserError("--seeds and --seed are two ways to say it; leave one of them away")
+        raise UserError("--seeds and --seed both set the seeds; use only one of them")
     if options.from_png and (options.prompts or options.prompts_file):
-        raise UserError("--from-png has its prompt in the picture; give no other")
+        raise UserError("with --from-png the prompt comes from the picture; give no other")
 
 
 def _records(options: argparse.Namespace) -> tuple["Callable[[], Iterator[Record | str]]", list[str]]:

@@ -69,7 +69,7 @@ def panel_for(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> 
         return None
     if OWN in names and not brings_scorer(options.model):
         if options.judges:
-            raise UserError(f"{options.model} brings no judge of its own; name another with --judge")
+            raise UserError(f"{options.model} has no judge of its own; name another with --judge")
         print("this model brings no judge, so the pictures are not ranked (--judge names one)", file=sys.stderr)
         return None
     places = [f"{OWN}={options.model}" if name == OWN else name for name in names]

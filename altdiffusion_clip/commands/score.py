@@ -206,7 +206,7 @@ def _print(options: argparse.Namespace, report: "Report", dtype: str) -> None:
     for _, reason in report.unfinished:
         print(f"unfinished: {reason}")
     if report.to_do or report.unfinished:
-        print("the same command goes on with what is still to do")
+        print("run the same command again to continue")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -224,7 +224,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--min-cosine must be between -1 and 1")
     check_ray_options(options)
     if options.engine == "ray" and (options.vectors or options.cache):
-        raise UserError("--vectors and --cache are of this machine; leave them away with --engine ray")
+        raise UserError("--vectors and --cache are files on this machine; omit them with --engine ray")
     if importlib.util.find_spec("pyarrow") is None:
         raise UserError('scoring needs pyarrow; pip install "altdiffusion-clip[score]"')
 

@@ -91,7 +91,7 @@ def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> No
             default = field.default_factory()
         shown = "" if default in ("", [], {}, Path(), 0, 0.0, False) else f" (default: {_said(default)})."
         more: dict[str, Any] = {
-            "help": field.metadata["help"].removesuffix("." if shown else "") + shown,
+            "help": (field.metadata["help"].removesuffix("." if shown else "") + shown).replace("%", "%%"),
             "default": argparse.SUPPRESS,
         }
         origin = typing.get_origin(kind)
@@ -171,4 +171,4 @@ def _key_and_value(text: str) -> tuple[str, float]:
     try:
         return key, float(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=NUMBER, as de=4") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=NUMBER, such as de=4") from None

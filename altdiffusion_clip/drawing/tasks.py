@@ -149,7 +149,7 @@ def shard_of(given: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d+)/(\d+)", given)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--shard {given}: give which of how many runs this is, as 1/4")
+        raise UserError(f"--shard {given}: give the number of this run and of all runs, such as 1/4")
     return int(found[1]), int(found[2])
 
 
@@ -296,7 +296,7 @@ def seeds_of(given: str) -> list[int]:
     for part in given.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not found or (found[2] and int(found[2]) < int(found[1])) or int(found[2] or found[1]) >= MOST_SEED:
-            raise UserError(f"--seeds {given}: give numbers and ranges, as 0-99 or 1,5,9")
+            raise UserError(f"--seeds {given}: give numbers and ranges, such as 0-99 or 1,5,9")
         seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
     return list(dict.fromkeys(seeds))
 
@@ -316,6 +316,6 @@ def variations_of(given: Sequence[str]) -> dict[str, list[str]]:
         name, _, values = each.partition("=")
         found = [value.strip() for value in values.split(",") if value.strip()]
         if name not in COLUMNS or not found or name in vary:
-            raise UserError(f"--vary {each}: give a column and its values, once each, as guidance=3,5,7")
+            raise UserError(f"--vary {each}: give a column and its values, once each, such as guidance=3,5,7")
         vary[name] = found
     return vary

@@ -187,7 +187,7 @@ def measure(
         _, first, reason = vectors.broken[0]
         raise UserError(
             f"{task.name}: {len(vectors.broken)} of {len(task.images)} images cannot be read, the first is {first}: "
-            f"{reason}; mend them, or leave them out with --allow-missing"
+            f"{reason}; fix them, or skip them with --allow-missing"
         )
     gone = {place for place, _, _ in vectors.broken}
     return [_measure(name, vectors, task, code, ties, gone) for code in task.languages]

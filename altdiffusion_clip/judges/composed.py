@@ -111,7 +111,7 @@ class MCLIPText(nn.Module):
         prefix = "transformer."
         words = f"{prefix}embeddings.word_embeddings.weight"
         if words not in tensors or f"{prefix}encoder.layer.0.attention.self.query.weight" not in tensors:
-            raise UserError(f"{folder} ({given.get('modelBase', 'of no base')}) is no M-CLIP over XLM-R")
+            raise UserError(f"{folder} ({given.get('modelBase', 'of no base')}) is not an M-CLIP based on XLM-R")
         vocabulary, hidden = tensors.shape(words)
         config = XLMRobertaConfig(
             vocab_size=vocabulary,
@@ -133,7 +133,7 @@ class MCLIPText(nn.Module):
         weights = {name: tensors[name].float() for name in tensors if not name.endswith("position_ids")}
         missing, unexpected = tower.load_state_dict(weights, strict=False)
         if missing or unexpected:
-            raise UserError(f"{folder} is no whole M-CLIP: {[*missing, *unexpected][0]} is missing or not known")
+            raise UserError(f"{folder} is not a complete M-CLIP: {[*missing, *unexpected][0]} is missing or not known")
         return tower
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -160,9 +160,9 @@ def load(name: str, place: Path, device: torch.device, dtype: torch.dtype) -> Im
         model = _new_model(tensors, read_json(place / CONFIG_FILE))
         missing, _ = model.load_state_dict(tensors, strict=False)
     except (CheckpointError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{files[0]} is no ImageReward: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{files[0]} is not an ImageReward: {str(error).splitlines()[0]}") from error
     if missing:
-        raise UserError(f"{files[0]} is no whole ImageReward: {missing[0]} is missing")
+        raise UserError(f"{files[0]} is not a complete ImageReward: {missing[0]} is missing")
     has_tokenizer = any((place / file).is_file() for file in ("vocab.txt", "tokenizer.json"))
     tokenizer = loaded("a tokenizer", place if has_tokenizer else Path(TOKENIZER), BertTokenizer.from_pretrained)
     return ImageRewardJudge(name, model.to(device, dtype), tokenizer)

@@ -82,7 +82,7 @@ def load_panel(
     if long_text != "truncate":
         for judge in panel.members:
             if not hasattr(judge, "read_at_length"):
-                raise UserError(f"{judge.name} reads texts as it does; leave --long-text away")
+                raise UserError(f"{judge.name} reads texts as it does; omit --long-text")
             judge.read_at_length(long_text)
     return panel
 
@@ -129,7 +129,7 @@ def _as_judge(
     if callable(given):
         function: Function = given
         return functions.FunctionJudge(function)
-    raise UserError(f"a {type(given).__name__} is no judge; give a name, a scorer or a function")
+    raise UserError(f"a {type(given).__name__} cannot be a judge; give a name, a scorer or a function")
 
 
 def _load(

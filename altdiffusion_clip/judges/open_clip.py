@@ -79,7 +79,7 @@ class OpenCLIPJudge:
             UserError: something else is asked for.
         """
         if long_text != "truncate":
-            raise UserError(f"{self.name} cuts long texts; leave --long-text away")
+            raise UserError(f"{self.name} cuts long texts; omit --long-text")
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:

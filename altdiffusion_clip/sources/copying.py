@@ -42,7 +42,7 @@ def copy_rows(source: Source, keep: Keep, folder: Path, retries: Retries) -> Pat
     stem = name.name.removesuffix(".gz").removesuffix(".tgz")
     base = stem.removesuffix(PurePosixPath(stem).suffix) if kind != "folder" else stem
     destination = folder / name.parent / f"{base}{'.jsonl' if kind == 'folder' else kind}"
-    with told(source, "copied"), atomic_path(destination) as path:
+    with told(source, "cannot be copied"), atomic_path(destination) as path:
         _COPIERS[kind](source, keep, path, retries)
     return destination
 

@@ -99,7 +99,7 @@ def ending_of(place: str) -> str:
     if ending == ".tgz":
         return ".tar"
     if ending not in KINDS:
-        raise UserError(f"{place}: no way to read {ending or 'a file without an ending'}; give {', '.join(KINDS)}")
+        raise UserError(f"{place}: cannot read {ending or 'a file without an ending'}; give {', '.join(KINDS)}")
     return ending
 
 
@@ -127,19 +127,19 @@ def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -
         ...     [(row.row_id, row.text) for row, _ in read_rows(Source(str(path)))]
         [('rows.jsonl:0', 'a cat')]
     """
-    with told(source, "read on"):
+    with told(source, "breaks off"):
         yield from _READERS[kind_of(source.place, retries)](source, cursor, retries)
 
 
 @contextmanager
 def told(source: Source, what: str) -> Iterator[None]:
-    """Says of which source an error is, and what cannot be done."""
+    """Names the source of an error, and what happens to it."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # every file system of fsspec's has errors of its own
-        raise UnfinishedError(f"{source.place}: cannot be {what} ({one_line(error)})") from error
+        raise UnfinishedError(f"{source.place}: {what} ({one_line(error)})") from error
 
 
 def check_source(source: Source, retries: Retries = ONCE) -> str:
@@ -153,7 +153,7 @@ def check_source(source: Source, retries: Retries = ONCE) -> str:
     """
     kind = kind_of(source.place, retries)
     try:
-        with told(source, "read"):
+        with told(source, "cannot be read"):
             if kind == ".parquet":
                 parquet.count_rows(source, retries)
             else:
@@ -171,7 +171,7 @@ def count_rows(source: Source, retries: Retries = ONCE) -> int:
         UnfinishedError: likewise.
     """
     kind = kind_of(source.place, retries)
-    with told(source, "counted"):
+    with told(source, "cannot be counted"):
         if kind in _COUNTERS:
             return _COUNTERS[kind](source, retries)
         return sum(1 for _ in _READERS[kind](source, FIRST, retries))

@@ -54,7 +54,7 @@ def samples_from(
                     raise tarfile.ReadError("no header")
         except tarfile.ReadError as error:  # all of its bytes came, and they are damaged
             if number == 0:
-                raise UserError(f"{source.place} is no plain tar file: {error}") from None
+                raise UserError(f"{source.place} is not a plain tar file: {error}") from None
             yield f"{number}", f"the tar file ends here, damaged ({error})", Cursor(number + 1)
 
 

@@ -32,14 +32,14 @@ def decode(data: bytes, named: str = "") -> str:
     return data.decode(encoding_of(data, named)).strip()
 
 
-NOT_UTF8 = "not UTF-8; name its --encoding, as gb18030 or utf-16"
+NOT_UTF8 = "not UTF-8; name its --encoding, such as gb18030 or utf-16"
 
 
 def refuse(place: str, error: UnicodeDecodeError) -> UserError:
     """What to say of a file in another encoding."""
     bad = error.object[error.start : error.start + 1].hex()
     return UserError(
-        f"{place} is not {error.encoding.upper()} (byte 0x{bad}); name its --encoding, as gb18030 or utf-16"
+        f"{place} is not {error.encoding.upper()} (byte 0x{bad}); name its --encoding, such as gb18030 or utf-16"
     )
 
 

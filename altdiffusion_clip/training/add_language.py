@@ -63,14 +63,14 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator)
     added = [code for code in new.languages if code != ENGLISH]
     if not added:
-        raise UserError("the data have English alone; records need en and the new language")
+        raise UserError("the data are only in English; records need en and the new language")
     old = ParallelCorpus.prepare(config.replay, tokenizer, data / "old", (), accelerator) if config.replay else new
     if config.dry_run:
         return estimate(config, student, tokens=np.concatenate([new.tokens.lengths, old.tokens.lengths]))
     if (config.output / MODEL).exists():
         return config.output / MODEL
     if not config.replay:
-        logger.warning("no --replay: the languages known so far will suffer; give sentences of them")
+        logger.warning("no --replay: the languages that it knows will get worse; give sentences in them")
     targets = embed_english(student.to(accelerator.device), new, accelerator)
     source = NewAndOld(new, targets, old, config, student.config.pad_token_id)
     validate = None

@@ -186,7 +186,7 @@ def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: A
     eager, compiled = gradients
     if (eager - compiled).norm() > MOST_DIFFERENCE * eager.norm():
         raise UserError(
-            f"PyTorch {torch.__version__} compiles this UNet wrongly: its gradient is another; leave --compile away"
+            f"PyTorch {torch.__version__} compiles this UNet wrongly, since its gradient differs; omit --compile"
         )
 
 

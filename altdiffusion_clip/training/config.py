@@ -128,7 +128,7 @@ class RunConfig:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"cannot read {path}: {one_line(error)}") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path} is no list of settings; write lines like  steps: 1000")
+            raise UserError(f"{path} is not a list of settings; write lines such as  steps: 1000")
         return cls.of({**values, **changes}, str(path))
 
     @classmethod

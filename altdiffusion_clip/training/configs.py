@@ -102,7 +102,7 @@ class DreamBoothConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train_text_encoder and not self.rank:
-            raise UserError("train_text_encoder trains a LoRA: give its rank too, as --rank 8")
+            raise UserError("train_text_encoder trains a LoRA: also give its rank, such as --rank 8")
         if not self.instance_prompt.strip():
             raise UserError("give --instance-prompt, what the pictures show")
 

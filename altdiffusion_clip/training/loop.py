@@ -119,7 +119,7 @@ def optimise(
                 enable()
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if sharded and config.ema_decay:
-        raise UserError("ema_decay keeps a whole copy of the weights, which FSDP shards; leave one of the two away")
+        raise UserError("ema_decay keeps a whole copy of the weights, which FSDP shards; use only one of them")
     # Sharding changes the module in place; what is trained goes back into a whole one.
     whole = copy.deepcopy(module) if sharded else None
     model, optimizer = accelerator.prepare(module, _optimizer(module, config))
@@ -203,10 +203,14 @@ def optimise(
                 _save_or_warn(save, checkpoint, accelerator)
             if time_is_up(config, accelerator):
                 save()
-                raise Stopped(f"{name}: stopped after step {step} of {config.steps}; the same command goes on")
+                raise Stopped(
+                    f"{name}: stopped after step {step} of {config.steps}; run the same command again to continue"
+                )
     save(finished=True)
     if counters["skipped"]:
-        logger.warning("%s: %d of %d steps were skipped, not finite", name, counters["skipped"], config.steps)
+        logger.warning(
+            "%s: %d of %d steps were skipped because they were not finite", name, counters["skipped"], config.steps
+        )
     return _finished(accelerator, model, average, whole)
 
 

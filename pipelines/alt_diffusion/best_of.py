@@ -133,7 +133,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             raise ValueError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
         given = [name for name in OURS if name in arguments]
         if given:
-            raise ValueError(f"best_of gives {given[0]} itself; leave it away")
+            raise ValueError(f"best_of gives {given[0]} itself; omit it")
         bench = self._bench_of(judge)
         panel = bench.panel
         if strategy == "halving" and not panel.is_by_row:
@@ -272,7 +272,7 @@ def _judged(bench: "Bench", text: str, seeds: list[int], drawn: Any) -> Iterator
     pictures: list[tuple[int, Image.Image, bool | None]] = []
     for seed, image, flag in zip(seeds, pictures_of(drawn.images), flags, strict=True):
         if image is None:
-            logger.warning("the picture of seed %d is not a number and is left out; try float32", seed)
+            logger.warning("the picture of seed %d is invalid (NaN) and is left out; try float32", seed)
         else:
             pictures.append((seed, image, flag))
     if not pictures:

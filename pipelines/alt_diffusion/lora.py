@@ -160,7 +160,7 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
         if not any(name.endswith(".lora_B.weight") for name in tensors):
             raise ValueError(f"these tensors are not named as PEFT names a LoRA's: {_some(list(tensors))}")
         if hotswap:
-            raise ValueError("a text encoder's LoRA cannot be swapped while it is hot; leave hotswap away")
+            raise ValueError("a text encoder's LoRA cannot be swapped while it is hot; omit hotswap")
         from peft import LoraConfig
 
         saved = {name.removeprefix(start): value for name, value in (metadata or {}).items() if name.startswith(start)}

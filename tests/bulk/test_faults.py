@@ -131,7 +131,7 @@ def test_a_source_that_stays_away_does_not_keep_the_others(tmp_path: Path, bench
     assert report.scored > 100
     ((place, reason),) = report.unfinished
     assert place.endswith("1/rows.jsonl")
-    assert "cannot be read on (reset)" in reason
+    assert "breaks off (reset)" in reason
     assert report.uncounted == (place,)
     assert not report.is_complete
     assert score(tmp_path / "scores", bench, *sources).unfinished, "it stays so as long as the fault does"
@@ -263,7 +263,7 @@ class TestShards:
         report = json.loads(captured.out)
         assert report["scored"] == 4
         assert [one["source"] for one in report["unfinished"]] == [str(tmp_path / "bad.tar")]
-        assert "bad.tar is no plain tar file" in captured.err
+        assert "bad.tar is not a plain tar file" in captured.err
         assert source.exists()
 
 

@@ -252,7 +252,7 @@ def test_pictures_and_texts_of_every_kind(tmp_path: Path, capsys: pytest.Capture
         "too many pixels",
         "too many pixels",
         "a text of 10000000 characters, where 100000 are allowed",
-        "not UTF-8; name its --encoding, as gb18030 or utf-16",
+        "not UTF-8; name its --encoding, such as gb18030 or utf-16",
     ]
     as_it_is = AltCLIPScorer.from_pretrained("emoji-m9").eval().score("蓝色背景上的猫", cat).cosine.item()
     for name, row in zip(good, rows, strict=False):
@@ -408,10 +408,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, capsys: pytest.Captu
     ("arguments", "message"),
     [
         ("{tmp}/none.jsonl", "there is no"),
-        ("{tmp}/rows.txt", "no way to read .txt"),
+        ("{tmp}/rows.txt", "cannot read .txt"),
         ("{tmp}/rows.csv", "image and text are expected, or name others with --image-column"),
         ("{tmp}/rows.parquet", "cannot be read"),
-        ("{tmp}/rows.tar", "is no plain tar file"),
+        ("{tmp}/rows.tar", "is not a plain tar file"),
         ("nosuch://a/b.jsonl", "cannot reach nosuch:// (Protocol not known: nosuch)"),
         ("{tmp}/rows.jsonl --shard-size 0", "--shard-size must be 1 or more"),
         ("{tmp}/rows.jsonl --min-cosine 20", "--min-cosine must be between -1 and 1"),

@@ -8,7 +8,7 @@ from altdiffusion_clip.cli import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--auth", "me"], "--auth takes a name and a password, as in --auth me:secret"),
+        (["--auth", "me"], "--auth takes a name and a password, such as --auth me:secret"),
         (["--port", "0"], "--port must be between 1 and 65535"),
         (["--queue", "0"], "--queue must be 1 or more"),
         (["--calls-per-minute", "0"], "--calls-per-minute must be 1 or more"),

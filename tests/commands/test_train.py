@@ -48,7 +48,7 @@ def test_a_run_that_stops_in_time_says_so_and_goes_on(
 ) -> None:
     command = ["train", "distill", *models, "--steps", "2", "--batch-size", "8", "--output", str(tmp_path / "run")]
     assert main([*command, "--stop-after-seconds", "0.000001"]) == 1
-    assert "stopped after step 1 of 2; the same command goes on" in capsys.readouterr().err
+    assert "stopped after step 1 of 2; run the same command again to continue" in capsys.readouterr().err
     assert main(command) == 0
 
 
@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line(
 def test_a_weight_that_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "distill", "--weights", "de"])
-    assert "'de' is not KEY=NUMBER, as de=4" in capsys.readouterr().err
+    assert "'de' is not KEY=NUMBER, such as de=4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", ["distill", "contrastive", "align", "dreambooth", "lora", "add-language"])

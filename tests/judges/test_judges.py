@@ -214,8 +214,8 @@ def test_image_reward_against_its_paper(tmp_path: Path, width: int) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "ImageReward.pt").unlink(), "has no weights beside med_config.json"),
-        (lambda folder: (folder / "ImageReward.pt").write_bytes(b"x" * 100), "is no ImageReward"),
-        (lambda folder: torch.save({"a": torch.ones(1)}, folder / "ImageReward.pt"), "is no ImageReward"),
+        (lambda folder: (folder / "ImageReward.pt").write_bytes(b"x" * 100), "is not an ImageReward"),
+        (lambda folder: torch.save({"a": torch.ones(1)}, folder / "ImageReward.pt"), "is not an ImageReward"),
         (lambda folder: (folder / "med_config.json").write_text("{"), "med_config.json"),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_cannot_be_done_is_one_line(way: str, message: str, tmp_path: Path)
     for name in ("emoji-m9", str(write_clip(tmp_path / "clip"))):
         with pytest.raises(UserError, match=message.replace("77", r"\d+")):
             load_panel(name, long_text=way)
-    with pytest.raises(UserError, match="leave --long-text away"):
+    with pytest.raises(UserError, match="omit --long-text"):
         load_panel(lambda texts, pictures: [0.0] * len(texts), long_text="window-mean")
 
 

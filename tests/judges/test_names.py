@@ -152,7 +152,7 @@ class TestFunctions:
         ("embed {tmp} --output {tmp}/a.npz --judge emoji-m9 --judge emoji-m9/teacher", "not of 2"),
         ("rerank x {tmp} --judge emoji-m9 --judge emoji-m9", "two judges are called emoji-m9"),
         ("evaluate zeroshot {classes} --judge {mine}", "gives scores, but no vectors"),
-        ("generate x --model {model} --judge own --output {tmp}/o", "brings no judge of its own"),
+        ("generate x --model {model} --judge own --output {tmp}/o", "has no judge of its own"),
     ],
 )
 def test_where_a_judge_does_not_do(

@@ -124,7 +124,7 @@ def test_what_the_safety_checker_says_is_told(pipe: AltDiffusionPipeline, monkey
 
 @pytest.mark.parametrize("name", ["output_type", "generator", "num_images_per_prompt", "return_dict"])
 def test_what_it_gives_itself_is_refused_in_a_line(name: str, pipe: AltDiffusionPipeline) -> None:
-    with pytest.raises(ValueError, match=f"^best_of gives {name} itself; leave it away$"):
+    with pytest.raises(ValueError, match=f"^best_of gives {name} itself; omit it$"):
         pipe.best_of(PROMPT, n=1, **{name: "np"})
 
 

@@ -111,7 +111,7 @@ class TestFaults:
         path = WRITERS[kind](tmp_path, rows * 10)
         Faulty.reset(lambda number, _: ConnectionResetError("reset") if number >= 3 else None, block_size=700)
         seen = []
-        with pytest.raises(UnfinishedError, match=r"cannot be read on \(reset\)"):
+        with pytest.raises(UnfinishedError, match=r"breaks off \(reset\)"):
             for row, _ in read_rows(Source(f"faulty://{path}"), retries=Retries(3, first_wait=0)):
                 seen.append(row)
         assert len(seen) < 530
@@ -173,7 +173,7 @@ class TestTexts:
         (tmp_path / "f" / "a.txt").write_bytes("蓝猫".encode("gb18030"))
         tar = write_tar(tmp_path / "a.tar", {"a.png": picture, "a.txt": "蓝猫".encode("gb18030")})
         for place in (tmp_path / "f", tar):
-            assert read(place)[0].error == "its text is not UTF-8; name its --encoding, as gb18030 or utf-16"
+            assert read(place)[0].error == "its text is not UTF-8; name its --encoding, such as gb18030 or utf-16"
             assert read(place, encoding="gb18030")[0].text == "蓝猫"
 
     def test_a_page_in_a_cell_does_not_end_the_table(self, tmp_path: Path, rows: Rows) -> None:

@@ -218,7 +218,7 @@ def test_a_unet_that_is_compiled_wrongly_is_refused(config: AlignConfig, monkeyp
         unet._compiled_call_impl = differently
 
     monkeypatch.setattr(UNet2DConditionModel, "compile", compile_wrongly)
-    with pytest.raises(UserError, match="its gradient is another; leave --compile away"):
+    with pytest.raises(UserError, match="since its gradient differs; omit --compile"):
         align(replace(config, compile=True))
 
 

@@ -54,7 +54,7 @@ class TestYaml:
             ("steps: 0", "steps must be at least 1"),
             ("cpu: 3", "cpu: 3 is neither true nor false"),
             ("mixed_precision: fp8", "'fp8' is none of no, fp16, bf16"),
-            ("- a\n- b", "is no list of settings"),
+            ("- a\n- b", "is not a list of settings"),
             ("a: [", "cannot read"),
             ("ema_decay: 1.0", "ema_decay must be at least 0 and below 1"),
         ],

@@ -74,4 +74,6 @@ def tar_samples(path: Path) -> Iterator[dict[str, Located]]:
             for _, members, _ in found:
                 yield members
     except (tarfile.TarError, EOFError):
-        raise UserError(f"{path} is no plain tar file; unpack it if it is compressed, or fetch it again") from None
+        raise UserError(
+            f"{path} is not a plain tar file; unpack it if it is compressed, or download it again"
+        ) from None

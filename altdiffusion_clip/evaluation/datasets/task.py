@@ -89,7 +89,7 @@ def new_task(
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise UserError(
             f"{name}: {len(missing)} of {len(stored)} images are not there: {names}{more}; "
-            "fetch them, or leave them out with --allow-missing"
+            "get them, or skip them with --allow-missing"
         )
     gone = set(missing)
     texts: dict[str, list[str]] = {}

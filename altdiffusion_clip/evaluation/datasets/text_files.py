@@ -39,7 +39,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads("\n".join(lines(path)))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from None
+        raise UserError(f"{path} is not JSON: line {error.lineno}: {error.msg}") from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -54,7 +54,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: no JSON: {error.msg}") from None
+            raise UserError(f"{path}, line {number}: not JSON: {error.msg}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON object is expected")
         yield number, row

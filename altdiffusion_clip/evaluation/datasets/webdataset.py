@@ -49,7 +49,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
             if picture is None:
                 if allow_missing:
                     continue
-                raise UserError(f"{shard}: the sample of {name} has no picture; go on without by --allow-missing")
+                raise UserError(f"{shard}: the sample of {name} has no picture; skip it with --allow-missing")
             if text is None:
                 raise UserError(f"{shard}: the sample of {name} has no .txt with captions")
             key = f"{shard.stem}/{picture.key}"

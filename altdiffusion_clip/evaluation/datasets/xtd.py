@@ -38,7 +38,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     if not names.is_file():
         names = folder / "XTD10" / names.name
     if not names.is_file() or not files:
-        raise UserError(f"{folder} is no XTD10; {WHERE}")
+        raise UserError(f"{folder} is not XTD10; {WHERE}")
     pictures = find_folder(folder, "images")
     ids = [name.strip() for name in lines(names) if name.strip()]
     captions = []

@@ -90,9 +90,7 @@ def read_records(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
         elif kind == "moses":
             yield from _moses(path)
         else:
-            raise UserError(
-                f"{path}: no way to read {kind or 'a file without an ending'}; give .jsonl, .tsv or .parquet"
-            )
+            raise UserError(f"{path}: cannot read {kind or 'a file without an ending'}; give .jsonl, .tsv or .parquet")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: {error}") from error
 

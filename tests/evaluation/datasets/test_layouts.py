@@ -156,7 +156,7 @@ def test_broken_images_are_named(tmp_path: Path, cache: Path) -> None:
     pictures[5].write_bytes(pictures[5].read_bytes()[:100])
     task = read_dataset("jsonl", folder)
     vectors = vectors_of("emoji-m9", task, bench_of=kept_in(cache))
-    with pytest.raises(UserError, match=r"2 of 180 images cannot be read, the first is .*: an empty file; mend them"):
+    with pytest.raises(UserError, match=r"2 of 180 images cannot be read, the first is .*: an empty file; fix them"):
         measure("emoji-m9", vectors, task)
     rows = measure("emoji-m9", vectors, task, allow_missing=True)
     assert [(row.texts, row.images) for row in rows] == [(178, 178)] * 2
@@ -198,14 +198,14 @@ def test_files_of_different_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("muge", "valid_texts.jsonl", b"{", "line 1: no JSON"),
+        ("muge", "valid_texts.jsonl", b"{", "line 1: not JSON"),
         ("muge", "valid_texts.jsonl", b"[1]\n", "line 1: a JSON object is expected"),
         ("muge", "valid_texts.jsonl", b'{"text": 1}\n', "line 1: text and image_ids are expected"),
         ("muge", "valid_texts.jsonl", b"\xff\xfe\xff", "is not UTF-8 text"),
         ("muge", "valid_imgs.tsv", b"1000 no tab\n", "line 1: an id, a tab and a picture"),
         ("flickr30k", "flickr30k_test_karpathy.txt", b"no name in front\n", "the name of a picture and a caption"),
-        ("coco", "dataset_coco.json", b"{]", "is no JSON"),
-        ("webdataset", "test/0.tar", b"no tar at all", "is no plain tar file"),
+        ("coco", "dataset_coco.json", b"{]", "is not JSON"),
+        ("webdataset", "test/0.tar", b"no tar at all", "is not a plain tar file"),
         ("jsonl", "captions.jsonl", b'{"image": "a.png"}\n', "image and captions are expected"),
         ("crossmodal-3600", "captions.jsonl", b"{}\n", "no image/key"),
     ],

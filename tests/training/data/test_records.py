@@ -52,7 +52,7 @@ def test_bad_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("missing.jsonl", None, "there is no .*missing.jsonl; give a .jsonl, .tsv"),
-        ("a.xlsx", b"x", "no way to read .xlsx; give .jsonl"),
+        ("a.xlsx", b"x", "cannot read .xlsx; give .jsonl"),
         ("a.jsonl", b"\xb6\xab", "is not UTF-8"),
         ("a.parquet", b"nothing", "is not a whole Parquet file"),
     ],
