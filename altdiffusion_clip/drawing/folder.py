@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,7 +128,7 @@ class OutputFolder:
     def plan(self, tasks: Iterable[Task]) -> None:
         """Counts what is to be there in the end, so that groups are ranked when they are whole."""
         for task in tasks:
-            self._left[task.group] += 1
+            self._left[sys.intern(task.group)] += 1
             self.planned += 1
 
     def is_done(self, task: Task) -> bool:

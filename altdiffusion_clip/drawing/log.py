@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._places: dict[str, tuple[int, int]] = {}
-        self.groups: dict[str, list[str]] = {}
+        self._starts: dict[str, int] = {}
+        self._live = 0  # bytes of the lines that hold
+        self.groups: dict[str, tuple[str, ...]] = {}
         """Names by group, both in the order in which they came."""
         self.numbers: dict[str, list[str]] = {}
         """Ids by prompt, of rows that were numbered, in order."""
@@ -40,28 +42,28 @@ class Log:
             self._read()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._starts)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._starts
 
     def __iter__(self) -> Iterator[Row]:
         """All rows, in the order of their first lines."""
-        return self.rows(self._places)
+        return self.rows(self._starts)
 
     def get(self, name: str) -> Row | None:
         """The row of a picture."""
-        return next(self.rows([name]), None) if name in self._places else None
+        return next(self.rows([name]), None) if name in self._starts else None
 
     def rows(self, names: Iterable[str]) -> Iterator[Row]:
         """The rows of some pictures."""
-        places = [self._places[name] for name in names]
-        if not places:
+        starts = [self._starts[name] for name in names]
+        if not starts:
             return
         with self._path.open("rb") as file:
-            for start, length in places:
+            for start in starts:
                 file.seek(start)
-                yield json.loads(file.read(length))
+                yield json.loads(file.readline())
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes rows; they are on the disk when this returns.
@@ -95,13 +97,12 @@ class Log:
         known = set(wanted)
         order = [*(group for group in self.groups if group not in known), *wanted]
         names = [name for group in order for name in self.groups[group]]
-        is_compact = sum(length for _, length in self._places.values()) == self._end
-        if is_compact and names == sorted(self._places, key=self._places.__getitem__):
+        if self._live == self._end and names == sorted(self._starts, key=self._starts.__getitem__):
             return
         with atomic_path(self._path) as temporary, temporary.open("wb") as out, self._path.open("rb") as file:
-            for start, length in map(self._places.__getitem__, names):
+            for start in map(self._starts.__getitem__, names):
                 file.seek(start)
-                out.write(file.read(length))
+                out.write(file.readline())
         self.__init__(self._path)  # type: ignore[misc]
 
     def _read(self) -> None:
@@ -123,13 +124,22 @@ class Log:
 
     def _note(self, row: Row, start: int, length: int) -> None:
         name = name_of(row)
-        if name not in self._places:
-            self.groups.setdefault(group_of(row), []).append(name)
+        if name in self._starts:
+            self._live -= self._length(self._starts[name])
+        else:
+            group = sys.intern(group_of(row))
+            self.groups[group] = (*self.groups.get(group, ()), name)
             if row.get("id", "").isdigit() and row["prompt"]:
                 ids = self.numbers.setdefault(row["prompt"], [])
                 if row["id"] not in ids:
                     ids.append(row["id"])
-        self._places[name] = start, length
+        self._starts[name] = start
+        self._live += length
+
+    def _length(self, start: int) -> int:
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return len(file.readline())
 
 
 def name_of(row: Row) -> str:
