@@ -174,7 +174,7 @@ def test_runs_that_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
     for wrong in ("0/2", "3/2", "x"):
         assert run("猫", "--shard", wrong, "--output", tmp_path / "other") == 2
-        assert f"--shard {wrong}: give which of how many" in capsys.readouterr().err
+        assert f"--shard {wrong}: give the number of this run" in capsys.readouterr().err
 
 
 def test_a_run_of_all_keeps_a_share_away(tmp_path: Path) -> None:
