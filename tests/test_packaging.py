@@ -53,6 +53,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "emoji/recogniser/model.safetensors",
         "emoji/held_out/00-cat-blue-0.png",
         "emoji_m18/things.json",
+        "emoji_m18/drawn.json",
         "emoji_m18/languages/zh.json",
         "emoji_m18/languages/LICENSE",
         "emoji_m18/sprites/1f431.webp",

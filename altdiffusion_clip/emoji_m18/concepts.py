@@ -1,6 +1,7 @@
 """What emoji-m18 knows: things with their names in eighteen languages, and the grounds that they are drawn on.
 
-The things are listed in `things.json`, by their code points; those that the UNet learned first come first.
+The things are listed in `things.json`, by their code points, and those of them that the UNet draws in `drawn.json`. The
+text encoder and the scorer know all of them.
 """
 
 import functools
@@ -22,22 +23,19 @@ class Concept:
         code: code points of its emoji in hex, joined by "-", which is also the name of its sprite.
         names: its everyday name by language code.
         is_counted: whether there are words for two or three of it, a small and a big one.
+        is_drawn: whether the UNet has learned to draw it.
     """
 
     index: int
     code: str
     names: Mapping[str, str]
     is_counted: bool
+    is_drawn: bool = True
 
     @property
     def emoji(self) -> str:
         """The character."""
         return "".join(chr(int(point, 16)) for point in self.code.split("-"))
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the UNet has learned to draw it; the text encoder and the scorer know all things."""
-        return True
 
     def __str__(self) -> str:
         return f"{self.emoji} {self.names['en']}"
@@ -114,7 +112,10 @@ def concepts() -> tuple[Concept, ...]:
         >>> cat.emoji, cat.names["en"], cat.names["zh"]
         ('🐱', 'cat', '猫')
     """
-    codes = json.loads(resources.files(__package__).joinpath("things.json").read_text(encoding="utf-8"))
+    codes, drawn = (
+        json.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+        for name in ("things.json", "drawn.json")
+    )
     languages = {code: language_of(code) for code in LANGUAGES}
     return tuple(
         Concept(
@@ -122,9 +123,20 @@ def concepts() -> tuple[Concept, ...]:
             code,
             MappingProxyType({name: language.things[code].names[0][0] for name, language in languages.items()}),
             bool(languages["en"].things[code].two),
+            code in drawn,
         )
         for index, code in enumerate(codes)
     )
+
+
+def drawn_concepts() -> tuple[Concept, ...]:
+    """Lists what the UNet draws.
+
+    Example:
+        >>> len(drawn_concepts())
+        200
+    """
+    return tuple(concept for concept in concepts() if concept.is_drawn)
 
 
 def find_concept(name: str, language: str = "en") -> Concept:

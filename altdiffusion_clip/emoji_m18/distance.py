@@ -48,7 +48,7 @@ def distance_to_renders(image: Image.Image, scene: Scene, vae: AutoencoderKL) ->
     Example:
         >>> from altdiffusion_clip.emoji_m18.architectures import new_vae
         >>> from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
-        >>> scene = Scene("one", (find_concept("cat"),), find_ground("meadow"), arrangement=3)
+        >>> scene = Scene("one", (find_concept("cat"),), find_ground("meadow"), arrangement=1)
         >>> distance_to_renders(scene.render(), scene, new_vae()).nearest == scene
         True
     """

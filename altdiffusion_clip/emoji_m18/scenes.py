@@ -4,7 +4,6 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from PIL import Image
 
@@ -23,22 +22,20 @@ COUNTED = ("small", "big", "two", "three")
 def arrangements(kind: str, is_painted: bool) -> tuple[Arrangement, ...]:
     """All the ways in which a kind of scene is laid out on a plain or a painted ground.
 
-    Offsets are multiples of 8, the stride of the autoencoder: a thing moved by so much has the same latents, moved.
-    On a painted ground things stand lower, since the sky is above.
+    They are few, for a UNet learns each size of a thing anew. Offsets are multiples of the autoencoder's stride, so
+    that a thing moved has the same latents, moved; and most of twice that, since the UNet has a level of half the
+    resolution. On a painted ground things stand lower, since the sky is above.
     """
-    sideways = (-8, 0, 8)
-    height = (8, 16) if is_painted else (-8, 0, 8)
     if kind == "one":
-        return tuple((Placement(size, dx, dy),) for size, dx, dy in product((80, 88), sideways, height))
+        return tuple((Placement(88, dx, 16 if is_painted else 0),) for dx in (-16, 0, 16))
     if kind == "small":
-        return tuple((Placement(44, dx, dy),) for dx, dy in product((-16, 0, 16), (8, 24) if is_painted else (-8, 8)))
+        return tuple((Placement(52, dx, 32 if is_painted else 0),) for dx in (-32, 0, 32))
     if kind == "big":
         return ((Placement(112),),)
     if kind == "above":
-        return tuple((Placement(52, dx, -32), Placement(52, dx, 32)) for dx in sideways)
-    columns = {"beside": (52, (-32, 32)), "two": (52, (-32, 32)), "three": (38, (-40, 0, 40))}
-    size, places = columns[kind]
-    return tuple(tuple(Placement(size, dx, dy) for dx in places) for dy in height)
+        return ((Placement(52, 0, -32), Placement(52, 0, 32)),)
+    size, places = (40, (-40, 0, 40)) if kind == "three" else (52, (-32, 32))
+    return (tuple(Placement(size, dx, 16 if is_painted else 0) for dx in places),)
 
 
 @dataclass(frozen=True)

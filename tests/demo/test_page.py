@@ -249,6 +249,14 @@ def test_a_mistake_names_its_field(locale: str, said: str, server: Demo, browser
     visit.close()
 
 
+def test_a_width_alone_is_drawn(desktop: Any, tmp_path: Path) -> None:
+    desktop.click("#settings button")
+    desktop.fill("#draw-width input[type=number]", "96")
+    draw(desktop, "a dog", count=1)
+    with Image.open(download(desktop, "#draw-gallery img >> nth=0", tmp_path / "wide.png")) as picture:
+        assert picture.size == (96, 64)
+
+
 def test_an_overlong_prompt_says_what_would_be_cut(desktop: Any) -> None:
     desktop.fill("#prompt textarea", "a cat, " * 250)
     desktop.click("#start")
@@ -327,8 +335,12 @@ def test_ranks_pictures_that_are_brought(page: Any, tmp_path: Path) -> None:
     page.set_input_files("#uploads input[type=file]", [str(path) for path in (*pictures, tmp_path / "broken.png")])
     page.fill("#prompts textarea", "一只猫\n<b>a dog</b>")
     page.wait_for_function("document.querySelectorAll('#uploads .file').length >= 4")
+    assert not page.is_visible("#csv"), "there is no table yet"
     page.click("#rank")
     page.wait_for_selector("#ranking td")
+    page.wait_for_selector("#csv a")
+    assert page.locator("#ranking tbody img").count() == 3
+    assert page.locator("#ranking [aria-label=best]").count() == 2, "one for each prompt"
     assert "cat" in page.inner_text("#ranking tbody th >> nth=0")
     assert page.inner_text("#ranking thead th >> nth=2") == "<b>a dog</b>"
     assert "broken.png" in page.inner_text("#rank-status")
@@ -340,6 +352,9 @@ def test_paints_over_a_picture_and_inpaints_it(page: Any, tmp_path: Path) -> Non
     page.click("#to-change")
     page.wait_for_selector("#painter .ready canvas")
     page.wait_for_function("document.querySelector('#change-prompt textarea').value === '蓝色背景上的猫'")
+    for seen in ("#change-prompt textarea", "#change-start"):
+        assert page.locator(seen).bounding_box()["y"] < page.viewport_size["height"] - 60, "above the fold"
+    assert not page.is_visible("#change-picture img"), "the picture is shown once, where it is painted on"
     page.locator("#painter").scroll_into_view_if_needed()
     box = page.locator("#painter canvas").bounding_box()
     for row in range(10):  # the left half of the picture

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import pickle
+import re
 import shutil
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
@@ -383,3 +385,9 @@ def test_the_picture_in_hand_is_finished_when_the_server_is_stopped(tmp_path: Pa
             assert picture.size == (64, 64)
         assert server.process.wait(timeout=15) == 0
         assert time.monotonic() - start < 10
+
+
+def test_it_may_be_served_under_a_path(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/draw")
+    page = TestClient(Service(studio).app).get("/").text
+    assert re.search(r'"root":"[^"]*/draw"', page)

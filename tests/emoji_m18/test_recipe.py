@@ -72,7 +72,7 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
 
 
 def test_it_stops_in_time_without_a_traceback(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit, match="run the same command again"):
         run(monkeypatch, tmp_path, "--stage", "vae", "--steps", "100000", "--seconds", "2")
     assert (tmp_path / "vae" / "crops" / "checkpoint.pt").is_file()
 

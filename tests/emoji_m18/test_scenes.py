@@ -47,8 +47,8 @@ def test_things_lie_inside_and_on_the_autoencoders_grid(kind: str, is_painted: b
 def test_a_moved_thing_is_the_same_picture_moved() -> None:
     cat, white = concepts()[0], grounds()[0]
     places = {(p.size, p.dx, p.dy): i for i, (p,) in enumerate(arrangements("one", False))}
-    still, moved = (np.asarray(Scene("one", (cat,), white, places[80, dx, 0]).render()) for dx in (0, 8))
-    np.testing.assert_array_equal(moved[:, 8:], still[:, :-8])
+    still, moved = (np.asarray(Scene("one", (cat,), white, places[88, dx, 0]).render()) for dx in (0, 16))
+    np.testing.assert_array_equal(moved[:, 16:], still[:, :-16])
 
 
 def test_all_true_renders_of_a_prompt() -> None:

@@ -175,7 +175,7 @@ class TestGoingOn:
                 break
             except Stopped as stopped:
                 pieces += 1
-                assert "the same command goes on" in str(stopped)
+                assert "run the same command again" in str(stopped)
         assert pieces == 59
         for a, b in zip(whole.parameters(), module.parameters(), strict=True):
             assert torch.equal(a, b)
