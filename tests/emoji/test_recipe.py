@@ -74,6 +74,6 @@ def test_it_stops_in_time_without_a_traceback(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(recipe, "sentences", lambda languages: data.sentences(languages, scenes=False))
     command = ["recipe", "--work", str(tmp_path), "--stage", "vae", "--steps", "100000", "--seconds", "2"]
     monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit, match="run the same command again"):
         recipe.main()
     assert (tmp_path / "vae" / "crops" / "checkpoint.pt").is_file()
