@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"--prompts must be between 1 and {most}")
     if options.num_images < 1:
         raise UserError("--num-images must be 1 or more")
-    _print("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
+    print_rows("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
     if not (options.drawing or options.scenes):
         return True
     pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
@@ -69,18 +69,19 @@ def run(options: argparse.Namespace) -> bool:
             for language in options.languages
         ]
         recogniser = {"recogniser_on_held_out_renders": round(Recogniser.load().accuracy(held_out_pictures()), 2)}
-        _print("Drawn pictures recognised, percent", [{**row, **recogniser} for row in rows], options.json)
+        print_rows("Drawn pictures recognised, percent", [{**row, **recogniser} for row in rows], options.json)
     if options.scenes:
         rows = [
             asdict(evaluate_scenes(pipeline, language, places, options.prompts))
             for places in (False, True)
             for language in options.languages
         ]
-        _print("Two things in one picture recognised, percent", rows, options.json)
+        print_rows("Two things in one picture recognised, percent", rows, options.json)
     return True
 
 
-def _print(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Prints rows as a table, or as a JSON object each."""
     from altdiffusion_clip.evaluation.tables import table
 
     print("\n".join(map(json.dumps, rows)) if as_json else table(title, rows))

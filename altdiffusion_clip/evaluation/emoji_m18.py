@@ -1,0 +1,203 @@
+"""What emoji-m18 can do, measured on scenes and words that no training stage has seen."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, resolve
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
+from altdiffusion_clip.emoji_m18.captions import Claim, claim_of, held_out_words, say, traditional
+from altdiffusion_clip.emoji_m18.concepts import concepts, drawn_concepts, find_ground
+from altdiffusion_clip.emoji_m18.distance import Distance, distance_to_renders, summary
+from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji_m18.pictures import with_hard_negatives
+from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS, DRAWN_KINDS
+from altdiffusion_clip.emoji_m18.recogniser import is_right, recognise
+from altdiffusion_clip.emoji_m18.renders import RESOLUTION
+from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
+from altdiffusion_clip.prompts.windows import tokenize
+from altdiffusion_clip.scoring import AltCLIPScorer
+
+if TYPE_CHECKING:
+    from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
+
+Row = dict[str, Any]
+Encode = Callable[[list[str]], Tensor]
+GROUPS = {
+    "single": ("one", "small", "big"),
+    "pair": ("beside", "above"),
+    "count": ("two", "three"),
+}
+"""Kinds of scenes that are reported together."""
+
+
+# -------------------------------------------------------------------- retrieval
+
+
+@torch.no_grad()
+def evaluate_retrieval(scenes: int = 100) -> Iterator[Row]:
+    """Finds unseen scenes by their captions, each among three scenes that differ from it in one thing.
+
+    Args:
+        scenes: in the gallery, which has four times as many.
+
+    Yields:
+        `system` (the English teacher or the student), `language`, `typed` (how the caption is written), and `r1`, the
+        share of captions whose first picture is right, in percent.
+    """
+    scorer = AltCLIPScorer.from_pretrained(EMOJI_M18).eval()
+    shown = with_hard_negatives(draw_scenes(scenes, seed=123, shares=ALL_KINDS, unseen=True), seed=5)
+    words = random.Random(7)
+    claims = [replace(claim_of(scene, words), ground=scene.ground) for scene in shown]
+    vectors, _ = scorer.encode_images([scene.render() for scene in shown])
+
+    def row(system: str, language: str, typed: str, encode: Encode, write: Callable[[str], str] = str) -> Row:
+        generator = random.Random(1)
+        texts = [write(say(claim, language, generator)) for claim in claims]
+        nearest = (encode(texts) @ vectors.T).argmax(1).tolist()
+        right = [claim.is_true_of(shown[place]) for claim, place in zip(claims, nearest, strict=True)]
+        return {"system": system, "language": language, "typed": typed, "r1": _percent(right)}
+
+    teacher = _teacher_texts()
+    for language in LANGUAGES:
+        yield row("teacher", language, "as taught", teacher)
+        yield row("student", language, "as taught", scorer.encode_texts)
+        if language == "zh":
+            yield row("student", language, "traditional", scorer.encode_texts, traditional)
+        if language in ("en", "de", "ru", "tr"):
+            yield row(
+                "student", language, "first capital", scorer.encode_texts, lambda said: said[:1].upper() + said[1:]
+            )
+            yield row("student", language, "all capitals", scorer.encode_texts, str.upper)
+    yield from _evaluate_synonyms(scorer)
+
+
+def _evaluate_synonyms(scorer: AltCLIPScorer) -> Iterator[Row]:
+    """Words that no sentence has named: each is to find its thing among all things."""
+    pictures = [Scene("one", (thing,), find_ground("grey")).render() for thing in concepts()]
+    vectors, _ = scorer.encode_images(pictures)
+    for language in LANGUAGES[1:]:
+        held_out = held_out_words(language)
+        nearest = (scorer.encode_texts(list(held_out.values())) @ vectors.T).argmax(1).tolist()
+        right = [place == index for index, place in zip(held_out, nearest, strict=True)]
+        yield {"system": "student", "language": language, "typed": "unseen synonyms", "r1": _percent(right)}
+
+
+def _teacher_texts() -> Encode:
+    folder = resolve(f"{EMOJI_M18}/teacher")
+    teacher = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+
+    def encode(texts: list[str]) -> Tensor:
+        ids, mask = tokenize(tokenizer, texts)
+        return F.normalize(teacher.get_text_features(ids, attention_mask=mask).pooler_output, dim=-1)
+
+    return encode
+
+
+# -------------------------------------------------------------------- drawing
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of one prompt.
+
+    Attributes:
+        scene: that was asked for.
+        language: of the prompt.
+        distance: of the first picture.
+        right: of each picture, in the order of the scorer, the best first.
+        first_is_right: of the first picture that was drawn.
+    """
+
+    scene: Scene
+    language: str
+    distance: Distance
+    right: tuple[bool, ...]
+    first_is_right: bool
+
+
+def evaluate_drawing(
+    pipeline: "AltDiffusionPipeline",
+    scorer: AltCLIPScorer,
+    scenes: int = 12,
+    images: int = 4,
+    languages: Sequence[str] = LANGUAGES,
+    steps: int = STEPS,
+) -> Iterator[Row]:
+    """Draws unseen scenes from prompts in every language, and compares the pictures with the true renders.
+
+    Args:
+        pipeline: of emoji-m18.
+        scorer: that chooses among the pictures of a prompt.
+        scenes: that are said in each language.
+        images: of each prompt.
+        languages: of the prompts.
+        steps: of the scheduler.
+
+    Yields:
+        For all prompts, each of `GROUPS` and each language: the median distance of the first picture to the nearest
+        true render beside the autoencoder's own, in dB (`psnr`, `autoencoder`, `gap`, `gap_worst_tenth`); and how many
+        are right in percent, of the first pictures (`right`), the best of all by the scorer (`best_right`), and the
+        best possible (`any_right`).
+    """
+    shown = draw_scenes(scenes, seed=31, shares=DRAWN_KINDS, things=drawn_concepts(), unseen=True)
+    prompts = [(scene, language) for scene in shown for language in languages]
+    found = [
+        _drawn(pipeline, scorer, scene, language, images, steps) for scene, language in tqdm(prompts, unit="prompt")
+    ]
+    yield _figures("all", found)
+    for name, kinds in GROUPS.items():
+        yield from _if_any(name, [each for each in found if each.scene.kind in kinds])
+    for language in languages:
+        yield from _if_any(f"language {language}", [each for each in found if each.language == language])
+
+
+def _drawn(
+    pipeline: "AltDiffusionPipeline", scorer: AltCLIPScorer, scene: Scene, language: str, images: int, steps: int
+) -> Drawn:
+    # All that is true of it but its arrangement, in everyday words.
+    prompt = say(Claim(scene.kind, scene.things, scene.ground), language, random.Random(0))
+    seeds = tuple(range(images))
+    settings = Settings(
+        prompt, 0, seeds, EMOJI_M18, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M18)
+    )
+    pictures = draw_batch(pipeline, settings)
+    right = [picture is not None and is_right(recognise(picture), scene) for picture in pictures]
+    order = [ranked.index for ranked in scorer.rank(prompt, [picture for picture in pictures if picture is not None])]
+    return Drawn(scene, language, _distance(pictures[0], scene, pipeline.vae), tuple(right[i] for i in order), right[0])
+
+
+def _distance(picture: Image.Image | None, scene: Scene, vae: Any) -> Distance:
+    """Of a picture; what is not a number is as far away as black."""
+    return distance_to_renders(picture or Image.new("RGB", (RESOLUTION, RESOLUTION)), scene, vae)
+
+
+def _figures(of: str, found: Sequence[Drawn]) -> Row:
+    distances = {name: round(value, 2) for name, value in summary([each.distance for each in found]).items()}
+    return {
+        "of": of,
+        "prompts": len(found),
+        **distances,
+        "right": _percent([each.first_is_right for each in found]),
+        "best_right": _percent([each.right[0] for each in found]),
+        "any_right": _percent([any(each.right) for each in found]),
+    }
+
+
+def _if_any(of: str, found: Sequence[Drawn]) -> Iterator[Row]:
+    if found:
+        yield _figures(of, found)
+
+
+def _percent(right: Sequence[bool]) -> float:
+    return round(100 * sum(right) / len(right), 1) if right else 0.0
