@@ -81,6 +81,10 @@ def evaluate_retrieval(scenes: int = 100) -> Iterator[Row]:
     yield from _evaluate_synonyms(scorer)
 
 
+def _first_capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
+
+
 def _evaluate_synonyms(scorer: AltCLIPScorer) -> Iterator[Row]:
     """Words that no sentence has named: each is to find its thing among all things."""
     pictures = [Scene("one", (thing,), find_ground("grey")).render() for thing in concepts()]
