@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -134,19 +134,23 @@ def local_engine(drawers: Sequence[Drawer]) -> Engine:
             for batch in batches:
                 yield batch, _drawn_of(drawers[0], batch)
             return
-        free = deque(drawers)
-        running: deque[tuple[list[Task], Drawer, Future[Drawn]]] = deque()
+        free = list(drawers)
+        running: dict[Future[Drawn], tuple[list[Task], Drawer]] = {}
+
+        def finished() -> Iterator[tuple[list[Task], Drawn]]:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                batch, drawer = running.pop(future)
+                free.append(drawer)
+                yield batch, future.result()
+
         with ThreadPoolExecutor(len(drawers), "devices") as threads:
             for batch in batches:
-                if not free:
-                    done, drawer, future = running.popleft()
-                    yield done, future.result()
-                    free.append(drawer)
-                drawer = free.popleft()
-                running.append((batch, drawer, threads.submit(_drawn_of, drawer, batch)))
+                if not free:  # whichever device is done first goes on
+                    yield from finished()
+                drawer = free.pop()
+                running[threads.submit(_drawn_of, drawer, batch)] = batch, drawer
             while running:
-                done, _, future = running.popleft()
-                yield done, future.result()
+                yield from finished()
 
     return draw
 
@@ -273,13 +277,21 @@ def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record 
 
 
 def with_places(records: Iterable[Record | str], folder: Path) -> Iterator[Record | str]:
-    """Rows whose pictures and masks are found from a folder, unless they are where the row says."""
+    """Rows whose pictures, masks and LoRAs are found from a folder, unless they are where the row says."""
+
+    def found(given: str) -> str:
+        beside = folder / given
+        return str(beside) if given and not Path(given).exists() and beside.exists() else given
+
     for record in records:
         if not isinstance(record, str):
             for column in ("image", "mask"):
-                given = record.get(column)
-                if isinstance(given, str) and given and not Path(given).is_file() and (folder / given).is_file():
-                    record = {**record, column: str(folder / given)}
+                if isinstance(record.get(column), str):
+                    record = {**record, column: found(record[column])}
+            if isinstance(record.get("lora"), str):
+                loras = (each.strip().rpartition(":") for each in record["lora"].split(","))
+                there = (f"{found(place)}:{weight}" if colon else found(weight) for place, colon, weight in loras)
+                record = {**record, "lora": ", ".join(there)}
         yield record
 
 

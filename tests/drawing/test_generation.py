@@ -5,8 +5,10 @@ import json
 import random
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from altdiffusion_clip.drawing.folder import OutputFolder
 from altdiffusion_clip.drawing.generation import batches_of, draw_into, local_engine, missing_of
 from altdiffusion_clip.drawing.log import read_results
 from altdiffusion_clip.drawing.settings import Settings
-from altdiffusion_clip.drawing.tasks import Plan, tasks_of
+from altdiffusion_clip.drawing.tasks import Plan, Task, tasks_of
 from altdiffusion_clip.errors import UserError
 from tests.conftest import FULL
 from tests.processes import Command
@@ -391,3 +393,28 @@ def test_missing_batches_of_half_precision_are_drawn_whole(tmp_path: Path) -> No
     assert [[task.name for task in batch] for batch in missing] == [
         ["000-seed0", "000-seed1"], ["000-seed2", "001-seed0"], ["001-seed1", "001-seed2"],
     ]  # fmt: skip
+
+
+def test_a_slow_device_does_not_keep_the_others() -> None:
+    """Of two, the slow one is given its second batch only when the fast one has done many."""
+    drawn: list[str] = []
+    fast_has_done_three = threading.Event()
+
+    class Device:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def draw(self, settings: Settings) -> list[str]:
+            if self.name == "slow":
+                assert fast_has_done_three.wait(30)
+            drawn.append(self.name)
+            if drawn.count("fast") == 3:
+                fast_has_done_three.set()
+            return [self.name]
+
+    batches = [[Task(str(n), str(n), Settings("a", n, (n,), "emoji-m9"))] for n in range(6)]
+    devices: list[Any] = [Device("slow"), Device("fast")]
+    done = list(local_engine(devices)(batches))
+    assert sorted(int(batch[0].name) for batch, _ in done) == list(range(6))
+    assert all(len(pictures) == 1 for _, pictures in done)
+    assert drawn.count("fast") >= 3

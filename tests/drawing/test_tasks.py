@@ -154,6 +154,12 @@ def test_pictures_are_looked_for_beside_the_table(tmp_path: Path) -> None:
     assert list(with_places(rows, tmp_path)) == [{"prompt": "a", "image": str(tmp_path / "a.png")}, rows[1], "no JSON"]
 
 
+def test_loras_are_looked_for_beside_the_table(tmp_path: Path) -> None:
+    (tmp_path / "style.safetensors").touch()
+    (row,) = with_places([{"prompt": "a", "lora": "style.safetensors:0.8, owner/name, other:0.5"}], tmp_path)
+    assert row == {"prompt": "a", "lora": f"{tmp_path / 'style.safetensors'}:0.8, owner/name, other:0.5"}
+
+
 def test_random_seeds_are_not_the_same_twice() -> None:
     one, other = (tasks([{"prompt": "a"}], (RANDOM_SEED,) * 3) for _ in range(2))
     seeds = [task.settings.seed for task in one + other]
