@@ -84,7 +84,11 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
             facts = gr.Markdown()
 
         def speak(code: str) -> list[Any]:
-            name = f"[{studio.model}]({HUB}{studio.model})" if _is_on_the_hub(studio.model) else f"`{studio.model}`"
+            name = f"`{studio.model}`"
+            if _is_on_the_hub(studio.model):
+                name = f"[{studio.model}]({HUB}{studio.model})"
+            elif studio.card:
+                name = f"{name} ([{say('card', code)}](card))"
             unknown = say("licence_unknown", code)
             heading = (
                 f"# {say('title', code)}\n{say('model', code)}: {name} · "

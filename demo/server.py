@@ -53,6 +53,10 @@ class Service:
         def health() -> dict[str, str]:
             return {"status": "ok", "model": studio.model}
 
+        @app.get("/card", response_class=PlainTextResponse)
+        def card() -> str:
+            return studio.card
+
         @app.get("/metrics", response_class=PlainTextResponse)
         def metrics() -> str:
             return self.metrics.text()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from altdiffusion_clip.checkpoints.licences import Licence, licence_of
+from altdiffusion_clip.checkpoints.licences import Licence, card_of, licence_of
 from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.drawing.calls import Drawer, call_pipeline, pictures_of, size_multiple
@@ -98,6 +98,7 @@ class Studio:
 
     Attributes:
         licence: of the model, if it is known.
+        card: the text of the model's card, if that lies in its folder.
     """
 
     def __init__(self, pipeline: AltDiffusionPipeline, panel: Panel | None, model: str) -> None:
@@ -106,6 +107,7 @@ class Studio:
         self._drawer = Drawer(pipeline)
         self.bench = None if panel is None else Bench(panel)
         self.licence: Licence | None = licence_of(model)
+        self.card = card_of(model)
         self._one_at_a_time = threading.Lock()
         self._closing = threading.Event()
 

@@ -14,6 +14,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "提示词可以用模型支持的任何语言。生成的图片按与提示词的匹配程度排序。",
     ),
     "model": ("Model", "模型"),
+    "card": ("model card", "模型说明"),
     "licence": ("Licence", "许可证"),
     "licence_unknown": ("not stated by the model", "模型未注明"),
     "language": ("Language", "界面语言"),

@@ -1,5 +1,6 @@
 """Under which licence a model is published."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def licence_of(model: str) -> Licence | None:
     if licence is None:
         return None
     return Licence(licence, *_KNOWN.get(licence, (licence, "")))
+
+
+def card_of(model: str) -> str:
+    """The text of a model's card (`README.md`) without its metadata; empty if there is none in its folder.
+
+    Example:
+        >>> card_of("emoji-m9").splitlines()[0]
+        '# emoji-m9'
+    """
+    path = Path(resolve(model)).expanduser() / "README.md"
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).lstrip()
 
 
 def _stated(card: Path) -> str | None:

@@ -387,6 +387,12 @@ def test_the_picture_in_hand_is_finished_when_the_server_is_stopped(tmp_path: Pa
         assert time.monotonic() - start < 10
 
 
+def test_the_models_card_is_served(studio: Studio) -> None:
+    served = TestClient(Service(studio).app).get("/card")
+    assert served.text.startswith("# emoji-m9")
+    assert served.headers["content-type"].startswith("text/plain")
+
+
 def test_it_may_be_served_under_a_path(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/draw")
     page = TestClient(Service(studio).app).get("/").text
