@@ -55,8 +55,9 @@ format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-evaluate: $(READY) ## measure emoji-m9: retrieval and drawing (minutes)
+evaluate: $(READY) ## measure emoji-m9 and emoji-m18: retrieval and drawing (half an hour)
 	$(BIN)/altdiffusion evaluate emoji --drawing
+	$(BIN)/altdiffusion evaluate emoji-m18 --drawing
 
 emoji-m9: $(READY) ## train emoji-m9 again, all stages (hours on a CPU; stop and repeat at will)
 	$(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) --mixed-precision $(PRECISION)
