@@ -1,14 +1,18 @@
 """accelerate, set up for a run: one process or many, on CPUs or GPUs, in any precision."""
 
 import time
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.config import RunConfig
+
+MOST_WAITING = timedelta(hours=24)
+"""That one process waits for another."""
 
 
 def time_is_up(config: RunConfig, accelerator: Accelerator) -> bool:
@@ -39,7 +43,11 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     precision = AcceleratorState._shared_state.get("_mixed_precision", config.mixed_precision)
     if str(precision) != config.mixed_precision:
         AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
+    # While the main process reads the data, the others wait. One that dies closes its connections, which ends them.
+    waits = InitProcessGroupKwargs(timeout=MOST_WAITING)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu, kwargs_handlers=[waits])
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise UserError("DeepSpeed is not supported; shard with FSDP: accelerate launch --use_fsdp")
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
     accelerator.begun = time.monotonic()

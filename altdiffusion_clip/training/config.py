@@ -1,6 +1,7 @@
 """What a run was told, as one dataclass that lies beside its checkpoints as YAML."""
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
@@ -142,7 +143,9 @@ class RunConfig:
         fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:
-                raise UserError(f"{place}: there is no setting {key!r}; there are {', '.join(fields)}")
+                near = difflib.get_close_matches(str(key), fields, 1)
+                meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+                raise UserError(f"{place}: there is no setting {key!r}; {meant}")
         return cls(**{key: _typed(value, fields[key], f"{place}: {key}") for key, value in values.items()})
 
 

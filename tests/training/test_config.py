@@ -49,7 +49,8 @@ class TestYaml:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("stepz: 3", "there is no setting 'stepz'; there are output, steps"),
+            ("stepz: 3", "there is no setting 'stepz'; did you mean steps"),
+            ("colour: 3", "there is no setting 'colour'; there are output, steps"),
             ("steps: many", "steps: 'many' is no int"),
             ("steps: 0", "steps must be at least 1"),
             ("cpu: 3", "cpu: 3 is neither true nor false"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
 from altdiffusion_clip.errors import CheckpointError, UserError
@@ -115,6 +116,12 @@ def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in "ab"]
     torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-5, rtol=0)
+
+
+def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.DEEPSPEED)
+    with pytest.raises(UserError, match="DeepSpeed is not supported; shard with FSDP"):
+        new_accelerator(config(tmp_path))
 
 
 def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
