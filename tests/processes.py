@@ -17,6 +17,7 @@ IMPORTED = [
     "tests.training.run_stage",
     *(f"altdiffusion_clip.training.{stage}" for stage in ("distill", "contrastive", "align")),
     *(f"altdiffusion_clip.commands.{name}" for name in ("train", "score", "generate", "convert")),
+    "altdiffusion_clip.demo.server",
 ]
 """With all that they import."""
 
@@ -43,6 +44,12 @@ class Command:
         given = [str(argument) for argument in arguments]
         self._process = forkserver().Process(target=_main, args=(given, self.stdout, self.stderr, prepare))
         self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def returncode(self) -> int | None:

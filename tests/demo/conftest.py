@@ -4,9 +4,9 @@ import base64
 import contextlib
 import io
 import os
+import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -23,6 +23,7 @@ from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
+from tests.processes import Command
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,7 @@ def serving(service: Service) -> Iterator[str]:
 class Demo:
     """`altdiffusion demo`, running."""
 
-    process: subprocess.Popen[bytes]
+    process: Command
     address: str
 
     def memory(self) -> int:
@@ -81,15 +82,15 @@ class Demo:
 def demo(*arguments: str) -> Iterator[Demo]:
     """Starts `altdiffusion demo`, and sees to it that it ends with 0."""
     port = free_port()
-    command = [sys.executable, "-m", "altdiffusion_clip.cli", "demo", "--port", str(port), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait(f"http://127.0.0.1:{port}", lambda: process.poll() is None)
-        yield Demo(process, f"http://127.0.0.1:{port}")
-        process.terminate()
-        assert process.wait(timeout=15) == 0
-    finally:
-        process.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        process = Command(["demo", "--port", port, *arguments], Path(folder))
+        try:
+            _wait(f"http://127.0.0.1:{port}", lambda: process.returncode is None)
+            yield Demo(process, f"http://127.0.0.1:{port}")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=15) == 0
+        finally:
+            process.send_signal(signal.SIGKILL)
 
 
 def data_url(image: Image.Image) -> str:

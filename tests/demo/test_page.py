@@ -36,6 +36,15 @@ pytestmark = pytest.mark.skipif(
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 DESKTOP, PHONE = (1400, 1000), (390, 844)
 SLOW = 60_000
+FIRST_VISITS = pytest.mark.parametrize(
+    ("size", "locale"),
+    [
+        (DESKTOP, "en-US"),
+        (PHONE, "zh-CN"),
+        pytest.param(DESKTOP, "zh-CN", marks=pytest.mark.full),
+        pytest.param(PHONE, "en-US", marks=pytest.mark.full),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +171,7 @@ def drop(page: Any, selector: str, path: Path) -> None:
 AXE = (Path(__file__).parents[1] / "fixtures" / "axe" / "axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@FIRST_VISITS
 def test_axe_finds_no_serious_fault(size: tuple[int, int], locale: str, server: Demo, browser: Any) -> None:
     visit = Visit(browser, server.address, size, locale=locale, color_scheme="dark" if size == PHONE else "light")
     page = visit.page
@@ -183,8 +191,7 @@ def test_axe_finds_no_serious_fault(size: tuple[int, int], locale: str, server: 
     visit.close()
 
 
-@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@FIRST_VISITS
 def test_a_first_visit(size: tuple[int, int], locale: str, server: Demo, browser: Any) -> None:
     visit = Visit(browser, server.address, size, locale=locale)
     page, code = visit.page, locale[:2]
