@@ -201,17 +201,18 @@ def test_a_first_visit(size: tuple[int, int], locale: str, server: Demo, browser
         assert page.is_disabled(f"#{key}"), "there is no picture yet"
     assert say("prompt_hint", code) == page.get_attribute("#prompt textarea", "placeholder")
     assert page.locator("button[aria-label='Share']").count() == 0
+    page.fill("#count input[type=number]", "6")
     page.fill("#prompt textarea", "红色背景上的熊猫")
     page.focus("#prompt textarea")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#draw-gallery img")
     assert page.locator("#draw-status progress").count() == 1, "the first picture is there before the last is drawn"
-    page.wait_for_selector(f"#draw-status:has-text('{say('drawn', code, count=4, kept=4)}')")
+    page.wait_for_selector(f"#draw-status:has-text('{say('drawn', code, count=6, kept=6)}')")
     page.wait_for_selector("#start:enabled")
     top = page.locator("#draw-gallery img >> nth=0").bounding_box()["y"]
     assert top < page.viewport_size["height"] - 100, "what was drawn is seen without scrolling"
     seeds = seeds_of(page)
-    assert sorted(seeds) == list(range(min(seeds), min(seeds) + 4))
+    assert sorted(seeds) == list(range(min(seeds), min(seeds) + 6))
     assert min(seeds) > 100, "random"
     page.click("#draw-gallery .thumbnail-item >> nth=0")
     page.wait_for_selector("#draw-gallery .preview img")
