@@ -111,7 +111,7 @@ def compare(bench: Bench, prompts: Sequence[str], paths: Sequence[Path]) -> Comp
 
 
 def _thumbnail(path: Path) -> str:
-    picture = load_image(str(path))
+    picture = load_image(str(path), at_least=2 * _THUMBNAIL)
     picture.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))
     out = io.BytesIO()
     picture.convert("RGB").save(out, "JPEG", quality=85)
