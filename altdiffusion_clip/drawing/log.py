@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -96,7 +97,8 @@ class Log:
         wanted = [group for group in groups if group in self.groups]
         known = set(wanted)
         order = [*(group for group in self.groups if group not in known), *wanted]
-        names = [name for group in order for name in self.groups[group]]
+        # Within a group by their numbers, for several devices finish in any order, and seeds may have been added.
+        names = [name for group in order for name in sorted(self.groups[group], key=_by_numbers)]
         if self._live == self._end and names == sorted(self._starts, key=self._starts.__getitem__):
             return
         with atomic_path(self._path) as temporary, temporary.open("wb") as out, self._path.open("rb") as file:
@@ -140,6 +142,10 @@ class Log:
         with self._path.open("rb") as file:
             file.seek(start)
             return len(file.readline())
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def name_of(row: Row) -> str:

@@ -164,7 +164,7 @@ class TestCriteria:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            ([], "nothing says what is kept"),
+            ([], "no rule says what to keep"),
             (["--top", "much"], "--top much: give a share or a number of rows, as 30% or 100000"),
             (["--top", "0%"], "--top 0%: give a share"),
             (["--top", "101%"], "give a share"),

@@ -73,7 +73,7 @@ def test_pictures_that_are_no_numbers_are_left_out(pipe: AltDiffusionPipeline, c
     with caplog.at_level(logging.WARNING):
         best = pipe.best_of(PROMPT, n=2, callback_on_step_end=spoil, **QUICK)
     assert best.images == []
-    assert "seed 1 is not a number" in caplog.text
+    assert "seed 1 is invalid (NaN)" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline])

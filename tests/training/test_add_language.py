@@ -79,11 +79,11 @@ def test_a_published_pipeline_without_a_scorer(m: str, config: AddLanguageConfig
 
 def test_without_replay_there_is_a_warning(config: AddLanguageConfig, caplog: pytest.LogCaptureFixture) -> None:
     add_language(replace(config, steps=1, replay=[]))
-    assert "no --replay: the languages known so far will suffer" in caplog.text
+    assert "no --replay: the languages that it knows will get worse" in caplog.text
 
 
 def test_english_alone_is_no_language(config: AddLanguageConfig, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the data have English alone"):
+    with pytest.raises(UserError, match="the data are only in English"):
         add_language(replace(config, data=[write_parallel(tmp_path / "english.jsonl", ("en",))]))
 
 
