@@ -9,6 +9,7 @@ from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, Context
 from altdiffusion_clip.demo.controls import Controls, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.texts import Refusal
+from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import colours, concepts, find_colour, find_concept
 
@@ -98,9 +99,11 @@ class CompareTab:
             said = {code: prompt for code, prompt in said.items() if (prompt or "").strip()}
             if not said:
                 raise Refusal("empty_prompt")
-            wanted = [
-                context.settings(prompt, "", steps, guidance, seed, scheduler, accepted) for prompt in said.values()
-            ]
+            wanted: list[Settings] = []
+            for prompt in said.values():
+                # A random seed is drawn once, and is that of all.
+                same = wanted[0].seed if wanted else seed
+                wanted.append(context.settings(prompt, "", steps, guidance, same, scheduler, accepted))
             names = [NAMES[code] for code in said]
             yield from self.view.follow(context.studio.draw(wanted), len(wanted), language, request, captions=names)
 
