@@ -1,7 +1,10 @@
-"""Takes the README's pictures of the demo: draws, changes, ranks and compares in Debian's Chromium.
+"""Takes the pictures of the demo for the docs: draws, changes, ranks and compares in Debian's Chromium.
 
     altdiffusion demo --calls-per-minute 1000 &
-    python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs]
+    python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs] [--drawing-only]
+
+With `--drawing-only` the first and the last are taken alone; docs/ has these two of emoji-m18, and the others of emoji-m9,
+whose latents diffusers' inpainting takes.
 
 Needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
 """
@@ -25,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("--output", type=Path, default=Path("docs"))
+    parser.add_argument("--drawing-only", action="store_true")
     options = parser.parse_args()
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -32,17 +36,18 @@ def main() -> None:
         page.goto(options.address)
         draw(page, "蓝色背景上的猫", "Draw and rank")
         keep(page, options.output / "demo.png")
-        change(page)
-        keep(page, options.output / "demo-change.png")
-        rank(page)
-        keep(page, options.output / "demo-rank.png")
-        compare(page)
-        keep(page, options.output / "demo-compare.png")
+        if not options.drawing_only:
+            change(page)
+            keep(page, options.output / "demo-change.png")
+            rank(page)
+            keep(page, options.output / "demo-rank.png")
+            compare(page)
+            keep(page, options.output / "demo-compare.png")
         page.close()
         size = {"width": 390, "height": 844}
         phone = browser.new_page(viewport=size, locale="zh-CN", color_scheme="dark")
         phone.goto(options.address)
-        draw(phone, "قطة على خلفية زرقاء", "用您的语言")
+        draw(phone, "قطة على خلفية زرقاء", "用你的语言")
         keep(phone, options.output / "demo-phone.png", full=True)
         browser.close()
 
