@@ -3,8 +3,8 @@
     altdiffusion demo --calls-per-minute 1000 &
     python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs] [--drawing-only]
 
-With `--drawing-only` the first and the last are taken alone; docs/ has these two of emoji-m18, and the others of emoji-m9,
-whose latents diffusers' inpainting takes.
+With `--drawing-only` the first and the last are taken alone; docs/ has these two of emoji-m18, and the others of
+emoji-m9, whose latents diffusers' inpainting takes.
 
 Needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
 """
