@@ -4,7 +4,7 @@
     python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs] [--drawing-only]
 
 With `--drawing-only` the first and the last are taken alone; docs/ has these two of emoji-m18, and the others of
-emoji-m9, whose latents diffusers' inpainting takes.
+emoji-m9.
 
 Needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
 """

@@ -1,9 +1,33 @@
 """Inpainting with AltDiffusion."""
 
-from diffusers import StableDiffusionInpaintPipeline
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
 from altdiffusion_clip.pipelines.alt_diffusion.defaults import drawing_call
 from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
+
+_draw = drawing_call(StableDiffusionInpaintPipeline)
+
+
+@contextmanager
+def _taken_as_plain(unet: UNet2DConditionModel, vae: AutoencoderKL) -> Iterator[None]:
+    """Has diffusers take a UNet for one that sees latents alone, without a mask beside them.
+
+    It knows such a UNet by its four channels, and refuses others, though nothing in it depends on their number.
+    """
+    channels = unet.config.in_channels
+    if channels == 4 or channels != vae.config.latent_channels:
+        yield
+        return
+    unet.register_to_config(in_channels=4)
+    try:
+        yield
+    finally:
+        unet.register_to_config(in_channels=channels)
 
 
 class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipeline):
@@ -18,4 +42,8 @@ class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipel
         (64, 64)
     """
 
-    __call__ = drawing_call(StableDiffusionInpaintPipeline)
+    @functools.wraps(StableDiffusionInpaintPipeline.__call__)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Redraws, as `StableDiffusionInpaintPipeline`; the autoencoder may have any number of latent channels."""
+        with _taken_as_plain(self.unet, self.vae):
+            return _draw(self, *args, **kwargs)
