@@ -58,7 +58,7 @@ def licence_of(model: str) -> Licence | None:
         True
     """
     licence = _PUBLISHED.get(model)
-    card = Path(resolve(model)).expanduser() / "README.md"
+    card = _card_path(model)
     if licence is None and card.is_file():
         licence = _stated(card)
     if licence is None:
@@ -73,11 +73,15 @@ def card_of(model: str) -> str:
         >>> card_of("emoji-m9").splitlines()[0]
         '# emoji-m9'
     """
-    path = Path(resolve(model)).expanduser() / "README.md"
+    path = _card_path(model)
     if not path.is_file():
         return ""
     text = path.read_text(encoding="utf-8", errors="replace")
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL).lstrip()
+
+
+def _card_path(model: str) -> Path:
+    return Path(resolve(model)).expanduser() / "README.md"
 
 
 def _stated(card: Path) -> str | None:

@@ -22,8 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "benchmark",
         help="Measure this project's claims on your machine.",
         description="Run benchmarks. Each measures this package and a reference in one run and prints the ratio. "
-        "Without "
-        "a name, list them. They take from seconds to an hour.",
+        "Without a name, list them. They take from seconds to an hour.",
         examples=[
             "altdiffusion benchmark startup prompt_encoding",
             'altdiffusion benchmark scoring --arguments="--rounds 2"',

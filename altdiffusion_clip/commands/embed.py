@@ -24,10 +24,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write unit vectors of pictures and texts to a file. Pictures that cannot be read are listed on "
         "stderr, and the exit code is then 1.\n\n"
         "In .npz and .safetensors, img_embedding and text_embedding are float32 (number, width); images holds the "
-        "paths "
-        "and texts the texts (arrays in .npz, JSON in the metadata of .safetensors); logit_scale is 1 / temperature. "
-        ".parquet has rows with kind (image or text), id and embedding. `altdiffusion evaluate retrieval` reads these "
-        "files.",
+        "paths and texts the texts (arrays in .npz, JSON in the metadata of .safetensors); logit_scale is 1 / "
+        "temperature. .parquet has rows with kind (image or text), id and embedding. `altdiffusion evaluate "
+        "retrieval` reads these files.",
         examples=[
             "altdiffusion embed pictures/ --texts 猫 'a dog' --output vectors.npz",
             "altdiffusion embed --dataset flickr30k --folder data/flickr30k --output flickr30k.safetensors",

@@ -36,8 +36,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "dataset",
         help="emoji (in the package), flickr30k, coco, coco-cn, muge (also for Flickr30k-CN and COCO-CN in its "
-        "layout), "
-        "xtd10, crossmodal-3600, webdataset, or jsonl.",
+        "layout), xtd10, crossmodal-3600, webdataset, or jsonl.",
     )
     parser.add_argument("folder", nargs="?", type=Path, help="Folder of the data set.")
     # Here a judge may also be a file of embeddings.

@@ -24,9 +24,8 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="Measure zero-shot classification, by language.",
         description="Measure top-1, top-5 and mean recall per class in percent, as CLIP_benchmark defines them.\n\n"
         "The names of the classes are read from --classes, or from classnames_CODE.txt beside the data, one per "
-        "line in "
-        "the order of the labels. CIFAR-10's are built in, in English and Chinese. Sentences with {c} for the name are "
-        "read from --templates, or from zeroshot_classification_templates.txt beside the data.",
+        "line in the order of the labels. CIFAR-10's are built in, in English and Chinese. Sentences with {c} for "
+        "the name are read from --templates, or from zeroshot_classification_templates.txt beside the data.",
         examples=["altdiffusion evaluate zeroshot data/cifar10 --languages en zh --judge BAAI/AltCLIP-m9"],
     )
     parser.add_argument(

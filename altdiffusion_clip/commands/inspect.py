@@ -17,8 +17,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "inspect",
         help="Tell what a checkpoint is and whether it is complete.",
         description="Tell what a checkpoint is, which languages it speaks, and which tensors are missing or "
-        "surplus. If "
-        "it is incomplete, or its text tower differs from that of --against, the exit code is 1.",
+        "surplus. If it is incomplete, or its text tower differs from that of --against, the exit code is 1.",
         examples=[
             "altdiffusion inspect altdiffusion-m9.ckpt --against BAAI/AltCLIP-m9",
             "altdiffusion inspect emoji-m9 --things",

@@ -12,9 +12,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "merge",
         help="Add an AltDiffusion's languages to another Stable Diffusion model.",
         description="Add what an AltDiffusion's alignment changed in Stable Diffusion's UNet to another model made "
-        "from "
-        "the same Stable Diffusion, and give that model the multilingual text encoder. Nothing is trained. One tensor "
-        "at a time is in memory, and OUT is written whole or not at all.",
+        "from the same Stable Diffusion, and give that model the multilingual text encoder. Nothing is trained. "
+        "One tensor at a time is in memory, and OUT is written whole or not at all.",
         examples=[
             "altdiffusion merge --base CompVis/stable-diffusion-v1-4 --alt BAAI/AltDiffusion-m9 "
             "--target community.safetensors merged/"

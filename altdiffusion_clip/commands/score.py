@@ -38,13 +38,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "score",
         help="Score data sets of pictures and texts.",
         description="Score each row of a data set: how well its picture matches its text, in any language of the "
-        "judge. "
-        "The scores are written as Parquet shards with the columns row_id, cosine, clip_score, error, may_pass and "
-        "language, and a column for each further judge. A shard is written whole or not at all, and the same command "
-        "continues after a stop.\n\n"
+        "judge. The scores are written as Parquet shards with the columns row_id, cosine, clip_score, error, "
+        "may_pass and language, and a column for each further judge. A shard is written whole or not at all, and "
+        "the same command continues after a stop.\n\n"
         "A fault that may pass, such as a time-out, is tried again, and rows that it affects stay to be done. A row "
-        "that "
-        "fails for good has its error in the shard. If any row has no score, the exit code is 1.",
+        "that fails for good has its error in the shard. If any row has no score, the exit code is 1.",
         examples=[
             "altdiffusion score pairs.jsonl --output scores/",
             "altdiffusion score 's3://bucket/{0000..0099}.tar' --judge BAAI/AltCLIP-m9 --output scores/",

@@ -74,9 +74,7 @@ def evaluate_retrieval(scenes: int = 100) -> Iterator[Row]:
         if language == "zh":
             yield row("student", language, "traditional", scorer.encode_texts, traditional)
         if language in ("en", "de", "ru", "tr"):
-            yield row(
-                "student", language, "first capital", scorer.encode_texts, lambda said: said[:1].upper() + said[1:]
-            )
+            yield row("student", language, "first capital", scorer.encode_texts, _first_capital)
             yield row("student", language, "all capitals", scorer.encode_texts, str.upper)
     yield from _evaluate_synonyms(scorer)
 
