@@ -52,11 +52,14 @@ def processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | Non
 def tensors_like(
     tensors: CheckpointTensors, names: list[str], body: RobertaSeriesModelWithTransformation
 ) -> dict[str, Tensor]:
-    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file."""
-    if body.device.type == "cpu" and all(tensors.dtype(name) == body.dtype for name in names):
+    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file.
+
+    The temperature is float32: 100 times a cosine has more digits than half precision.
+    """
+    dtypes = {name: torch.float32 if name == "logit_scale" else body.dtype for name in names}
+    if body.device.type == "cpu" and all(tensors.dtype(name) == dtype for name, dtype in dtypes.items()):
         return tensors.together(names)
-    dtypes = {name: tensors.dtype(name) if name == "logit_scale" else body.dtype for name in names}
-    return {name: tensors[name].to(body.device, dtypes[name]) for name in names}
+    return {name: tensors[name].to(body.device, dtype) for name, dtype in dtypes.items()}
 
 
 def execution_device(module: RobertaSeriesModelWithTransformation) -> torch.device:

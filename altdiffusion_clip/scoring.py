@@ -404,7 +404,7 @@ class AltCLIPScorer(PreTrainedModel):
             if read:
                 processor = self._processor.image_processor
                 pixels = processor([middle_of_long(i, processor) for i in read], return_tensors="pt").pixel_values
-                features = self.get_image_features(pixels.to(self.device, self.dtype))
+                features = self.get_image_features(pixels.to(self.device, self.vision_model.dtype))
                 embeds[torch.tensor(places, device=self.device) + start] = self._unit([features])
         return embeds, broken
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, LARGEST, MOST_GUIDANCE, MOST_SEED, RANDOM_SEED, Context
 from altdiffusion_clip.demo.uploads import unchecked
-from altdiffusion_clip.drawing.settings import STEPS, usual_guidance_scale
+from altdiffusion_clip.drawing.settings import usual_guidance_scale, usual_steps
 from altdiffusion_clip.schedulers import SCHEDULERS
 
 
@@ -44,7 +44,9 @@ class Controls:
         labels, studio = context.labels, context.studio
         with gr.Row():
             self.steps = labels.label(
-                unchecked(gr.Slider(1, context.limits.steps, STEPS, step=1, elem_id=f"{name}-steps")),
+                unchecked(
+                    gr.Slider(1, context.limits.steps, usual_steps(studio.model), step=1, elem_id=f"{name}-steps")
+                ),
                 "steps",
             )
             self.guidance = labels.label(

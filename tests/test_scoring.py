@@ -106,6 +106,13 @@ class TestSharedBody:
         assert scorer.vision_model.dtype == scorer.text_projection.weight.dtype == torch.bfloat16
         assert scorer.logit_scale.dtype == torch.float32
 
+    def test_a_head_in_half_precision_sees_pictures_in_the_precision_of_its_body(self) -> None:
+        pictures = [picture.path for picture in held_out_pictures()[:8]]
+        shared = AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained("emoji-m18"))
+        assert shared.logit_scale.dtype == torch.float32
+        alone = AltCLIPScorer.from_pretrained("emoji-m18")
+        assert torch.equal(shared.encode_images(pictures)[0], alone.encode_images(pictures)[0])
+
     def test_a_head_that_was_converted_alone_stays_as_it_is(self) -> None:
         scorer = AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained("emoji-m9"))
         scorer.vision_model.bfloat16()

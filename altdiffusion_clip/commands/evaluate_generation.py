@@ -46,7 +46,9 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--count", type=int, default=100, metavar="N", help="Scenes of emoji (default: 100).")
     parser.add_argument("--num-images", type=int, default=1, metavar="N", help="Pictures per prompt (default: 1).")
     parser.add_argument("--seed", type=int, default=0, help="Seed of each prompt's first picture (default: 0).")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="Denoising steps (default: 20).")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="Denoising steps (default: the model's own, or else 20)."
+    )
     parser.add_argument(
         "--guidance-scale", type=float, metavar="SCALE", help="Guidance (default: the model's, or 7.5)."
     )
@@ -61,7 +63,8 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run(options: argparse.Namespace) -> bool:
     """Draws if asked to, measures, prints, writes."""
     for name in ("count", "num_images", "steps"):
-        if getattr(options, name) < 1:
+        given = getattr(options, name)
+        if given is not None and given < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
     if options.output and options.output.suffix != ".json":
         raise UserError(f"--output {options.output}: the name must end in .json")
@@ -125,7 +128,7 @@ def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
     """Draws the prompts of the scenes whose pictures are not there yet."""
     from altdiffusion_clip.commands.loading import load_pipeline
     from altdiffusion_clip.drawing.generation import generate
-    from altdiffusion_clip.drawing.settings import usual_guidance_scale
+    from altdiffusion_clip.drawing.settings import usual_guidance_scale, usual_steps
 
     guidance = usual_guidance_scale(options.model) if options.guidance_scale is None else options.guidance_scale
     rows = generate(
@@ -134,7 +137,7 @@ def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
         options.pictures,
         name=options.model,
         seeds=range(options.seed, options.seed + options.num_images),
-        num_inference_steps=options.steps,
+        num_inference_steps=usual_steps(options.model) if options.steps is None else options.steps,
         guidance_scale=guidance,
     )
     for row in rows:

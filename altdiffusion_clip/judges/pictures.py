@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 import numpy as np
+import torch
 from PIL import Image
 
 from altdiffusion_clip.errors import one_line
@@ -345,6 +346,7 @@ def _context() -> Any:
 def _serve(pipe: Connection) -> None:
     """Prepares what comes through a pipe, to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    torch.set_num_threads(1)  # there is a process for each core already
     with suppress(EOFError, OSError):
         while True:
             preparation, chunk = pipe.recv()

@@ -167,10 +167,10 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         if fixed:
             raise ValueError(f"halving chooses its own steps, not {fixed.pop()}; give num_inference_steps")
         parameters = inspect.signature(self.__call__).parameters
-        steps, strength = (
-            arguments.get(name, parameters[name].default if name in parameters else otherwise)
-            for name, otherwise in (("num_inference_steps", 50), ("strength", 1.0))
-        )
+        usual = {"num_inference_steps": 50, "strength": 1.0}
+        usual |= {name: parameter.default for name, parameter in parameters.items() if name in usual}
+        said = {**usual, **self.generation_config, **arguments}
+        steps, strength = said["num_inference_steps"], said["strength"]
         plan = plan_drafts(len(seeds), keep, steps, strength)
         if plan is None:
             return self._best_of_seeds(prompt, seeds, keep, bench, batch_size, arguments)

@@ -45,6 +45,15 @@ def test_the_commands_and_the_demo_begin_there_too(tmp_path: Path) -> None:
     assert usual_steps(str(tmp_path)) == 7
 
 
+def test_halving_plans_with_the_steps_that_the_folder_states(pipe: AltDiffusionPipeline) -> None:
+    pipe.generation_config["num_inference_steps"] = 4
+    rows: list[int] = []
+    hook = pipe.unet.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    pipe.best_of("一只猫", n=4, strategy="halving", batch_size=4)
+    hook.remove()
+    assert len(rows) < 20, "drafts and pictures of four steps, not of diffusers' fifty"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"guidance_scale": "5"}', '{"guidance_scale": true, "other": 1}'])
 def test_a_file_that_states_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / GENERATION_CONFIG).write_text(text)
