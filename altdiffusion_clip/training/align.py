@@ -303,6 +303,7 @@ def new_source(
         config.caption_dropout,
         conditioning,
         states,
+        config.timestep_sampling,
     )
 
 

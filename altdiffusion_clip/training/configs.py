@@ -52,6 +52,9 @@ class AlignConfig(MixedLanguages):
     data: list[Path] = option([], "Captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl.")
     resolution: int = option(0, "Side of the pictures in pixels (default: the model's own).")
     caption_dropout: float = option(0.1, "Share of captions to leave out, so that guidance works.")
+    timestep_sampling: Literal["uniform", "logit-normal"] = option(
+        "uniform", "Timesteps to train on. logit-normal favours the middle of the schedule."
+    )
     keys_and_values_steps: int = option(0, "Steps that first train only the keys and values of the cross-attention.")
     cache_text_states: bool = option(False, "Encode every caption once and keep the result on disk.")
     compile: bool = option(False, "Compile the UNet: a slow start, then faster steps.")

@@ -20,6 +20,8 @@ from altdiffusion_clip.training.losses import diffusion_loss
 EMPTY = -1
 """In the place of a text: the caption "", of which guidance steers away."""
 
+STILL_UNIFORM = 0.1
+
 
 class Denoiser(nn.Module):
     """A UNet with the loss of its prediction.
@@ -97,6 +99,7 @@ class LatentsOfCaptions:
         caption_dropout: share of the captions that are replaced by "", so that there is guidance.
         conditioning: reads `states`.
         states: of every caption and, at the end, of ""; None to give tokens.
+        timestep_sampling: as for `noise_of`.
     """
 
     def __init__(
@@ -110,7 +113,9 @@ class LatentsOfCaptions:
         caption_dropout: float = 0.1,
         conditioning: Conditioning | None = None,
         states: Ragged | None = None,
+        timestep_sampling: str = "uniform",
     ) -> None:
+        self._sampling = timestep_sampling
         self._pictures, self._latents, self._count, self._timesteps = pictures, latents, batch_size, timesteps
         self._pad, self._empty, self._dropout = pad_token_id, empty, caption_dropout
         self._conditioning, self._states = conditioning, states
@@ -123,7 +128,7 @@ class LatentsOfCaptions:
         return {
             "pictures": shown,
             "texts": said,
-            **noise_of(self._latents.shape[1:], count, self._timesteps, generator),
+            **noise_of(self._latents.shape[1:], count, self._timesteps, generator, self._sampling),
         }
 
     def load(self, drawn: Tensors) -> Tensors:
@@ -143,13 +148,26 @@ class LatentsOfCaptions:
         return self._empty if text == EMPTY else self._pictures.tokens[text].tolist()
 
 
-def noise_of(shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator) -> Tensors:
-    """Noise and timesteps of a batch: one timestep from each of `count` equal slices of the schedule.
+def noise_of(
+    shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator, sampling: str = "uniform"
+) -> Tensors:
+    """Noise and timesteps of a batch: one timestep from each of `count` equally likely slices of the schedule.
 
-    The timesteps are as evenly distributed as if drawn alone, with less noise in the loss.
+    The timesteps are distributed as if each were drawn alone, with less noise in the loss.
+
+    Args:
+        shape: of one example's latents.
+        count: of examples.
+        timesteps: of the schedule.
+        generator: of the random numbers.
+        sampling: "uniform", or "logit-normal" (arXiv 2403.03206), which favours the middle of the schedule. A share of
+            `STILL_UNIFORM` is uniform all the same, since drawing begins at the very end.
     """
-    uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    drawn = (uniform * timesteps).long().clamp(max=timesteps - 1)
+    drawn = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    if sampling == "logit-normal":
+        still = torch.rand(count, generator=generator) < STILL_UNIFORM
+        drawn = torch.where(still, drawn, torch.special.ndtri(drawn).sigmoid())
+    drawn = (drawn * timesteps).long().clamp(max=timesteps - 1)
     return {
         "timesteps": drawn[torch.randperm(count, generator=generator)],
         "noise": torch.randn(count, *shape, generator=generator),

@@ -246,6 +246,17 @@ def test_captions_are_dropped_for_guidance(config: AlignConfig) -> None:
     assert torch.equal(timesteps // 100, torch.arange(10).repeat_interleave(200)), "spread over the schedule"
 
 
+def test_logit_normal_timesteps_are_mostly_in_the_middle_and_sometimes_at_the_ends() -> None:
+    from altdiffusion_clip.training.diffusion import noise_of
+
+    drawn = noise_of((1,), 20_000, 1000, torch.Generator().manual_seed(0), "logit-normal")["timesteps"]
+    assert 0 <= drawn.min() < 5
+    assert 995 < drawn.max() <= 999
+    middle = ((drawn > 250) & (drawn < 750)).float().mean()
+    # Of a normal variable between -log 3 and log 3, and a tenth of them uniform.
+    assert middle == pytest.approx(0.9 * 0.728 + 0.1 * 0.5, abs=0.01)
+
+
 class TestMistakes:
     def test_a_text_encoder_of_another_base(self, config: AlignConfig, published: Path) -> None:
         with pytest.raises(UserError, match="choose those of one base"):
