@@ -241,7 +241,8 @@ def embed_pictures(
 
     @torch.no_grad()
     def compute(pixels: Tensor) -> Tensor:
-        return scorer.get_image_features(normalised(pixels.to(scorer.device), mean, std).to(scorer.vision_model.dtype)).float()
+        seen = normalised(pixels.to(scorer.device), mean, std).to(scorer.vision_model.dtype)
+        return scorer.get_image_features(seen).float()
 
     # In the folder of the pictures, which is made anew when they change.
     return fill_rows(
