@@ -101,8 +101,8 @@ def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> No
         elif origin is list:
             more |= {
                 "nargs": "+",
-                "type": typing.get_args(kind)[0],
-                "metavar": "PATH" if Path in typing.get_args(kind) else metavar,
+                "type": str,
+                "metavar": "PLACE" if typing.get_args(kind) != (str,) else metavar,
             }
         elif origin is dict:
             more |= {"nargs": "+", "type": _key_and_value, "metavar": "KEY=VALUE"}

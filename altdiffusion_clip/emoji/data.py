@@ -20,7 +20,7 @@ from altdiffusion_clip.emoji.concepts import (
 )
 from altdiffusion_clip.emoji.renders import SCENE_PLACEMENTS, TRAIN_PLACEMENTS, render, render_scene
 from altdiffusion_clip.files import atomic_folder
-from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE
+from altdiffusion_clip.training.data.captioned import CAPTIONS_FILE
 
 PICTURES_PER_PAIR = 20
 """Of each concept on each background, at different sizes and places."""

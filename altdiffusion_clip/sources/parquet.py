@@ -1,12 +1,15 @@
 """Rows of Parquet: of the columns that are needed, a row group at a time."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from altdiffusion_clip.errors import UserError, one_line
+from altdiffusion_clip.images import ImageError
 from altdiffusion_clip.sources import places
-from altdiffusion_clip.sources.places import open_file
+from altdiffusion_clip.sources.places import ONCE, open_file
 from altdiffusion_clip.sources.retries import Retries, may_pass
 from altdiffusion_clip.sources.row import Cursor, Read, row_of
 from altdiffusion_clip.sources.tables import check_names
@@ -39,6 +42,81 @@ def read_parquet(source: "Source", cursor: Cursor, retries: Retries) -> Iterator
                     row = row_of(record, f"{source.name}:{number}", columns, source.root)
                     number += 1
                     yield row, Cursor(number)
+
+
+@dataclass(frozen=True)
+class InParquet:
+    """A picture in a cell of a Parquet file. Pictures of one row group are read together.
+
+    Attributes:
+        url: of the file, or its path.
+        group: number of the row group.
+        row: in the group.
+        column: that holds encoded pictures, or structs with their `bytes`, as `datasets` writes them.
+    """
+
+    url: str
+    group: int
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        """The URL or path, with the row."""
+        return f"{self.url}: row {self.row} of group {self.group}"
+
+    def is_there(self) -> bool:
+        """Whether there is a picture in the cell."""
+        return bool(self._cell(ONCE))
+
+    def read(self, retries: Retries = ONCE) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            ImageError: it cannot be read, or there is none.
+        """
+        data = self._cell(retries)
+        if not isinstance(data, bytes) or not data:
+            raise ImageError("no picture in the cell")
+        return data
+
+    def _cell(self, retries: Retries) -> Any:
+        try:
+            cell = _column(self.url, self.group, self.column, retries)[self.row].as_py()
+        except UserError as error:
+            raise ImageError(str(error)) from None
+        except Exception as error:  # every file system of fsspec's has errors of its own
+            raise ImageError(f"cannot be read ({one_line(error)})") from None
+        return cell.get("bytes") if isinstance(cell, dict) else cell
+
+
+@functools.lru_cache(maxsize=1)
+def _column(url: str, group: int, column: str, retries: Retries) -> Any:
+    with opened(url, retries) as parquet:
+        return parquet.read_row_group(group, columns=[column]).column(0)
+
+
+def read_located(place: str, column: str) -> Iterator[dict[str, Any]]:
+    """The records of a Parquet file, with pictures that lie in a column as `InParquet`, which are not read.
+
+    Args:
+        place: a path or URL.
+        column: of pictures; one of paths is as it is.
+
+    Raises:
+        UserError: the file is none.
+    """
+    with opened(place, ONCE) as parquet:
+        schema = parquet.schema_arrow
+        # Structs are of type "struct<bytes: binary, path: string>".
+        is_packed = column in schema.names and "binary" in str(schema.field(column).type)
+        columns = [name for name in schema.names if name != column or not is_packed]
+        for group in range(parquet.num_row_groups):
+            row = 0
+            for batch in parquet.iter_batches(1024, row_groups=[group], columns=columns):
+                for record in batch.to_pylist():
+                    yield {**record, column: InParquet(place, group, row, column)} if is_packed else record
+                    row += 1
 
 
 def count_rows(source: "Source", retries: Retries) -> int:

@@ -97,8 +97,12 @@ class Located:
             return self
 
 
-def decode(picture: StoredImage | bytes) -> Image.Image:
+def decode(picture: StoredImage | bytes, at_least: int | None = None) -> Image.Image:
     """A stored picture as RGB, upright.
+
+    Args:
+        picture: encoded.
+        at_least: as for `load_image`: a JPEG may come out smaller, and sooner.
 
     Raises:
         ImageError: it cannot be read; the message says why.
@@ -106,4 +110,4 @@ def decode(picture: StoredImage | bytes) -> Image.Image:
     data = picture if isinstance(picture, bytes) else picture.read()
     if not data:
         raise ImageError("an empty file")
-    return load_image(io.BytesIO(data))
+    return load_image(io.BytesIO(data), at_least)

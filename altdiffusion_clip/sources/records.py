@@ -10,7 +10,7 @@ from altdiffusion_clip.sources.places import ONCE
 from altdiffusion_clip.sources.rows import Source
 from altdiffusion_clip.sources.tables import decoded_lines, table_of
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Of tables; `.gz` may follow."""
 
 Record = dict[str, Any]
@@ -21,12 +21,13 @@ def is_table(place: str) -> bool:
     return place.lower().removesuffix(".gz").endswith(ENDINGS)
 
 
-def read_records(place: str, encoding: str = "") -> Iterator[Record | str]:
+def read_records(place: str, encoding: str = "", pads: bool = False) -> Iterator[Record | str]:
     """The records of a table; of one that cannot be read, what is wrong with it.
 
     Args:
         place: path or URL of a CSV or TSV with a header, of JSON lines, or of Parquet.
         encoding: of a text that is not UTF-8 and has no byte-order mark.
+        pads: whether a line of a table may have fewer cells than the header, as editors leave them that trim lines.
 
     Raises:
         UserError: the table cannot be read, or has a column twice.
@@ -45,7 +46,7 @@ def read_records(place: str, encoding: str = "") -> Iterator[Record | str]:
                 for batch in parquet.iter_batches(1024):
                     yield from batch.to_pylist()
             return
-        if place.lower().removesuffix(".gz").endswith(".jsonl"):
+        if place.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson")):
             yield from map(_record, filter(str.strip, decoded_lines(Source(place, encoding=encoding), ONCE)))
             return
         cells = table_of(Source(place, encoding=encoding), ONCE)
@@ -54,8 +55,8 @@ def read_records(place: str, encoding: str = "") -> Iterator[Record | str]:
         if twice is not None:
             raise UserError(f"{place} has the column {twice} twice")
         for row in filter(None, cells):
-            if len(row) == len(header):
-                yield dict(zip(header, row, strict=True))
+            if len(row) == len(header) or (pads and len(row) < len(header)):
+                yield dict(zip(header, row, strict=not pads))
             else:
                 yield f"{len(row)} cells in a table of {len(header)} columns"
     except FileNotFoundError:

@@ -254,7 +254,7 @@ def own_scheduler(model: str) -> Any:
 
 
 def prepare_pictures(
-    data: Sequence[Path],
+    data: Sequence[str | Path],
     config: AlignConfig | DreamBoothConfig,
     parts: Parts,
     accelerator: Accelerator,

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from tqdm import tqdm
 
 from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, RaggedWriter
 
 
 class Conditioning:
@@ -56,20 +55,19 @@ class Conditioning:
         return states, padding_counts(lengths, rows) if self.is_short else None
 
     @torch.no_grad()
-    def write(self, tokens: Ragged, folder: Path, batch_size: int = 256) -> None:
-        """Encodes every caption once, in half precision."""
+    def write(self, tokens: Ragged, captions: range, folder: Path, batch_size: int = 256) -> None:
+        """Encodes some captions once, in half precision."""
         device = self.text_encoder.device
         config = self.text_encoder.config
         width = getattr(config, "project_dim", None) or config.hidden_size
         with RaggedWriter(folder, "float16", width) as out:
-            for start in tqdm(range(0, len(tokens), batch_size), desc="text states", mininterval=5.0):
-                rows = range(start, min(len(tokens), start + batch_size))
-                ids, mask = tokens.padded(rows)
+            for start in range(captions.start, captions.stop, batch_size):
+                ids, mask = tokens.padded(range(start, min(captions.stop, start + batch_size)))
                 states, _ = self(ids.long().to(device), mask.to(device))
                 for row, length in zip(states.half().cpu().numpy(), mask.sum(1).tolist(), strict=True):
                     out.add(row[: min(length + 1, WINDOW)] if self.is_short else row)
 
-    def read(self, states: Ragged, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+    def read(self, states: RaggedParts, rows: list[int]) -> tuple[Tensor, Tensor | None]:
         """What `__call__` gives, of captions that `write` has encoded."""
         values, mask = states.padded(rows)
         if not self.is_short:

@@ -7,6 +7,15 @@ from typing import Literal
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.config import RunConfig, option
 
+SENTENCES = (
+    "Parallel sentences: .jsonl, .tsv, .csv, .parquet, or NAME for NAME.en and NAME.zh. Paths, URLs, and patterns such "
+    "as {00..99}.jsonl.gz."
+)
+PICTURES = (
+    "Captioned pictures: .jsonl, .tsv, .csv, .parquet, webdataset .tar, or folders. Paths, URLs, and patterns such as "
+    "{0000..0099}.tar."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixedLanguages(RunConfig):
@@ -24,8 +33,10 @@ class DistillConfig(MixedLanguages):
     teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id.")
     student: str = option("", "XLM-R or AltDiffusion text encoder to start from: a folder or hub id.")
     pre_transformation: bool = option(False, "Make an m18 of a plain XLM-R: it conditions on the penultimate layer.")
-    data: list[Path] = option([], "Parallel sentences: .jsonl, .tsv, .parquet, or NAME for NAME.en and NAME.zh.")
-    validation: list[Path] = option([], "Parallel sentences for validation: recall at 1 by language.")
+    data: list[str | Path] = option([], SENTENCES)
+    validation: list[str | Path] = option(
+        [], "Parallel sentences for validation: recall at 1 by language.", metavar="PLACE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +45,15 @@ class ContrastiveConfig(MixedLanguages):
 
     student: str = option("", "Text encoder of stage 1, or a whole AltCLIP: a folder or hub id.")
     teacher: str = option("", "CLIP that gives the vision tower and projections; not needed for a whole AltCLIP.")
-    data: list[Path] = option([], "Captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl.")
+    data: list[str | Path] = option([], PICTURES)
     negatives: Literal["others", "all"] = option(
         "others", "others: a caption that is true of a picture is never its negative. all: CLIP's plain loss."
     )
     augment: bool = option(False, "Crop pictures anew at each step, instead of computing their features once.")
     mirror: bool = option(False, "With --augment, also mirror pictures. Not for captions that say left and right.")
-    validation: list[Path] = option([], "Captioned pictures for validation: recall at 1 by language.")
+    validation: list[str | Path] = option(
+        [], "Captioned pictures for validation: recall at 1 by language.", metavar="PLACE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +62,7 @@ class AlignConfig(MixedLanguages):
 
     model: str = option("", "Stable Diffusion or AltDiffusion whose UNet is trained: a folder or hub id.")
     text_encoder: str = option("", "AltCLIP or AltDiffusion text encoder to condition on (default: the model's own).")
-    data: list[Path] = option([], "Captioned pictures: .jsonl, .tsv, .parquet, or folders with a captions.jsonl.")
+    data: list[str | Path] = option([], PICTURES)
     resolution: int = option(0, "Side of the pictures in pixels (default: the model's own).")
     caption_dropout: float = option(0.1, "Share of captions to leave out, so that guidance works.")
     timestep_sampling: Literal["uniform", "logit-normal"] = option(
@@ -115,9 +128,13 @@ class AddLanguageConfig(RunConfig):
     """Another language for a text encoder, the old ones kept."""
 
     model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9.")
-    data: list[Path] = option([], "Parallel sentences of English and the new language.")
-    replay: list[Path] = option([], "Sentences in the languages that it knows, so that it keeps them.")
+    data: list[str | Path] = option([], "Parallel sentences of English and the new language.")
+    replay: list[str | Path] = option(
+        [], "Sentences in the languages that it knows, so that it keeps them.", metavar="PLACE"
+    )
     languages: list[str] = option([], "New language codes to read from the data (default: all).")
     temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
     keep_weight: float = option(1.0, "Weight of keeping the old languages, against learning the new one.")
-    validation: list[Path] = option([], "Parallel sentences for validation: recall at 1 by language.")
+    validation: list[str | Path] = option(
+        [], "Parallel sentences for validation: recall at 1 by language.", metavar="PLACE"
+    )

@@ -29,7 +29,13 @@ from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.augmentation import augmented
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
-from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
+from altdiffusion_clip.training.data.image_text import (
+    Captioned,
+    CaptionedPictures,
+    check_pictures,
+    leave_out_broken,
+    read_pixels,
+)
 from altdiffusion_clip.training.data.pixels import normalised
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
@@ -75,12 +81,16 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
         accelerator=accelerator,
     )
     if config.dry_run:
-        size = 0 if config.augment else 4 * len(pictures) * scorer.config.projection_dim
+        size = 0 if config.augment else 2 * len(pictures) * scorer.config.projection_dim
         return estimate(config, scorer, tokens=pictures.tokens.lengths, cache_bytes=size, examples=len(pictures))
     if (config.output / MODEL).exists():
         return config.output / MODEL
     scorer.to(accelerator.device)
-    features = None if config.augment else embed_pictures(scorer, pictures, accelerator, config.workers)
+    features = None
+    if config.augment:
+        check_pictures(pictures, accelerator, config.workers)
+    else:
+        features = embed_pictures(scorer, pictures, accelerator, config.workers)
     validate = None
     if config.validation:
         held_out = CaptionedPictures.prepare(
@@ -215,7 +225,7 @@ class Pairs:
         ids, mask = self._pictures.tokenised(drawn["texts"], self._pad)
         batch = {"input_ids": ids, "attention_mask": mask, "pictures": drawn["pictures"], "texts": drawn["texts"]}
         if self._features is not None:
-            batch["image_embeds"] = torch.from_numpy(self._features[drawn["pictures"].numpy()])
+            batch["image_embeds"] = torch.from_numpy(self._features[drawn["pictures"].numpy()]).float()
         else:
             pixels = normalised(self._pictures.pixels_of(drawn["pictures"]), self._mean, self._std)
             batch["pixel_values"] = torch.stack(
@@ -233,30 +243,33 @@ def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
 def embed_pictures(
     scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
 ) -> np.ndarray:
-    """The frozen tower's features of each picture, computed once and memory-mapped: float32 (pictures, dim)."""
+    """The frozen tower's features of each picture, computed once and memory-mapped: float16 (pictures, dim).
+
+    Pictures that cannot be read have NaNs, and are left out of what is drawn.
+    """
     mean, std = normalisation(scorer)
 
-    def read(start: int, stop: int) -> Tensor:
-        return pictures.pixels_of(torch.arange(start, stop))
-
     @torch.no_grad()
-    def compute(pixels: Tensor) -> Tensor:
-        seen = normalised(pixels.to(scorer.device), mean, std).to(scorer.vision_model.dtype)
-        return scorer.get_image_features(seen).float()
+    def compute(found: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, readable = (each.to(scorer.device) for each in found)
+        seen = normalised(pixels, mean, std).to(scorer.vision_model.dtype)
+        return torch.where(readable[:, None], scorer.get_image_features(seen), torch.nan).half()
 
     # In the folder of the pictures, which is made anew when they change.
-    return fill_rows(
+    features = fill_rows(
         pictures.folder / "features.bin",
         len(pictures),
         (scorer.config.projection_dim,),
-        "float32",
+        "float16",
         compute,
-        read=read,
+        read=lambda start, stop: read_pixels(pictures, torch.arange(start, stop)),
         workers=workers,
         chunk=64,
         accelerator=accelerator,
         description="image features",
     )
+    leave_out_broken(pictures, features, accelerator)
+    return features
 
 
 @torch.no_grad()
@@ -268,7 +281,8 @@ def caption_recall(
     Returns:
         `r1_en`, `r1_zh`, ...
     """
-    images = F.normalize(torch.from_numpy(np.array(features[:most])), dim=-1)
+    # What cannot be read is nearest to nothing.
+    images = F.normalize(torch.from_numpy(np.array(features[:most])).float(), dim=-1).nan_to_num(0.0)
     shown = torch.arange(len(images))
     recalls = {}
     for code in pictures.languages:

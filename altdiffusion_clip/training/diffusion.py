@@ -8,11 +8,13 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.training.conditioning import Conditioning
-from altdiffusion_clip.training.data.arrays import Ragged, fill_rows, prepared
-from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, fill_rows, prepared
+from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures, leave_out_broken, read_pixels
 from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
@@ -21,6 +23,8 @@ EMPTY = -1
 """In the place of a text: the caption "", of which guidance steers away."""
 
 STILL_UNIFORM = 0.1
+FEWEST_CAPTIONS, MOST_CAPTIONS = 16, 65_536
+"""In a part of what is computed of all captions; there are some 64 parts."""
 
 
 class Denoiser(nn.Module):
@@ -112,7 +116,7 @@ class LatentsOfCaptions:
         empty: list[int],
         caption_dropout: float = 0.1,
         conditioning: Conditioning | None = None,
-        states: Ragged | None = None,
+        states: RaggedParts | None = None,
         timestep_sampling: str = "uniform",
     ) -> None:
         self._sampling = timestep_sampling
@@ -185,32 +189,35 @@ def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor
 def embed_latents(
     vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
 ) -> np.ndarray:
-    """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width)."""
+    """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width).
+
+    Pictures that cannot be read have NaNs, and are left out of what is drawn.
+    """
     side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)
 
-    def read(start: int, stop: int) -> Tensor:
-        return pictures.pixels_of(torch.arange(start, stop))
-
     @torch.no_grad()
-    def compute(pixels: Tensor) -> Tensor:
-        latents = vae.encode(signed(pixels.to(vae.device)).to(vae.dtype)).latent_dist.mode()
-        return (latents * vae.config.scaling_factor).half()
+    def compute(found: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, readable = (each.to(vae.device) for each in found)
+        latents = vae.encode(signed(pixels).to(vae.dtype)).latent_dist.mode()
+        return torch.where(readable[:, None, None, None], latents * vae.config.scaling_factor, torch.nan).half()
 
     shape = (vae.config.latent_channels, side, side)
     # In the folder of the pictures, which is made anew when they change.
     path = pictures.folder / "latents.bin"
-    return fill_rows(
+    latents = fill_rows(
         path,
         len(pictures),
         shape,
         "float16",
         compute,
-        read=read,
+        read=lambda start, stop: read_pixels(pictures, torch.arange(start, stop)),
         workers=workers,
         chunk=32 if vae.device.type == "cpu" else 256,
         accelerator=accelerator,
         description="latents",
     )
+    leave_out_broken(pictures, latents, accelerator)
+    return latents
 
 
 def embed_captions(
@@ -220,13 +227,26 @@ def embed_captions(
     folder: Path,
     made_from: dict[str, Any],
     accelerator: Accelerator | None = None,
-) -> Ragged:
-    """The conditioning of every caption and, at the end, of "", computed once and memory-mapped."""
+) -> RaggedParts:
+    """The conditioning of every caption and, at the end, of "", computed once and memory-mapped.
 
-    def write(place: Path) -> None:
-        conditioning.write(_WithEmpty(pictures.tokens, empty), place / "states")  # type: ignore[arg-type]
-
-    return Ragged(prepared(folder, made_from, write, accelerator) / "states")
+    It is computed in parts, shared out to all processes; one that is killed loses the part that it was at.
+    """
+    tokens: Any = _WithEmpty(pictures.tokens, empty)
+    prepared(folder, made_from, lambda into: (into / "parts").mkdir(), accelerator)
+    size = min(max(len(tokens) // 64, FEWEST_CAPTIONS), MOST_CAPTIONS)
+    parts = [
+        (folder / "parts" / f"{start:09d}", range(start, min(len(tokens), start + size)))
+        for start in range(0, len(tokens), size)
+    ]
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    mine = [(part, rows) for part, rows in parts[rank::processes] if not part.exists()]
+    for part, rows in tqdm(mine, desc="text states", mininterval=5.0, disable=rank != 0):
+        with atomic_folder(part) as temporary:
+            conditioning.write(tokens, rows, temporary / "states")
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    return RaggedParts([Ragged(part / "states") for part, _ in parts])
 
 
 class _WithEmpty:

@@ -60,7 +60,7 @@ def distill(config: DistillConfig) -> Path | Estimate:
             config,
             student,
             tokens=corpus.tokens.lengths,
-            cache_bytes=len(corpus.english) * 4 * teacher.config.hidden_size * layers,
+            cache_bytes=len(corpus.english) * 2 * teacher.config.hidden_size * layers,
         )
     if (config.output / MODEL).exists():
         return config.output / MODEL
@@ -173,7 +173,7 @@ def embed_english(
     """The teacher's reading of each distinct English sentence, computed once and memory-mapped.
 
     Returns:
-        float32 (sentences, layers, dim), as `teacher_embeds` gives it.
+        float16 (sentences, layers, dim), as `teacher_embeds` gives it in float32.
     """
 
     def compute(start: int, stop: int) -> Tensor:
@@ -184,7 +184,7 @@ def embed_english(
         corpus.folder / "teacher.bin",
         len(corpus.english),
         (layers, teacher.config.hidden_size),
-        "float32",
+        "float16",
         compute,
         accelerator=accelerator,
         description="teacher",

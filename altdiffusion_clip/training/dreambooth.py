@@ -24,7 +24,8 @@ from altdiffusion_clip.training.align import (
 )
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import DreamBoothConfig
-from altdiffusion_clip.training.data.image_text import CAPTIONS_FILE, CaptionedPictures
+from altdiffusion_clip.training.data.captioned import CAPTIONS_FILE
+from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.diffusion import Denoiser, embed_latents, noise_of
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
@@ -110,9 +111,12 @@ class InstanceAndPrior:
         texts = [pictures.texts.text(int(pictures.of_picture[i][0])) for i in range(len(pictures))]
         # Captions are kept without the blanks at their ends.
         prior = torch.tensor([bool(text) and text == config.class_prompt.strip() for text in texts])
-        if config.class_prompt and not prior.any():
+        kept = torch.from_numpy(pictures.kept)
+        self._instance, self._prior = torch.nonzero(~prior & kept).flatten(), torch.nonzero(prior & kept).flatten()
+        if not len(self._instance):
+            raise UserError("none of the instance's pictures can be read")
+        if config.class_prompt and not len(self._prior):
             raise UserError("none of the class's pictures is left, so the prior cannot be preserved")
-        self._instance, self._prior = torch.nonzero(~prior).flatten(), torch.nonzero(prior).flatten()
 
     def draw(self, generator: torch.Generator) -> Tensors:
         """Draws pictures, timesteps and noise."""
@@ -160,21 +164,24 @@ def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator)
     """Has the untrained model draw its class, as far as that is not done yet."""
     folder = config.output / "class"
     files = [folder / f"{seed:05d}.png" for seed in range(config.class_images)]
-    if accelerator.is_main_process:
+    # Each process draws its share.
+    missing = [(seed, file) for seed, file in enumerate(files) if not file.exists()]
+    missing = missing[accelerator.process_index :: accelerator.num_processes]
+    accelerator.wait_for_everyone()  # all have looked before one begins
+    if missing:
         pipeline = parts.pipeline().to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
-        for seed, file in enumerate(tqdm(files, desc="drawing the class")):
-            if not file.exists():
-                image = pipeline(
-                    config.class_prompt,
-                    num_inference_steps=PRIOR_STEPS,
-                    height=config.resolution or None,
-                    width=config.resolution or None,
-                    guidance_scale=config.class_guidance,
-                    generator=torch.Generator().manual_seed(seed),
-                ).images[0]
-                with atomic_path(file) as path:
-                    image.save(path)
+        for seed, file in tqdm(missing, desc="drawing the class", disable=not accelerator.is_main_process):
+            image = pipeline(
+                config.class_prompt,
+                num_inference_steps=PRIOR_STEPS,
+                height=config.resolution or None,
+                width=config.resolution or None,
+                guidance_scale=config.class_guidance,
+                generator=torch.Generator().manual_seed(seed),
+            ).images[0]
+            with atomic_path(file) as path:
+                image.save(path)
     accelerator.wait_for_everyone()
     return files
 

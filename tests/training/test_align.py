@@ -70,7 +70,8 @@ class TestConditioning:
         with RaggedWriter(tmp_path / "tokens", "int32") as writer:
             for row, length in zip(ids.tolist(), lengths, strict=True):
                 writer.add(row[:length])
-        conditioning.write(Ragged(tmp_path / "tokens"), tmp_path / "states", batch_size=3)
+        tokens = Ragged(tmp_path / "tokens")
+        conditioning.write(tokens, range(len(tokens)), tmp_path / "states", batch_size=3)
         states, counts = conditioning.read(Ragged(tmp_path / "states"), list(range(len(lengths))))
         expected, expected_counts = conditioning(ids, mask)
         assert counts is not None

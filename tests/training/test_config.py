@@ -35,7 +35,7 @@ def test_by_the_clock_the_learning_rate_follows_the_seconds() -> None:
 
 class TestYaml:
     def test_what_is_saved_is_read(self, tmp_path: Path) -> None:
-        config = DistillConfig(output=tmp_path, teacher="a", data=[Path("b.tsv")], weights={"de": 4.0}, steps=7)
+        config = DistillConfig(output=tmp_path, teacher="a", data=["b.tsv"], weights={"de": 4.0}, steps=7)
         config.save()
         assert DistillConfig.load(tmp_path / "config.yaml") == config
         assert DistillConfig.load(tmp_path / "config.yaml", steps=9).steps == 9

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -155,13 +156,38 @@ class Ragged:
 
     def padded(self, rows: Sequence[int], value: float = 0) -> tuple[Tensor, Tensor]:
         """Some rows, padded on the right to the longest: (rows, longest[, width]), and their int64 mask."""
-        lengths = torch.from_numpy(self.lengths[list(rows)])
-        longest = int(lengths.max())
-        shape = (len(rows), longest, self._width) if self._width else (len(rows), longest)
-        padded = np.full(shape, value, self._values.dtype)
-        for place, row in enumerate(rows):
-            padded[place, : self.lengths[row]] = self[row]
-        return torch.from_numpy(padded), (torch.arange(longest)[None, :] < lengths[:, None]).long()
+        return _padded([self[row] for row in rows], value)
+
+
+class RaggedParts:
+    """Several `Ragged` as one.
+
+    Args:
+        parts: in order; all but the last with as many rows as the first.
+    """
+
+    def __init__(self, parts: Sequence[Ragged]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        part, place = divmod(row, len(self._parts[0]))
+        return self._parts[part][place]
+
+    def padded(self, rows: Sequence[int], value: float = 0) -> tuple[Tensor, Tensor]:
+        """As `Ragged.padded`."""
+        return _padded([self[row] for row in rows], value)
+
+
+def _padded(rows: Sequence[np.ndarray], value: float) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    padded = np.full((len(rows), longest, *rows[0].shape[1:]), value, rows[0].dtype)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return torch.from_numpy(padded), (torch.arange(longest)[None, :] < lengths[:, None]).long()
 
 
 class RaggedWriter:
@@ -176,7 +202,7 @@ class RaggedWriter:
     def __init__(self, folder: Path, dtype: str, width: int = 0) -> None:
         folder.mkdir(parents=True)
         self._folder, self._dtype, self._width = folder, dtype, width
-        self._offsets = [0]
+        self._offsets = array("q", [0])
 
     def add(self, row: Iterable[Any]) -> None:
         """Appends a row: numbers, or (length, width)."""
@@ -226,12 +252,6 @@ def prepared(
             (temporary / "made_from.json").write_text(stamp, encoding="utf-8")
     _wait(accelerator)
     return folder
-
-
-def stamp_of(path: Path) -> list[Any]:
-    """What tells a file from another: its name, size and time."""
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _allocate(path: Path, size: int) -> None:

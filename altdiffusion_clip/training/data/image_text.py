@@ -1,9 +1,10 @@
 """Captioned pictures: which there are, what is said of them in which language, and what is true of what."""
 
+import hashlib
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,19 +13,27 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.images import ImageError, load_image
-from altdiffusion_clip.prompts.normalising import normalise
+from altdiffusion_clip.images import ImageError
 from altdiffusion_clip.prompts.windows import WINDOW
-from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
+from altdiffusion_clip.sources.parquet import InParquet
+from altdiffusion_clip.sources.pictures import Located, StoredImage, decode
+from altdiffusion_clip.sources.places import stamp_of
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, fill_rows, prepared
+from altdiffusion_clip.training.data.captioned import Captions, is_missing, read_captions
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
-from altdiffusion_clip.training.data.records import LeftOut, read_records
+from altdiffusion_clip.training.data.records import LeftOut, places_of
 
 logger = logging.getLogger(__name__)
-CAPTIONS_FILE = "captions.jsonl"
+DRAFT = 1.5
+"""JPEGs are decoded to no less than so many times the side that is trained on, which is much faster."""
+
+_TOKENISED_AT_ONCE = 4096
+_UNREADABLE = "image cannot be read"
 
 
 class Captioned(Protocol):
@@ -67,18 +76,18 @@ class Captioned(Protocol):
 
 
 class CaptionedPictures:
-    """Pictures of one size and their captions, read once and kept memory-mapped.
+    """Captioned pictures and where they lie. They are read and decoded when they are asked for, by whoever asks.
 
     Equal captions are one text, so that a batch knows which of its pictures a caption is true of, and not only which
     it was drawn with.
 
     Attributes:
-        pixels: uint8 (pictures, 3, side, side).
         texts: the distinct captions.
         tokens: their token ids, int32.
         of_picture: rows in `texts` of all captions of each picture, int64.
         languages: codes.
         left_out: how many records were left out, by reason.
+        kept: which pictures are drawn, bool (pictures,): all but those that `leave_out` was told of.
     """
 
     def __init__(self, folder: Path, temperature: float = 1.0, weights: dict[str, float] | None = None) -> None:
@@ -90,16 +99,12 @@ class CaptionedPictures:
         self.texts = Ragged(folder / "texts")
         self.tokens = Ragged(folder / "tokens")
         self.of_picture = Ragged(folder / "of_picture")
-        # Of each picture and language: the picture, and where in its row of `of_picture` the captions lie.
-        groups = np.fromfile(folder / "groups.bin", np.int64).reshape(-1, 4)
-        self._group_picture, self._group_first, self._group_size = (
-            torch.from_numpy(groups[:, i].copy()) for i in (0, 2, 3)
-        )
-        self._group_language = groups[:, 1]
-        self.mix = LanguageMix(groups[:, 1].astype(np.uint8), self.languages, temperature, weights)
-        self.pixels = np.memmap(
-            folder / "pixels.bin", np.uint8, "r", shape=(len(self.of_picture), 3, self.side, self.side)
-        )
+        self._places = Ragged(folder / "places")
+        # Of each picture and language: the picture, the language, and where in `of_picture` the captions lie.
+        self._groups = np.memmap(folder / "groups.bin", np.int64, "r").reshape(-1, 4)
+        self._temperature, self._weights = temperature, weights
+        self.kept = np.ones(len(self), bool)
+        self._mix_kept()
 
     def __len__(self) -> int:
         return len(self.of_picture)
@@ -107,7 +112,7 @@ class CaptionedPictures:
     @classmethod
     def prepare(
         cls,
-        data: Sequence[Path],
+        data: Sequence[str | Path],
         side: int,
         tokenizer: PreTrainedTokenizerBase,
         folder: Path,
@@ -117,40 +122,36 @@ class CaptionedPictures:
         weights: dict[str, float] | None = None,
         accelerator: Accelerator | None = None,
     ) -> "CaptionedPictures":
-        """Reads captions and pictures, once.
+        """Reads all captions, and where their pictures lie, once.
 
         Args:
-            data: JSONL, TSV or Parquet files, or folders with a `captions.jsonl`. Records have `image`, a path from
-                the file's folder, and `captions`: an object of lists by language code, or one text (of `language`,
-                or "en").
+            data: tables, Parquet files, webdataset tars and folders, as `read_captions` reads them; paths, URLs, and
+                patterns such as `{0000..0099}.tar`.
             side: pictures are scaled so that the shorter side is this, and cut to a square around the middle.
             tokenizer: of the text encoder.
-            folder: to keep everything in.
+            folder: to keep what is read in.
             languages: codes to read; all if empty.
             temperature: of the mix of languages; see `LanguageMix`.
             weights: factors on the shares of some languages.
             accelerator: of the run; its main process reads.
 
         Raises:
-            UserError: a file cannot be read, or nothing is left.
+            UserError: a source cannot be read, or nothing is left.
         """
-        files = [path / CAPTIONS_FILE if path.is_dir() else path for path in data]
-        for path in files:
-            if not path.is_file():
-                raise UserError(f"there is no {path}; write a JSON object a line: image, captions by language")
+        places = places_of(data)
         made_from = {
-            "files": [stamp_of(path) for path in files],
+            "data": [[place, stamp_of(place)] for place in places],
             "side": side,
             "tokenizer": fingerprint(tokenizer),
             "languages": list(languages),
         }
-        prepared(folder, made_from, lambda place: _write(files, side, tokenizer, place, languages), accelerator)
+        prepared(folder, made_from, lambda into: _write(places, side, tokenizer, into, languages), accelerator)
         return cls(folder, temperature, weights)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws pictures and one caption of each: rows of pictures and of texts, int64 (count,) both."""
-        groups = self.mix.draw(count, generator)
-        pictures, first, size = self._group_picture[groups], self._group_first[groups], self._group_size[groups]
+        groups = torch.from_numpy(self._groups[self._drawn[self.mix.draw(count, generator).numpy()]])
+        pictures, first, size = groups[:, 0], groups[:, 2], groups[:, 3]
         places = first + (torch.rand(count, generator=generator, dtype=torch.float64) * size).long()
         texts = [self.of_picture[p][q] for p, q in zip(pictures.tolist(), places.tolist(), strict=True)]
         return pictures, torch.tensor(texts)
@@ -162,11 +163,11 @@ class CaptionedPictures:
         return pictures[chosen], texts[chosen]
 
     def first_captions(self, language: str) -> list[int | None]:
-        """The first caption of each picture in a language, as a row of `texts`; None where there is none."""
+        """The first caption of each kept picture in a language, as a row of `texts`; None where there is none."""
         first: list[int | None] = [None] * len(self)
-        for group in np.flatnonzero(self._group_language == self.languages.index(language)):
-            picture = int(self._group_picture[group])
-            first[picture] = int(self.of_picture[picture][int(self._group_first[group])])
+        groups = self._groups[self._drawn]
+        for picture, _, place, _ in groups[groups[:, 1] == self.languages.index(language)]:
+            first[picture] = int(self.of_picture[picture][place])
         return first
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -185,96 +186,201 @@ class CaptionedPictures:
             true[row, places.get(text, [])] = True
         return true
 
+    def image(self, picture: int) -> StoredImage:
+        """Where a picture lies."""
+        found = json.loads(self._places.text(picture))
+        return Located(*found) if len(found) == 3 else InParquet(*found)
+
     def pixels_of(self, pictures: Tensor) -> Tensor:
-        """Some pictures: uint8 (pictures, 3, side, side)."""
-        return torch.from_numpy(self.pixels[pictures.numpy()])
+        """Some pictures: uint8 (pictures, 3, side, side).
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        least = int(DRAFT * self.side)
+        squares = [square(decode(self.image(picture), least), self.side) for picture in pictures.tolist()]
+        return torch.from_numpy(np.stack([np.asarray(each, np.uint8) for each in squares])).permute(0, 3, 1, 2)
+
+    def leave_out(self, pictures: np.ndarray) -> None:
+        """Draws some pictures no more, since they cannot be read.
+
+        Raises:
+            UserError: none is left.
+        """
+        self.kept[pictures] = False
+        self.left_out[_UNREADABLE] = int((~self.kept).sum())
+        if not self.kept.any():
+            raise UserError(f"none of the {len(self)} pictures can be read; the first: {self.fault(0)}")
+        self._mix_kept()
+
+    def fault(self, picture: int) -> str:
+        """What is wrong with a picture, in one line with its name; empty if it can be read."""
+        try:
+            self.pixels_of(torch.tensor([picture]))
+        except ImageError as error:
+            return f"{self.image(picture).name}: {error}"
+        return ""
+
+    def _mix_kept(self) -> None:
+        # Rows of groups.
+        self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]])
+        language = self._groups[self._drawn, 1].astype(np.uint8)
+        self.mix = LanguageMix(language, self.languages, self._temperature, self._weights)
+
+
+def read_pixels(pictures: Captioned, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Some pictures, zeros where one cannot be read, and which could be.
+
+    Returns:
+        uint8 (pictures, 3, side, side), and bool (pictures,).
+    """
+    try:
+        return pictures.pixels_of(numbers), torch.ones(len(numbers), dtype=torch.bool)
+    except ImageError:
+        if len(numbers) == 1:
+            return torch.zeros(1, 3, pictures.side, pictures.side, dtype=torch.uint8), torch.zeros(1, dtype=torch.bool)
+    # Few are broken, and halving finds them.
+    halves = [read_pixels(pictures, half) for half in numbers.tensor_split(2)]
+    pixels, readable = (torch.cat(parts) for parts in zip(*halves, strict=True))
+    return pixels, readable
+
+
+def check_pictures(pictures: Captioned, accelerator: Accelerator, workers: int = 0) -> None:
+    """Decodes every picture once, where nothing else does before the first step, and leaves out what cannot be."""
+    readable = fill_rows(
+        pictures.folder / "readable.bin",
+        len(pictures),
+        (),
+        "float16",
+        lambda found: torch.where(found, 1.0, torch.nan),
+        read=lambda start, stop: read_pixels(pictures, torch.arange(start, stop))[1],
+        workers=workers,
+        chunk=64,
+        accelerator=accelerator,
+        description="pictures",
+    )
+    leave_out_broken(pictures, readable, accelerator)
+
+
+def leave_out_broken(pictures: Captioned, rows: np.ndarray, accelerator: Accelerator | None = None) -> None:
+    """Leaves out the pictures of which something was computed that is not a number, since they could not be read.
+
+    Args:
+        pictures: with captions.
+        rows: what was computed, (pictures, ...); the first number of each row is looked at.
+        accelerator: of the run; its main process says what was left out.
+    """
+    first = rows.reshape(len(rows), -1)[:, 0]
+    broken = np.flatnonzero(np.isnan(first))
+    if not len(broken) or not isinstance(pictures, CaptionedPictures):
+        return
+    pictures.leave_out(broken)
+    if accelerator is None or accelerator.is_main_process:
+        logger.warning(
+            "%d of %d pictures cannot be read and are left out; the first: %s",
+            len(broken), len(pictures), pictures.fault(int(broken[0])),
+        )  # fmt: skip
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """A picture scaled so that its shorter side is `side`, and cut to the square in the middle."""
-    if image.size != (side, side):
-        scale = side / min(image.size)
-        width, height = (max(side, round(length * scale)) for length in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return image
+    """The square in the middle of a picture, scaled to `side` pixels."""
+    if image.size == (side, side):
+        return image
+    width, height = image.size
+    least = min(image.size)
+    left, top = (width - least) / 2, (height - least) / 2
+    # What is cut off need not be scaled first.
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + least, top + least))
 
 
 def _write(
-    files: Sequence[Path], side: int, tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]
+    places: Sequence[str], side: int, tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]
 ) -> None:
     left_out, codes = LeftOut(), list(languages)
-    rows: dict[str, int] = {}
-    pictures: list[Path] = []
-    groups: list[tuple[int, int, int, int]] = []
-    captions_of: list[list[int]] = []
-    for file in files:
-        for place, record in read_records(file, left_out):
-            said = _captions(record)
-            said = {code: s for code, s in said.items() if s and (not languages or code in languages)}
-            name = record.get("image")
-            if not isinstance(name, str) or not name:
-                left_out.add("no image", place)
-            elif not said:
-                left_out.add("no caption", place)
-            elif not (file.parent / name).is_file():
-                left_out.add("image file missing", f"{place}, {name}")
-            else:
-                for code in languages or ():
-                    if code not in said:
-                        left_out.add(f"no caption in {code}", place)
-                codes += [code for code in said if code not in codes]
-                mine: list[int] = []
-                for code, sentences in said.items():
-                    groups.append((len(pictures), codes.index(code), len(mine), len(sentences)))
-                    mine += [rows.setdefault(sentence, len(rows)) for sentence in sentences]
-                captions_of.append(mine)
-                pictures.append(file.parent / name)
-    good = _write_pixels(pictures, side, folder, left_out)
+    rows: dict[bytes, int] = {}
+    with (
+        RaggedWriter(folder / "places", "uint8") as of_place,
+        RaggedWriter(folder / "of_picture", "int64") as of_picture,
+        _Texts(folder, tokenizer) as texts,
+        (folder / "groups.bin").open("wb") as groups,
+    ):
+        found = (captions for place in places for captions in read_captions(place, left_out))
+        for captions in tqdm(found, desc="captions", unit="picture", mininterval=5.0):
+            said = {code: s for code, s in captions.said.items() if s and (not languages or code in languages)}
+            if not _is_usable(captions, said, left_out):
+                continue
+            for code in languages:
+                if code not in said:
+                    left_out.add(f"no caption in {code}", captions.place)
+            codes += [code for code in said if code not in codes]
+            mine: list[int] = []
+            for code, sentences in said.items():
+                array("q", (len(of_picture), codes.index(code), len(mine), len(sentences))).tofile(groups)
+                for sentence in sentences:
+                    # Digests, since a million sentences would fill the memory.
+                    key = hashlib.blake2b(sentence.encode("utf-8"), digest_size=12).digest()
+                    if key not in rows:
+                        rows[key] = len(rows)
+                        texts.add(sentence)
+                    mine.append(rows[key])
+            of_place.add_text(json.dumps(_place_of(captions.image)))
+            of_picture.add(mine)
     if len(left_out):
         logger.warning("captioned pictures: %s", left_out)
-    if not good:
-        raise UserError(f"no picture with a caption in {', '.join(map(str, files))}: {left_out}")
-    with RaggedWriter(folder / "texts", "uint8") as texts, RaggedWriter(folder / "tokens", "int32") as tokens:
-        sentences = list(rows)
-        for start in range(0, len(sentences), 4096):
-            batch = sentences[start : start + 4096]
-            for sentence, ids in zip(batch, tokenizer(batch, verbose=False).input_ids, strict=True):
-                texts.add_text(sentence)
-                tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
-    with RaggedWriter(folder / "of_picture", "int64") as of_picture:
-        for old in good:
-            of_picture.add(captions_of[old])
-    new = {old: place for place, old in enumerate(good)}
-    kept = [(new[picture], *rest) for picture, *rest in groups if picture in new]
-    np.array(kept, np.int64).tofile(folder / "groups.bin")
+    if not len(of_picture):
+        raise UserError(f"no picture with a caption in {', '.join(places)}: {left_out}")
     meta = {"side": side, "languages": codes, "left_out": left_out.as_dict()}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _write_pixels(pictures: Sequence[Path], side: int, folder: Path, left_out: LeftOut) -> list[int]:
-    """Writes the pictures that can be read, and returns their places."""
-    good: list[int] = []
-    with (folder / "pixels.bin").open("wb") as file:
-        for place, path in enumerate(pictures):
-            try:
-                pixels = np.asarray(square(load_image(path), side), np.uint8)
-            except ImageError as error:
-                left_out.add("image cannot be read", f"{path}: {error}")
-                continue
-            np.ascontiguousarray(pixels.transpose(2, 0, 1)).tofile(file)
-            good.append(place)
-    return good
+def _is_usable(captions: Captions, said: dict[str, list[str]], left_out: LeftOut) -> bool:
+    if captions.image is None:
+        left_out.add("no image", captions.place)
+    elif not said:
+        left_out.add("no caption", captions.place)
+    elif is_missing(captions.image):
+        left_out.add("image file missing", f"{captions.place}, {captions.image.name}")
+    else:
+        return True
+    return False
 
 
-def _captions(record: dict[str, object]) -> dict[str, list[str]]:
-    captions = record.get("captions", record.get("caption", record.get("text")))
-    if not isinstance(captions, dict):
-        captions = {str(record.get("language", "en")): captions}
-    said: dict[str, list[str]] = defaultdict(list)
-    for code, value in captions.items():
-        for sentence in value if isinstance(value, list) else [value]:
-            if isinstance(sentence, str) and sentence.strip():
-                said[str(code)].append(normalise(sentence).strip())
-    return dict(said)
+def _place_of(image: StoredImage | None) -> list[Any]:
+    if isinstance(image, InParquet):
+        return [image.url, image.group, image.row, image.column]
+    assert isinstance(image, Located)
+    return [image.url, image.size, image.offset]
+
+
+class _Texts:
+    """Writes distinct texts and their tokens, many at a time."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._texts, self._tokens = RaggedWriter(folder / "texts", "uint8"), RaggedWriter(folder / "tokens", "int32")
+        self._tokenizer, self._waiting = tokenizer, list[str]()
+
+    def add(self, text: str) -> None:
+        """Appends one."""
+        self._waiting.append(text)
+        if len(self._waiting) == _TOKENISED_AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        encoded: Iterable[list[int]] = self._tokenizer(self._waiting, verbose=False).input_ids
+        for text, ids in zip(self._waiting, encoded, strict=True):
+            self._texts.add_text(text)
+            self._tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+        self._waiting = []
+
+    def __enter__(self) -> "_Texts":
+        self._texts.__enter__()
+        self._tokens.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._write()
+        self._texts.__exit__(*error)
+        self._tokens.__exit__(*error)

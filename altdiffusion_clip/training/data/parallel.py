@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.prompts.normalising import normalise
 from altdiffusion_clip.prompts.windows import WINDOW
-from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared, stamp_of
-from altdiffusion_clip.training.data.records import LeftOut, Record, files_of, read_records
+from altdiffusion_clip.sources.places import stamp_of
+from altdiffusion_clip.sources.records import Record
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared
+from altdiffusion_clip.training.data.records import LeftOut, files_of, places_of, read_records
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class ParallelCorpus:
     @classmethod
     def prepare(
         cls,
-        files: Sequence[Path],
+        data: Sequence[str | Path],
         tokenizer: PreTrainedTokenizerBase,
         folder: Path,
         languages: Sequence[str] = (),
@@ -62,8 +65,9 @@ class ParallelCorpus:
         """Reads files, once.
 
         Args:
-            files: records whose fields are language codes (`en` and others; a list holds several ways to say it), or
-                that have such an object in `translation`, or `english`, `text` and `language`.
+            data: tables (paths, URLs, patterns) or Moses corpora, whose fields are language codes (`en` and others; a
+                list holds several ways to say it), or which have such an object in `translation`, or `english`, `text`
+                and `language`.
             tokenizer: of the student.
             folder: to keep the corpus in.
             languages: codes to read; all if empty. English is always read, and paired with itself.
@@ -72,25 +76,25 @@ class ParallelCorpus:
         Raises:
             UserError: a file cannot be read, or nothing is left, or a language of `languages` is not there.
         """
+        places = places_of(data)
         made_from = {
-            "files": [stamp_of(file) for path in files for file in files_of(path)],
+            "data": [[file, stamp_of(file)] for place in places for file in files_of(place)],
             "tokenizer": fingerprint(tokenizer),
             "languages": list(languages),
         }
-        prepared(folder, made_from, lambda place: _write(files, tokenizer, place, languages), accelerator)
+        prepared(folder, made_from, lambda into: _write(places, tokenizer, into, languages), accelerator)
         corpus = cls(folder)
         if corpus.cut:
             logger.warning("%d of %d sentences have more than %d tokens and are cut", corpus.cut, len(corpus), WINDOW)
         return corpus
 
 
-def _write(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]) -> None:
+def _write(places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]) -> None:
     left_out, codes, cut = LeftOut(), [ENGLISH], 0
-    target: list[int] = []
-    language: list[int] = []
+    target, language = array("q"), array("B")
     rows: dict[bytes, int] = {}
     with RaggedWriter(folder / "tokens", "int32") as tokens, RaggedWriter(folder / "english", "uint8") as english:
-        for batch in _batches(_sentences(files, left_out, languages, rows), _TOKENISED_AT_ONCE):
+        for batch in _batches(_sentences(places, left_out, languages, rows), _TOKENISED_AT_ONCE):
             encoded = tokenizer([sentence for _, _, sentence in batch], max_length=None, verbose=False).input_ids
             for (source, code, _), ids in zip(batch, encoded, strict=True):
                 row, text = source
@@ -106,10 +110,10 @@ def _write(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase, folder: Pa
     if len(left_out):
         logger.warning("parallel data: %s", left_out)
     if not target:
-        raise UserError(f"no sentences in {', '.join(map(str, files))}; records need {ENGLISH} and another language")
+        raise UserError(f"no sentences in {', '.join(places)}; records need {ENGLISH} and another language")
     for code in languages:
         if code not in codes:
-            raise UserError(f"no sentence in {code!r} in {', '.join(map(str, files))}; there are {', '.join(codes)}")
+            raise UserError(f"no sentence in {code!r} in {', '.join(places)}; there are {', '.join(codes)}")
     np.array(target, np.int64).tofile(folder / "target.bin")
     np.array(language, np.uint8).tofile(folder / "language.bin")
     meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut}
@@ -117,11 +121,11 @@ def _write(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def _sentences(
-    files: Sequence[Path], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int]
+    places: Sequence[str], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int]
 ) -> Iterator[tuple[tuple[int, str], str, str]]:
     """Each sentence with its code and its English: the row among the distinct ones, and the text."""
-    for path in files:
-        for place, record in read_records(path, left_out):
+    for table in places:
+        for place, record in read_records(table, left_out):
             said = _by_language(record)
             sources = said.pop(ENGLISH, [])
             if not sources:

@@ -1,16 +1,14 @@
-"""Reading what people have, a record at a time: JSONL, TSV, CSV, Parquet and Moses files."""
+"""Records to train on: tables as `sources` reads them, Moses files, and a count of what is left out."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
-from altdiffusion_clip.errors import UserError, one_line
-from altdiffusion_clip.sources.tables import cells_of
-from altdiffusion_clip.sources.texts import encoding_of
-
-Record = dict[str, Any]
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.sources import records
+from altdiffusion_clip.sources.names import expand
+from altdiffusion_clip.sources.places import is_remote
+from altdiffusion_clip.sources.records import Record
 
 
 class LeftOut:
@@ -18,10 +16,10 @@ class LeftOut:
 
     Example:
         >>> left_out = LeftOut()
-        >>> left_out.add("empty caption", "line 3")
-        >>> left_out.add("empty caption", "line 9")
+        >>> left_out.add("empty caption", "row 3")
+        >>> left_out.add("empty caption", "row 9")
         >>> str(left_out)
-        '2 left out: empty caption 2 (first: line 3)'
+        '2 left out: empty caption 2 (first: row 3)'
     """
 
     def __init__(self) -> None:
@@ -45,106 +43,73 @@ class LeftOut:
         return f"{len(self)} left out: {reasons}" if len(self) else "nothing left out"
 
 
-def moses_files(path: Path) -> dict[str, Path]:
+def places_of(data: Iterable[str | Path]) -> list[str]:
+    """The places that names of data stand for, as `sources.names.expand` reads them.
+
+    Raises:
+        UserError: a pattern stands for nothing.
+    """
+    return expand([str(name) for name in data])
+
+
+def name_of(place: str) -> str:
+    """What to call a place in messages: its file's name."""
+    return PurePosixPath(place.rstrip("/")).name
+
+
+def moses_files(place: str) -> dict[str, Path]:
     """The files of a Moses corpus by language: NAME.en, NAME.zh, ... beside each other, for NAME."""
-    found = path.parent.glob(path.name + ".*") if path.name and path.parent.is_dir() else []
-    return {file.suffix[1:]: file for file in sorted(found) if file.is_file()}
+    path = Path(place)
+    if is_remote(place) or path.exists() or not path.name or not path.parent.is_dir():
+        return {}
+    return {file.suffix[1:]: file for file in sorted(path.parent.glob(path.name + ".*")) if file.is_file()}
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files that a record file's name stands for.
+def files_of(place: str) -> list[str]:
+    """The files that the name of a table or of a Moses corpus stands for.
 
     Raises:
         UserError: there is none.
     """
-    if path.is_file():
-        return [path]
-    files = list(moses_files(path).values())
+    if is_remote(place) or Path(place).is_file():
+        return [place]
+    files = [str(file) for file in moses_files(place).values()]
     if not files:
         raise UserError(
-            f"there is no {path}; give a .jsonl, .tsv, .csv or .parquet file, or NAME for NAME.en and NAME.zh"
+            f"there is no {place}; give a .jsonl, .tsv, .csv or .parquet file, or NAME for NAME.en and NAME.zh"
         )
     return files
 
 
-def read_records(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
+def read_records(place: str | Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
     """Streams the records of a file, each with its place for messages.
 
     Args:
-        path: .jsonl or .json (an object a line), .tsv or .csv (a header line), .parquet, or NAME of a Moses corpus
-            (NAME.en, NAME.zh, ..., line by line translations of each other).
-        left_out: counts the lines that cannot be read.
+        place: path or URL of .jsonl (an object a line), .tsv or .csv (a header line), .parquet; or NAME of a Moses
+            corpus (NAME.en, NAME.zh, ..., line by line translations of each other).
+        left_out: counts the rows that cannot be read.
 
     Raises:
         UserError: there is no such file, or it is of another kind.
     """
-    files_of(path)
-    kind = path.suffix.lower() if path.is_file() else "moses"
-    try:
-        if kind in (".jsonl", ".json", ".ndjson"):
-            yield from _jsonl(path, left_out)
-        elif kind in (".tsv", ".csv", ".txt"):
-            yield from _table(path, "," if kind == ".csv" else "\t", left_out)
-        elif kind in (".parquet", ".pq"):
-            yield from _parquet(path)
-        elif kind == "moses":
-            yield from _moses(path)
+    place = str(place)
+    files_of(place)
+    moses = moses_files(place)
+    if moses:
+        yield from _moses(place, moses)
+        return
+    if not records.is_table(place):
+        ending = PurePosixPath(place).suffix
+        raise UserError(f"{place}: cannot read {ending or 'a file without an ending'}; give .jsonl, .tsv or .parquet")
+    for number, record in enumerate(records.read_records(place, pads=True), start=1):
+        where = f"{name_of(place)} row {number}"
+        if isinstance(record, str):
+            left_out.add(record, where)
         else:
-            raise UserError(f"{path}: cannot read {kind or 'a file without an ending'}; give .jsonl, .tsv or .parquet")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}") from error
+            yield where, record
 
 
-def _jsonl(path: Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
-    with path.open(encoding=_encoding_of(path)) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{path.name} line {number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                left_out.add("not JSON", place)
-                continue
-            if isinstance(record, dict):
-                yield place, record
-            else:
-                left_out.add("not an object", place)
-
-
-def _table(path: Path, delimiter: str, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
-    with path.open(encoding=_encoding_of(path), newline="") as file:
-        reader = cells_of((line.replace("\0", "") for line in file), delimiter == "\t")
-        header = next(reader, [])
-        for number, row in enumerate(reader, start=2):
-            if len(row) > len(header):
-                left_out.add("more columns than the header", f"{path.name} line {number}")
-            elif row:
-                yield f"{path.name} line {number}", dict(zip(header, row, strict=False))
-
-
-def _encoding_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return encoding_of(file.read(4))
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Record]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError("reading Parquet needs pyarrow: pip install 'altdiffusion-clip[train]'") from error
-    try:
-        number = 0
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{path.name} row {number}", record
-    except ArrowException as error:
-        raise UserError(f"{path} is not a whole Parquet file: {one_line(error)}") from error
-
-
-def _moses(path: Path) -> Iterator[tuple[str, Record]]:
-    files = moses_files(path)
+def _moses(place: str, files: dict[str, Path]) -> Iterator[tuple[str, Record]]:
     handles = {language: file.open(encoding="utf-8") for language, file in files.items()}
     try:
         sentinel = object()
@@ -156,8 +121,10 @@ def _moses(path: Path) -> Iterator[tuple[str, Record]]:
             if len(ended) == len(lines):
                 return
             if ended:
-                raise UserError(f"{files[ended[0]]} ends at line {number - 1}, before the other languages of {path}")
-            yield f"{path.name} line {number}", {language: str(line).strip() for language, line in lines.items()}
+                raise UserError(f"{files[ended[0]]} ends at line {number - 1}, before the other languages of {place}")
+            yield f"{name_of(place)} row {number}", {lang: str(line).strip() for lang, line in lines.items()}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is not UTF-8: {error}") from error
     finally:
         for handle in handles.values():
             handle.close()

@@ -1,15 +1,18 @@
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from transformers import AutoTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.training.data.image_text import CaptionedPictures, square
+from altdiffusion_clip.training.data.image_text import CaptionedPictures, check_pictures, square
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_captions_are_drawn_with_their_picture(tokenizer, tmp_path: Path) -> Non
     )
     pictures = CaptionedPictures.prepare([data], 8, tokenizer, tmp_path / "out")
     assert pictures.languages == ["en", "zh"]
-    assert pictures.pixels.shape == (3, 3, 8, 8)
+    assert pictures.pixels_of(torch.arange(3)).shape == (3, 3, 8, 8)
     shown, texts = pictures.draw(400, torch.Generator().manual_seed(0))
     said = {(picture, pictures.texts.text(text)) for picture, text in zip(shown.tolist(), texts.tolist(), strict=True)}
     assert said == {(0, "cat"), (0, "a cat"), (0, "猫"), (1, "dog"), (2, "红苹果")}
@@ -91,21 +94,135 @@ def test_bad_records_are_counted_and_named(tokenizer, tmp_path: Path, caplog: py
     data = write(tmp_path / "a", records)
     (data / "broken.png").write_bytes((data / "0.png").read_bytes()[:40])
     pictures = CaptionedPictures.prepare([data], 8, tokenizer, tmp_path / "out", languages=["en", "zh"])
+    assert pictures.left_out == {"no caption": 1, "no image": 1, "image file missing": 1, "no caption in zh": 2}
+    assert "5 left out" in caplog.text
+    for _ in range(2):  # the second time by what the first has kept
+        pictures = CaptionedPictures.prepare([data], 8, tokenizer, tmp_path / "out", languages=["en", "zh"])
+        check_pictures(pictures, Accelerator(cpu=True))
+        assert pictures.left_out["image cannot be read"] == 1
+        shown, _ = pictures.draw(50, torch.Generator().manual_seed(0))
+        assert set(shown.tolist()) == {0, 2}
+        assert [text is None for text in pictures.first_captions("en")] == [False, True, False]
+    assert "1 of 3 pictures cannot be read and are left out; the first: " in caplog.text
+    assert "broken.png: not a picture" in caplog.text
+
+
+def test_no_picture_that_can_be_read(tokenizer, tmp_path: Path) -> None:
+    data = write(tmp_path / "a", [{"image": "0.png", "caption": "cat"}])
+    (data / "0.png").write_bytes(b"")
+    pictures = CaptionedPictures.prepare([data], 8, tokenizer, tmp_path / "out")
+    with pytest.raises(UserError, match=r"none of the 1 pictures can be read; the first: .*0\.png: an empty file"):
+        check_pictures(pictures, Accelerator(cpu=True))
+
+
+SAID = ({"en": ["cat", "a cat"], "zh": ["猫"]}, {"en": ["dog"], "zh": ["狗"]}, {"en": ["pig"]})
+
+
+def write_tar(path: Path, encoded: list[bytes]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for number, data in enumerate(encoded):
+            for name, content in (
+                (f"{number:03d}.png", data),
+                (f"{number:03d}.json", json.dumps({"captions": SAID[number % 3]}).encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return str(path)
+
+
+def encoded_pictures(count: int) -> list[bytes]:
+    files = []
+    for number in range(count):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 16), (10 * number, 0, 0)).save(file, "png")
+        files.append(file.getvalue())
+    return files
+
+
+def write_source(kind: str, folder: Path) -> list[str]:
+    encoded = encoded_pictures(3)
+    if kind == "tar":
+        return [write_tar(folder / "a.tar", encoded)]
+    if kind == "pattern":
+        write_tar(folder / "0.tar", encoded[:2])
+        with tarfile.open(folder / "1.tar", "w") as tar:
+            for name, content in (("2.txt", b"pig"), ("2.png", encoded[2])):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        return [f"file://{folder}/{{0..1}}.tar"]
+    if kind == "folder":
+        for number, (data, said) in enumerate(zip(encoded, SAID, strict=True)):
+            (folder / f"{number}.png").write_bytes(data)
+            (folder / f"{number}.txt").write_text(said["en"][0])
+        return [str(folder)]
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    cells = encoded if kind == "parquet of bytes" else [{"bytes": data, "path": None} for data in encoded]
+    records = [{"captions": {"zh": [], **said}, "image": cell} for said, cell in zip(SAID, cells, strict=True)]
+    parquet.write_table(pa.Table.from_pylist(records), folder / "a.parquet", row_group_size=2)
+    return [str(folder / "a.parquet")]
+
+
+@pytest.mark.parametrize("kind", ["tar", "pattern", "folder", "parquet of bytes", "parquet of structs"])
+def test_pictures_are_read_where_they_lie(kind: str, tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = write_source(kind, tmp_path / "data")
+    pictures = CaptionedPictures.prepare(data, 8, tokenizer, tmp_path / "out")
+    assert pictures.pixels_of(torch.tensor([2, 0, 1])).amax((1, 2, 3)).tolist() == [20, 0, 10]
+    said = [{pictures.texts.text(text) for text in pictures.of_picture[row]} for row in range(3)]
+    if kind == "folder":
+        assert said == [{"cat"}, {"dog"}, {"pig"}]
+    else:
+        assert said == [{"cat", "a cat", "猫"}, {"dog", "狗"}, {"pig"}]
+    check_pictures(pictures, Accelerator(cpu=True), workers=2)
+    assert pictures.kept.all()
+
+
+def test_a_shard_that_ends_too_early_is_read_to_where_it_is_whole(tokenizer, tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "0.tar", encoded_pictures(3))
+    cut = Path(write_tar(tmp_path / "1.tar", encoded_pictures(6)))
+    cut.write_bytes(cut.read_bytes()[: 9 * 512 + 100])
+    pictures = CaptionedPictures.prepare([whole, cut], 8, tokenizer, tmp_path / "out")
+    assert pictures.left_out == {"the tar file is damaged": 1}
+    assert 3 < len(pictures) < 9
+    check_pictures(pictures, Accelerator(cpu=True))
+    assert pictures.kept.all()
+
+
+def test_a_compressed_shard_is_refused_in_one_line(tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"x")
+    with pytest.raises(UserError, match="unpack it with gunzip"):
+        CaptionedPictures.prepare([tmp_path / "a.tar.gz"], 8, tokenizer, tmp_path / "out")
+
+
+def test_samples_of_a_shard_that_lack_something_are_counted(tokenizer, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in (
+            ("0.png", encoded_pictures(1)[0]), ("0.json", b"{"),
+            ("1.txt", b"a cat"),
+            ("2.png", encoded_pictures(1)[0]),
+            ("3.png", b""), ("3.txt", b"a dog"),
+            ("4.png", encoded_pictures(1)[0]), ("4.json", b'{"caption": 3}'),
+            ("5.png", encoded_pictures(1)[0]), ("5.txt", b"a pig"),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    pictures = CaptionedPictures.prepare([tmp_path / "a.tar"], 8, tokenizer, tmp_path / "out")
+    check_pictures(pictures, Accelerator(cpu=True))
     assert pictures.left_out == {
-        "no caption": 1, "no image": 1, "image file missing": 1, "image cannot be read": 1, "no caption in zh": 2,
+        "its text or .json cannot be read": 1, "no image": 1, "no caption": 2, "image cannot be read": 1,
     }  # fmt: skip
-    assert "6 left out" in caplog.text
-    assert "broken.png" in caplog.text
-    assert len(pictures) == 2
-    shown, _ = pictures.draw(50, torch.Generator().manual_seed(0))
-    assert set(shown.tolist()) == {0, 1}
-    assert pictures.pixels[1].max() == 20, "the place of the broken picture is not kept"
+    assert pictures.kept.tolist() == [False, True]
 
 
 def test_no_picture_at_all(tokenizer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no picture with a caption"):
         CaptionedPictures.prepare([write(tmp_path / "a", [{"image": "9.png"}])], 8, tokenizer, tmp_path / "out")
-    with pytest.raises(UserError, match=r"there is no .*nowhere; write a JSON object a line"):
+    with pytest.raises(UserError, match=r"there is no .*nowhere"):
         CaptionedPictures.prepare([tmp_path / "nowhere"], 8, tokenizer, tmp_path / "out")
 
 

@@ -41,11 +41,11 @@ def test_bad_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     path.write_text('{"en": "a"}\nnot json\n\n[1]\n{"en": "b"}\n')
     left_out = LeftOut()
     assert [record["en"] for _, record in read_records(path, left_out)] == ["a", "b"]
-    assert left_out.as_dict() == {"not JSON": 1, "not an object": 1}
-    assert "first: a.jsonl line 2" in str(left_out)
+    assert left_out.as_dict() == {"no JSON": 1, "no JSON object": 1}
+    assert "first: a.jsonl row 2" in str(left_out)
     table = tmp_path / "a.tsv"
-    table.write_text("en\tzh\nx\ty\tz\nu\tv\n")
-    assert [record for _, record in read_records(table, left_out)] == [{"en": "u", "zh": "v"}]
+    table.write_text("en\tzh\nx\ty\tz\nu\tv\nw\n")
+    assert [record for _, record in read_records(table, left_out)] == [{"en": "u", "zh": "v"}, {"en": "w"}]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_bad_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
         ("missing.jsonl", None, "there is no .*missing.jsonl; give a .jsonl, .tsv"),
         ("a.xlsx", b"x", "cannot read .xlsx; give .jsonl"),
         ("a.jsonl", b"\xb6\xab", "is not UTF-8"),
-        ("a.parquet", b"nothing", "is not a whole Parquet file"),
+        ("a.parquet", b"nothing", "a.parquet cannot be read"),
     ],
 )
 def test_a_file_that_cannot_be_used(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Captioned pictures wherever they lie: tables, Parquet, webdataset tars and folders. No picture is read here."""
+
+import json
+import posixpath
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.prompts.normalising import normalise
+from altdiffusion_clip.sources.folders import read_folder
+from altdiffusion_clip.sources.parquet import InParquet, read_located
+from altdiffusion_clip.sources.pictures import Located, StoredImage
+from altdiffusion_clip.sources.places import ONCE, file_system_of, is_remote, parent_of, under
+from altdiffusion_clip.sources.row import FIRST
+from altdiffusion_clip.sources.rows import Source, kind_of
+from altdiffusion_clip.sources.tars import TEXT_ENDINGS, content_of, picture_among, samples_from
+from altdiffusion_clip.sources.texts import decode
+from altdiffusion_clip.training.data.records import LeftOut, name_of, read_records
+
+CAPTIONS_FILE = "captions.jsonl"
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A picture with what is said of it.
+
+    Attributes:
+        place: of its record, for messages.
+        image: where it is; None if its record does not say.
+        said: sentences by language code.
+    """
+
+    place: str
+    image: StoredImage | None
+    said: dict[str, list[str]]
+
+
+def read_captions(place: str, left_out: LeftOut) -> Iterator[Captions]:
+    """Streams the captioned pictures of a source.
+
+    Args:
+        place: path or URL of a table or of Parquet, whose records have `image` (a path from the file's folder, or in
+            Parquet the picture itself) and `captions` (an object of lists by language code), `caption` or `text` (of
+            `language`, or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; of a
+            folder with a `captions.jsonl`, or with a .txt beside each picture.
+        left_out: counts the records that cannot be read.
+
+    Raises:
+        UserError: there is no such source, or it is of another kind.
+    """
+    kind = kind_of(place)
+    if kind == "folder":
+        filesystem, path = file_system_of(place)
+        if filesystem.isfile(posixpath.join(path, CAPTIONS_FILE)):
+            place, kind = posixpath.join(place, CAPTIONS_FILE), "table"
+    if kind == "folder":
+        yield from _folder(place)
+    elif kind == ".tar":
+        yield from _tar(place, left_out)
+    elif kind == ".parquet":
+        for number, record in enumerate(read_located(place, IMAGE), start=1):
+            yield _of_record(f"{name_of(place)} row {number}", record, place)
+    else:
+        for where, record in read_records(place, left_out):
+            yield _of_record(where, record, place)
+
+
+def said_of(record: dict[str, Any]) -> dict[str, list[str]]:
+    """The captions of a record by language code, empty ones left out.
+
+    Example:
+        >>> said_of({"captions": {"en": ["a cat", " "], "zh": "猫"}}), said_of({"text": "un chat", "language": "fr"})
+        ({'en': ['a cat'], 'zh': ['猫']}, {'fr': ['un chat']})
+    """
+    captions = record.get("captions", record.get("caption", record.get("text")))
+    if not isinstance(captions, dict):
+        captions = {str(record.get("language", "en")): captions}
+    said: dict[str, list[str]] = defaultdict(list)
+    for code, value in captions.items():
+        for sentence in value if isinstance(value, list) else [value]:
+            if isinstance(sentence, str) and sentence.strip():
+                said[str(code)].append(normalise(sentence).strip())
+    return dict(said)
+
+
+def _of_record(where: str, record: dict[str, Any], place: str) -> Captions:
+    image = record.get(IMAGE)
+    if isinstance(image, str) and image:
+        image = Located(under(parent_of(place), image))
+    return Captions(where, image if isinstance(image, (Located, InParquet)) else None, said_of(record))
+
+
+def _folder(place: str) -> Iterator[Captions]:
+    for row, _ in read_folder(Source(place), FIRST, ONCE):
+        image = row.image if isinstance(row.image, Located) else None
+        yield Captions(row.row_id, image, said_of({"text": list(row.texts) or row.text}))
+
+
+def _tar(place: str, left_out: LeftOut) -> Iterator[Captions]:
+    if place.lower().endswith((".gz", ".tgz")):
+        raise UserError(f"{place} is compressed, so its pictures cannot be read one by one; unpack it with gunzip")
+    for key, found, _ in samples_from(Source(place), FIRST, ONCE, partial(_take, place)):
+        where = f"{name_of(place)} {key}"
+        if isinstance(found, str):
+            left_out.add("the tar file is damaged", f"{name_of(place)} after {key} samples")
+            return
+        texts = {ending: data for ending, data in found.items() if isinstance(data, bytes)}
+        try:
+            record = json.loads(decode(texts["json"])) if "json" in texts else {}
+            text = next((decode(texts[ending]) for ending in TEXT_ENDINGS if texts.get(ending)), None)
+        except ValueError:  # of JSON, or of another encoding
+            left_out.add("its text or .json cannot be read", where)
+            continue
+        record = record if isinstance(record, dict) else {}
+        if text is not None and not isinstance(record.get("captions"), dict):
+            record = {"text": text, "language": record.get("language", "en")}
+        image = picture_among(found)
+        yield Captions(where, image if isinstance(image, Located) else None, said_of(record))
+
+
+def _take(place: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Located | bytes:
+    """Where a picture lies, or what a text says."""
+    if f".{member.name.lower().rpartition('.')[2]}" in SUFFIXES:
+        return Located(place, member.size, member.offset_data, key=member.name)
+    return content_of(tar, member)
+
+
+def is_missing(image: StoredImage) -> bool:
+    """Whether a picture's own file is not there. Far away that is not asked, since each question is a request."""
+    return isinstance(image, Located) and image.offset is None and not is_remote(image.url) and not image.is_there()
