@@ -14,48 +14,8 @@ from typing import Any
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.config import RunConfig
-from altdiffusion_clip.training.configs import (
-    AddLanguageConfig,
-    AlignConfig,
-    ContrastiveConfig,
-    DistillConfig,
-    DreamBoothConfig,
-    LoraConfig,
-)
-
-STAGES: dict[str, tuple[type[RunConfig], str, str, str]] = {
-    "distill": (
-        DistillConfig,
-        "distill",
-        "distill",
-        "Stage 1: teach a student a CLIP's text tower, from translations.",
-    ),
-    "contrastive": (
-        ContrastiveConfig,
-        "contrastive",
-        "contrastive",
-        "Stage 2: train the student's captions against pictures.",
-    ),
-    "align": (AlignConfig, "align", "align", "Train a UNet on a frozen text encoder."),
-    "dreambooth": (
-        DreamBoothConfig,
-        "dreambooth",
-        "dreambooth",
-        "Teach a model one thing or person, from a few pictures.",
-    ),
-    "lora": (LoraConfig, "lora", "train_lora", "Train a LoRA, from captioned pictures."),
-    "add-language": (
-        AddLanguageConfig,
-        "add_language",
-        "add_language",
-        "Teach a text encoder another language, and keep the old ones.",
-    ),
-}
-"""Of each command: its settings, its module in `altdiffusion_clip.training`, its function, and a line of help."""
-
-REQUIRED = {"model", "data", "teacher", "student", "instance_images", "instance_prompt"}
-"""Settings without which a stage cannot begin, where it has them."""
-_OPTIONAL = {("contrastive", "teacher")}
+from altdiffusion_clip.training.recipes import changes_of, names, read_recipe
+from altdiffusion_clip.training.stages import STAGES, Stage
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -63,11 +23,38 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "train",
         help="Train a model.",
-        description="Train a model. Every stage also runs on several GPUs under `accelerate launch`. The same command "
-        "continues a run that was stopped.",
+        description="Train a model, one stage at a time or by a recipe of several. Every stage also runs on several "
+        "GPUs under `accelerate launch`. The same command continues a run that was stopped.",
+        examples=[
+            "altdiffusion train --recipe altclip-m9 --set sentences=all.tsv pictures=shards/{000..099}.tar --dry-run",
+            "altdiffusion train align --help",
+        ],
     )
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE", title="stages")
-    for name, (config, _, _, help_) in STAGES.items():
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help=f"Run all stages of a recipe: a YAML file, or {', '.join(names())}."
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Inputs of the recipe, and settings in the place of its own: for all stages (steps=10) or for one "
+        "(distill.steps=10).",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help="Folder for the stages' folders."
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="Train nothing. Count tokens, memory and steps of each stage.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object for each stage.")
+    parser.set_defaults(run=run_recipe)
+    stages = parser.add_subparsers(dest="stage", metavar="STAGE", title="stages")
+    for name, kind in STAGES.items():
+        config, help_ = kind.config, kind.help
         stage = stages.add_parser(name, help=help_, description=help_)
         stage.add_argument(
             "--config", type=Path, help="YAML file with settings, as a run writes it. Options take precedence."
@@ -81,9 +68,10 @@ def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> No
     """Adds an option for each field of a dataclass; those that are not given are left out of the namespace."""
     kinds = typing.get_type_hints(config)
     # A stage's own settings first, then those of every run.
-    own = [f for f in dataclasses.fields(config) if f.name not in RunConfig.__dataclass_fields__]
+    fields = dataclasses.fields(config)
+    own = [field for field in fields if field.name not in RunConfig.__dataclass_fields__]
     of_every_run = parser.add_argument_group("every run")
-    for field in [*own, *dataclasses.fields(RunConfig)]:
+    for field in [*own, *(field for field in fields if field not in own)]:
         group = parser if field in own else of_every_run
         kind, name = kinds[field.name], "--" + field.name.replace("_", "-")
         default: Any = field.default
@@ -114,31 +102,52 @@ def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> No
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Trains."""
+    """Trains one stage."""
     config = read_config(options)
-    from importlib import import_module
+    _prepare()
+    return _run(options.stage, config, options.json, {})
 
+
+def run_recipe(options: argparse.Namespace) -> bool:
+    """Trains all stages of a recipe.
+
+    Raises:
+        UserError: no recipe is named, or it cannot be run; the message says why.
+    """
+    if not options.recipe:
+        raise UserError(f"name a stage ({', '.join(STAGES)}), or --recipe with one of {', '.join(names())}")
+    dry_run = getattr(options, "dry_run", False)
+    recipe = read_recipe(options.recipe)
+    output = getattr(options, "output", Path("runs") / Path(options.recipe).stem)
+    steps = recipe.steps(output, changes_of(options.set), dry_run)
+    _prepare()
+    return all(_run(step.name, step.config, options.json, {"stage": step.name}, step.stage) for step in steps)
+
+
+def _prepare() -> None:
     from altdiffusion_clip.commands.options import prepare_output
 
     prepare_output()
     logging.getLogger("altdiffusion_clip").setLevel(logging.INFO)
+
+
+def _run(name: str, config: RunConfig, as_json: bool, first: dict[str, Any], stage: Stage | None = None) -> bool:
+    """Runs a stage and prints what came of it; whether it came to its end."""
     from altdiffusion_clip.training.loop import Stopped
 
-    _, module, function, _ = STAGES[options.stage]
     try:
-        result = getattr(import_module(f"altdiffusion_clip.training.{module}"), function)(config)
+        result = (stage or STAGES[name]).run(config)
     except Stopped as stopped:
         logging.getLogger("altdiffusion_clip").info("%s", stopped)
         return False
-    if config.dry_run:
-        figures = result.as_dict()
-        if options.json:
-            print(json.dumps(figures))
-        else:
-            for name, value in figures.items():
-                print(f"{name.replace('_', ' '):>20}  {value}")
+    figures = {**first, **(result.as_dict() if config.dry_run else {"model": str(result)})}
+    if as_json:
+        print(json.dumps(figures))
+    elif config.dry_run:
+        for key, value in figures.items():
+            print(f"{key.replace('_', ' '):>20}  {value}")
     else:
-        print(json.dumps({"model": str(result)}) if options.json else result)
+        print(result)
     return True
 
 
@@ -148,16 +157,17 @@ def read_config(options: argparse.Namespace) -> RunConfig:
     Raises:
         UserError: something needed is missing, or not as it should be.
     """
-    kind = STAGES[options.stage][0]
-    names = {field.name for field in dataclasses.fields(kind)}
-    given = {key: value for key, value in vars(options).items() if key in names}
+    stage = STAGES[options.stage]
+    kind = stage.config
+    fields = {field.name for field in dataclasses.fields(kind)}
+    given = {key: value for key, value in vars(options).items() if key in fields}
     given = {
         key: dict(value) if isinstance(value, list) and value and isinstance(value[0], tuple) else value
         for key, value in given.items()
     }
     config = kind.load(options.config, **given) if options.config else kind.of(given, options.stage)
-    for name in sorted(REQUIRED & names):
-        if getattr(config, name) in ("", [], Path()) and (options.stage, name) not in _OPTIONAL:
+    for name in stage.needs:
+        if getattr(config, name) in ("", [], Path()):
             raise UserError(f"train {options.stage} needs --{name.replace('_', '-')}")
     return config
 

@@ -33,6 +33,13 @@ def agreed(answer: bool, accelerator: Accelerator) -> bool:
     return bool(broadcast(said, from_process=0).item())
 
 
+def save_settings(config: RunConfig, accelerator: Accelerator) -> None:
+    """Writes the settings of a run beside its checkpoints, as `RunConfig.save` does it, unless it is a dry run."""
+    if accelerator.is_main_process and not config.dry_run:
+        config.save()
+    accelerator.wait_for_everyone()
+
+
 def new_accelerator(config: RunConfig) -> Accelerator:
     """The accelerator of a run, as `accelerate launch` or `accelerate config` set it up.
 

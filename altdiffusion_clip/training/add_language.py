@@ -20,7 +20,7 @@ from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.configs import AddLanguageConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
 from altdiffusion_clip.training.data.languages import LanguageMix
@@ -56,8 +56,7 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
         UserError: a model or a file cannot be used; the message says which and why.
     """
     accelerator = new_accelerator(config)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     student, tokenizer, scorer = load_bodies(config.model)
     data = config.output / "data"
     new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator)

@@ -27,7 +27,7 @@ from altdiffusion_clip.files import atomic_path
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.configs import AlignConfig, DreamBoothConfig
 from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures
@@ -110,8 +110,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
         UserError: a model or a file cannot be used; the message says which and why.
     """
     accelerator = new_accelerator(config)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     parts = load_parts(config.model, config.text_encoder)
     freeze_all_but(parts.unet, lambda name: True)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
@@ -119,7 +118,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     if config.dry_run:
         size = 2 * len(pictures) * parts.vae.config.latent_channels * (pictures.side // scale_of(parts.vae)) ** 2
         return estimate(
-            config,
+            dataclasses.replace(config, steps=config.keys_and_values_steps + config.steps),
             parts.unet,
             tokens=pictures.tokens.lengths,
             cache_bytes=size,

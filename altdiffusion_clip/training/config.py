@@ -15,6 +15,9 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import write_text
 
 CONFIG_FILE = "config.yaml"
+MODEL = "model"
+"""Name of the folder, in a run's, that holds what it has made."""
+
 NOT_PART_OF_A_RUN = frozenset(
     {"dry_run", "workers", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds", "compile"}
 )
@@ -97,7 +100,7 @@ class RunConfig:
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def save(self) -> None:
-        """Writes the YAML beside the checkpoints.
+        """Writes the YAML beside the checkpoints. More steps than a finished run had extend it.
 
         Raises:
             UserError: a run with other settings lies there already; the first that differs is named.
@@ -105,12 +108,20 @@ class RunConfig:
         path = self.output / CONFIG_FILE
         if path.is_file():
             before = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            done = self.output / MODEL
+            aside = self.output / f"{MODEL}-{before.get('steps')}-steps"
             for key, value in self.as_dict().items():
-                if key not in NOT_PART_OF_A_RUN and key in before and before[key] != value:
-                    raise UserError(
-                        f"{self.output} holds a run with {key}: {before[key]}, and not {value}; "
-                        "give the same settings to go on with it, or another --output"
-                    )
+                if key in NOT_PART_OF_A_RUN or key not in before or before[key] == value:
+                    continue
+                if key == "steps" and value > before[key] and (done.exists() or aside.exists()):
+                    # The run goes on from its last checkpoint; what it had made is kept beside.
+                    if done.exists():
+                        done.rename(aside)
+                    continue
+                raise UserError(
+                    f"{self.output} holds a run with {key}: {before[key]}, and not {value}; give the same settings to go "
+                    "on with it, more steps when it is finished, or another --output"
+                )
         write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
 
     @classmethod

@@ -25,7 +25,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.retrieval import recall_at
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.augmentation import augmented
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
@@ -64,8 +64,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
         UserError: a model or a file cannot be used; the message says which and why.
     """
     accelerator = new_accelerator(config)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     scorer, tokenizer = load_scorer(config)
     freeze_vision(scorer)
     side = scorer.config.vision_config.image_size

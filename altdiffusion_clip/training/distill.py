@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.configs import DistillConfig
 from altdiffusion_clip.training.data.arrays import fill_rows
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
@@ -45,8 +45,7 @@ def distill(config: DistillConfig) -> Path | Estimate:
         UserError: a model or a file cannot be used; the message says which and why.
     """
     accelerator = new_accelerator(config)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     teacher, reader = load_teacher_text(config.teacher)
     student, tokenizer = load_student(
         config.student, teacher.config.hidden_size, config.seed, config.pre_transformation

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.images import SUFFIXES
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.align import (
     Parts,
     freeze_all_but,
@@ -49,8 +49,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     """
     accelerator = new_accelerator(config)
     instance = instance_pictures(config.instance_images)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     parts = load_parts(config.model, config.text_encoder)
     if config.rank:
         add_lora(parts, config.rank, config.train_text_encoder)

@@ -128,7 +128,8 @@ def optimise(
     counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0}
     if checkpoint.exists():
         counters = load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
-        if counters.pop("finished", False):
+        # A finished run with more steps goes on.
+        if counters.pop("finished", False) and (config.seconds or counters["step"] >= config.steps):
             return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
     waited, logged, cost = 0.0, started, 0.0

@@ -9,7 +9,7 @@ from torch import nn
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.training.accelerators import new_accelerator
+from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.align import (
     Parts,
     check_compiled,
@@ -42,8 +42,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
         UserError: a model or a file cannot be used, or peft is not installed; the message says what to do.
     """
     accelerator = new_accelerator(config)
-    if not config.dry_run:
-        config.save()
+    save_settings(config, accelerator)
     parts = load_parts(config.model, config.text_encoder)
     add_lora(parts, config.rank, config.train_text_encoder, config.targets)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}

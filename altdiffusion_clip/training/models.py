@@ -21,10 +21,9 @@ from altdiffusion_clip.checkpoints.model_ids import fetch, looks_local, resolve
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.config import MODEL
 
 logger = logging.getLogger(__name__)
-MODEL = "model"
-"""Name of the folder, in a run's, that holds what it has made."""
 
 
 @functools.cache

@@ -8,12 +8,9 @@ from typing import Any
 
 def run_stage(stage: str, settings: dict[str, Any]) -> str:
     """Runs a stage with some settings and returns the folder of what it made."""
-    from importlib import import_module
+    from altdiffusion_clip.training.stages import STAGES
 
-    from altdiffusion_clip.commands.train import STAGES
-
-    config, module, function, _ = STAGES[stage]
-    return str(getattr(import_module(f"altdiffusion_clip.training.{module}"), function)(config.of(settings)))
+    return str(STAGES[stage].run(STAGES[stage].config.of(settings)))
 
 
 if __name__ == "__main__":

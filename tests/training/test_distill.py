@@ -13,7 +13,7 @@ from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.configs import DistillConfig
 from altdiffusion_clip.training.distill import distill, teacher_embeds
 from altdiffusion_clip.training.estimate import Estimate
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.loop import Stopped, read_metrics
 from altdiffusion_clip.training.models import load_student, load_teacher_text
 from tests.training.worlds import LANGUAGES, write_parallel, write_student, write_teacher
 
@@ -152,3 +152,29 @@ class TestStudents:
     def test_a_student_of_another_kind(self, config: DistillConfig) -> None:
         with pytest.raises(UserError, match="is a clip; the student is an XLM-R"):
             distill(replace(config, student=config.teacher))
+
+
+class TestExtending:
+    def test_a_finished_run_goes_on_with_more_steps(self, config: DistillConfig) -> None:
+        short = replace(config, steps=4, log_every=1, ema_decay=0.5)
+        distill(short)
+        weights = (config.output / "model" / "model.safetensors").read_bytes()
+        distill(replace(short, steps=6))
+        assert [line["step"] for line in read_metrics(config.output)] == [1, 2, 3, 4, 5, 6]
+        assert (config.output / "model-4-steps" / "model.safetensors").read_bytes() == weights, "what it had made"
+        assert (config.output / "model" / "model.safetensors").read_bytes() != weights
+        with pytest.raises(UserError, match="holds a run with steps: 6, and not 4"):
+            distill(short)
+
+    def test_a_stop_while_it_is_extended_loses_nothing(self, config: DistillConfig) -> None:
+        short = replace(config, steps=4, log_every=1)
+        distill(short)
+        (config.output / "model").rename(config.output / "model-4-steps")  # and then it was killed
+        distill(replace(short, steps=5))
+        assert read_metrics(config.output)[-1]["step"] == 5
+
+    def test_a_run_that_is_not_finished_keeps_its_schedule(self, config: DistillConfig) -> None:
+        with pytest.raises(Stopped):
+            distill(replace(config, steps=50, checkpoint_seconds=0.0, stop_after_seconds=1e-9))
+        with pytest.raises(UserError, match="more steps when it is finished"):
+            distill(replace(config, steps=60))

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
+import shutil
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -297,11 +298,11 @@ def _write(
     places: Sequence[str], side: int, tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]
 ) -> None:
     left_out, codes = LeftOut(), list(languages)
-    rows: dict[bytes, int] = {}
+    # Of each caption, also of those that are said again, a digest: a million texts would fill the memory.
+    digests, counts = array("Q"), array("q")
     with (
         RaggedWriter(folder / "places", "uint8") as of_place,
-        RaggedWriter(folder / "of_picture", "int64") as of_picture,
-        _Texts(folder, tokenizer) as texts,
+        RaggedWriter(folder / "said", "uint8") as every,
         (folder / "groups.bin").open("wb") as groups,
     ):
         found = (captions for place in places for captions in read_captions(place, left_out))
@@ -313,22 +314,21 @@ def _write(
                 if code not in said:
                     left_out.add(f"no caption in {code}", captions.place)
             codes += [code for code in said if code not in codes]
-            mine: list[int] = []
+            first = len(digests)
             for code, sentences in said.items():
-                array("q", (len(of_picture), codes.index(code), len(mine), len(sentences))).tofile(groups)
+                place = len(digests) - first
+                array("q", (len(of_place), codes.index(code), place, len(sentences))).tofile(groups)
                 for sentence in sentences:
-                    # Digests, since a million sentences would fill the memory.
-                    key = hashlib.blake2b(sentence.encode("utf-8"), digest_size=12).digest()
-                    if key not in rows:
-                        rows[key] = len(rows)
-                        texts.add(sentence)
-                    mine.append(rows[key])
+                    every.add_text(sentence)
+                    digest = hashlib.blake2b(sentence.encode("utf-8"), digest_size=8).digest()
+                    digests.append(int.from_bytes(digest, "little"))
+            counts.append(len(digests) - first)
             of_place.add_text(json.dumps(_place_of(captions.image)))
-            of_picture.add(mine)
     if len(left_out):
         logger.warning("captioned pictures: %s", left_out)
-    if not len(of_picture):
+    if not len(counts):
         raise UserError(f"no picture with a caption in {', '.join(places)}: {left_out}")
+    _write_texts(folder, tokenizer, digests, counts)
     meta = {"side": side, "languages": codes, "left_out": left_out.as_dict()}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
@@ -352,35 +352,22 @@ def _place_of(image: StoredImage | None) -> list[Any]:
     return [image.url, image.size, image.offset]
 
 
-class _Texts:
-    """Writes distinct texts and their tokens, many at a time."""
-
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._texts, self._tokens = RaggedWriter(folder / "texts", "uint8"), RaggedWriter(folder / "tokens", "int32")
-        self._tokenizer, self._waiting = tokenizer, list[str]()
-
-    def add(self, text: str) -> None:
-        """Appends one."""
-        self._waiting.append(text)
-        if len(self._waiting) == _TOKENISED_AT_ONCE:
-            self._write()
-
-    def _write(self) -> None:
-        if not self._waiting:
-            return
-        encoded: Iterable[list[int]] = self._tokenizer(self._waiting, verbose=False).input_ids
-        for text, ids in zip(self._waiting, encoded, strict=True):
-            self._texts.add_text(text)
-            self._tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
-        self._waiting = []
-
-    def __enter__(self) -> "_Texts":
-        self._texts.__enter__()
-        self._tokens.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._write()
-        self._texts.__exit__(*error)
-        self._tokens.__exit__(*error)
+def _write_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, digests: array, counts: array) -> None:
+    """Writes the distinct texts in the order in which they come, their tokens, and which picture has which."""
+    _, first, inverse = np.unique(np.frombuffer(digests, np.uint64), return_index=True, return_inverse=True)
+    order = first.argsort()
+    row_of = np.empty(len(first), np.int64)
+    row_of[order] = np.arange(len(first))
+    said = Ragged(folder / "said")
+    with RaggedWriter(folder / "texts", "uint8") as texts, RaggedWriter(folder / "tokens", "int32") as tokens:
+        for start in tqdm(range(0, len(first), _TOKENISED_AT_ONCE), desc="tokens", mininterval=5.0):
+            batch = [said.text(place) for place in first[order[start : start + _TOKENISED_AT_ONCE]].tolist()]
+            for text, ids in zip(batch, tokenizer(batch, verbose=False).input_ids, strict=True):
+                texts.add_text(text)
+                tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+    with RaggedWriter(folder / "of_picture", "int64") as of_picture:
+        end = 0
+        for count in counts:
+            of_picture.add(row_of[inverse[end : end + count]])
+            end += count
+    shutil.rmtree(folder / "said")

@@ -1,0 +1,72 @@
+"""The stages of training by their names; each is imported when it runs."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.configs import (
+    AddLanguageConfig,
+    AlignConfig,
+    ContrastiveConfig,
+    DistillConfig,
+    DreamBoothConfig,
+    LoraConfig,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage.
+
+    Attributes:
+        config: its settings.
+        module: in `altdiffusion_clip.training`.
+        function: of the module; takes the settings.
+        help: what it does, in a line.
+        needs: settings without which it cannot begin.
+    """
+
+    config: type[RunConfig]
+    module: str
+    function: str
+    help: str
+    needs: tuple[str, ...]
+
+    def run(self, config: RunConfig) -> Any:
+        """Trains; the folder of the model, or of a dry run an `Estimate`."""
+        return getattr(import_module(f"altdiffusion_clip.training.{self.module}"), self.function)(config)
+
+
+STAGES = {
+    "distill": Stage(
+        DistillConfig,
+        "distill",
+        "distill",
+        "Stage 1: teach a student a CLIP's text tower, from translations.",
+        ("data", "student", "teacher"),
+    ),
+    "contrastive": Stage(
+        ContrastiveConfig,
+        "contrastive",
+        "contrastive",
+        "Stage 2: train the student's captions against pictures.",
+        ("data", "student"),
+    ),
+    "align": Stage(AlignConfig, "align", "align", "Train a UNet on a frozen text encoder.", ("data", "model")),
+    "dreambooth": Stage(
+        DreamBoothConfig,
+        "dreambooth",
+        "dreambooth",
+        "Teach a model one thing or person, from a few pictures.",
+        ("instance_images", "instance_prompt", "model"),
+    ),
+    "lora": Stage(LoraConfig, "lora", "train_lora", "Train a LoRA, from captioned pictures.", ("data", "model")),
+    "add-language": Stage(
+        AddLanguageConfig,
+        "add_language",
+        "add_language",
+        "Teach a text encoder another language, and keep the old ones.",
+        ("data", "model"),
+    ),
+}
