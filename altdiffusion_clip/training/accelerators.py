@@ -8,7 +8,7 @@ from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 
-from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.training.config import RunConfig
 
 MOST_WAITING = timedelta(hours=24)
@@ -52,7 +52,19 @@ def new_accelerator(config: RunConfig) -> Accelerator:
         AcceleratorState._reset_state()
     # While the main process reads the data, the others wait. One that dies closes its connections, which ends them.
     waits = InitProcessGroupKwargs(timeout=MOST_WAITING)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu, kwargs_handlers=[waits])
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=config.cpu,
+            kwargs_handlers=[waits],
+            log_with=config.trackers or None,
+            project_dir=config.output,
+        )
+    except ValueError as error:
+        raise UserError(f"accelerate cannot be set up: {one_line(error)}") from error
+    missing = set(config.trackers) - {str(tracker) for tracker in accelerator.log_with}
+    if missing:
+        raise UserError(f"trackers: {', '.join(sorted(missing))} is not installed")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise UserError("DeepSpeed is not supported; shard with FSDP: accelerate launch --use_fsdp")
     if config.seconds and accelerator.num_processes > 1:

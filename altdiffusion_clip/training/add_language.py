@@ -83,7 +83,7 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     task = KeepAndLearn(student, config.keep_weight)
     trained = optimise(task, source, config, "add language", accelerator=accelerator, validate=validate).student
     return save_model(
-        accelerator, config.output, lambda folder: write_like(config.model, folder, trained.cpu(), tokenizer, scorer)
+        accelerator, config, lambda folder: write_like(config.model, folder, trained.cpu(), tokenizer, scorer)
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -148,11 +149,13 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
         accelerator.free_memory()
         parts.take(denoiser)
         freeze_all_but(parts.unet, lambda name: True)
-    denoiser = optimise(denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config))
+    denoiser = optimise(
+        denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config, accelerator)
+    )
     parts.take(denoiser)
     parts.unet.cpu()
     parts.text_encoder.cpu()
-    return save_model(accelerator, config.output, parts.save)
+    return save_model(accelerator, config, parts.save)
 
 
 def new_conditioning(config: AlignConfig, parts: Parts, accelerator: Accelerator) -> Conditioning:
@@ -307,19 +310,19 @@ def new_source(
 
 
 def sampler(
-    parts: Parts, config: AlignConfig | DreamBoothConfig
+    parts: Parts, config: AlignConfig | DreamBoothConfig, accelerator: Accelerator
 ) -> Callable[[nn.Module, int], dict[str, float]] | None:
     """What a run does at each validation: it draws its sample prompts, if it has some."""
 
     def validate(task: nn.Module, step: int) -> dict[str, float]:
-        draw_samples(parts, config, step)
+        draw_samples(parts, config, step, accelerator)
         return {}
 
     return validate if config.sample_prompts else None
 
 
-def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int) -> None:
-    """Draws a run's sample prompts, always from the same noise, into its `samples` folder."""
+def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int, accelerator: Accelerator) -> None:
+    """Draws a run's sample prompts, always from the same noise, into its `samples` folder and for its trackers."""
     pipeline = parts.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     side = config.resolution or None
@@ -339,3 +342,6 @@ def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int
     parts.vae.cpu()
     with atomic_path(config.output / "samples" / f"step-{step:06d}.png") as path:
         make_image_grid(pictures, rows=1, cols=len(pictures)).save(path)
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            tracker.log_images({"samples": np.stack([np.asarray(picture) for picture in pictures])}, step)

@@ -19,7 +19,17 @@ MODEL = "model"
 """Name of the folder, in a run's, that holds what it has made."""
 
 NOT_PART_OF_A_RUN = frozenset(
-    {"dry_run", "workers", "checkpoint_seconds", "log_every", "cpu", "stop_after_seconds", "compile"}
+    {
+        "dry_run",
+        "workers",
+        "checkpoint_seconds",
+        "log_every",
+        "cpu",
+        "stop_after_seconds",
+        "compile",
+        "trackers",
+        "push_to_hub",
+    }
 )
 """Fields that may change when a run goes on; every other field decides what it computes."""
 
@@ -65,6 +75,13 @@ class RunConfig:
     )
     validate_every: int = option(0, "Steps between validations; 0 validates only at the end.")
     log_every: int = option(20, "Steps between lines of metrics.jsonl.")
+    max_spike: float = option(
+        0.0, "Skip a step whose gradient's norm is more than this many times the mean of those before; 0 skips none."
+    )
+    trackers: list[str] = option([], "Trackers of accelerate's to log to as well, such as wandb, mlflow or comet_ml.")
+    push_to_hub: str = option(
+        "", "Hub repository to upload the finished model to, such as me/my-model. A new one is private."
+    )
     dry_run: bool = option(False, "Train nothing. Count tokens, memory and steps.")
 
     def __post_init__(self) -> None:
@@ -119,8 +136,8 @@ class RunConfig:
                         done.rename(aside)
                     continue
                 raise UserError(
-                    f"{self.output} holds a run with {key}: {before[key]}, and not {value}; give the same settings to go "
-                    "on with it, more steps when it is finished, or another --output"
+                    f"{self.output} holds a run with {key}: {before[key]}, and not {value}; give the same settings to "
+                    "go on with it, more steps when it is finished, or another --output"
                 )
         write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
 

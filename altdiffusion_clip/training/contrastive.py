@@ -104,7 +104,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
             return caption_recall(task.scorer, held_out, held_out_features)
 
     scorer = train_contrastive(scorer, pictures, features, config, accelerator, validate)
-    return save_model(accelerator, config.output, lambda folder: write_altclip(scorer, folder))
+    return save_model(accelerator, config, lambda folder: write_altclip(scorer, folder))
 
 
 def write_altclip(scorer: AltCLIPScorer, folder: Path) -> None:

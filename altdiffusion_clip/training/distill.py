@@ -87,7 +87,7 @@ def distill(config: DistillConfig) -> Path | Estimate:
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return save_model(accelerator, config.output, write)
+    return save_model(accelerator, config, write)
 
 
 class PooledReading(nn.Module):

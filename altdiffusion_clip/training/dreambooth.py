@@ -80,7 +80,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     source = InstanceAndPrior(pictures, latents, config, parts)
 
     denoiser = optimise(
-        denoiser, source, config, "DreamBooth", accelerator=accelerator, validate=sampler(parts, config)
+        denoiser, source, config, "DreamBooth", accelerator=accelerator, validate=sampler(parts, config, accelerator)
     )
     parts.take(denoiser)
 
@@ -90,7 +90,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
         else:
             parts.save(folder)
 
-    return save_model(accelerator, config.output, write)
+    return save_model(accelerator, config, write)
 
 
 class InstanceAndPrior:

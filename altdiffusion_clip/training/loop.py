@@ -51,6 +51,10 @@ Backward = Callable[[Accelerator, nn.Module, list[Tensors]], Tensor]
 """Goes backward through the parts of a process's share, and returns the loss of the whole batch."""
 
 
+class DivergedError(UserError, FloatingPointError):
+    """Many steps in a row could not be taken; the last good checkpoint is there."""
+
+
 class Stopped(UserError):
     """The run has saved itself because its time was up; the same command goes on with it."""
 
@@ -98,11 +102,12 @@ def optimise(
         after_step: puts parameters back into their bounds after each step.
 
     Returns:
-        The module, with the averaged weights if `config.ema_decay` > 0. A step whose loss or gradient is not finite
-        is skipped, logged and counted; `MOST_BAD_STEPS` in a row end the run.
+        The module, with the averaged weights if `config.ema_decay` > 0. A step whose loss or gradient is not finite,
+        or whose gradient is larger than `config.max_spike` allows, is skipped, logged and counted; `MOST_BAD_STEPS` in
+        a row end the run.
 
     Raises:
-        FloatingPointError: `MOST_BAD_STEPS` steps in a row were not finite.
+        DivergedError: `MOST_BAD_STEPS` steps in a row were not finite, or spikes.
         CheckpointError: the checkpoint cannot be read or belongs to another module.
         Stopped: `config.stop_after_seconds` have passed.
         OSError: the last checkpoint cannot be written. (An earlier one that cannot is logged, and tried again.)
@@ -125,14 +130,14 @@ def optimise(
     model, optimizer = accelerator.prepare(module, _optimizer(module, config))
     trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trainable.items()} if config.ema_decay else None
-    counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0}
+    counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0, "norm": 0.0}
     if checkpoint.exists():
-        counters = load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
+        counters |= load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
         # A finished run with more steps goes on.
         if counters.pop("finished", False) and (config.seconds or counters["step"] >= config.steps):
             return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
-    waited, logged, cost = 0.0, started, 0.0
+    waited, logged, logged_step, cost = 0.0, started, step, 0.0
     before = counters["seconds"]
 
     def seconds() -> float:
@@ -156,7 +161,9 @@ def optimise(
 
     bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5.0, disable=not accelerator.is_main_process)
     ahead = closing(read_batches(source, config, step, accelerator))
-    with Metrics(folder, step, accelerator.is_main_process) as metrics, bar, ahead as batches:
+    if config.trackers and not accelerator.trackers:
+        accelerator.init_trackers(config.output.name, {key: str(value) for key, value in config.as_dict().items()})
+    with Metrics(folder, step, accelerator) as metrics, bar, ahead as batches:
         model.train()
         while step < config.steps:
             for group in optimizer.param_groups:
@@ -170,22 +177,34 @@ def optimise(
             norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
             step += 1
             is_finite = bool(torch.isfinite(loss) and torch.isfinite(norm))
+            is_spike = is_finite and 0 < config.max_spike * counters["norm"] < norm
+            if is_spike:
+                if accelerator.scaler is not None:
+                    accelerator.scaler.update()
             # In fp16 the scaler must see a gradient that overflows: it skips the step itself, and lowers its scale.
-            if is_finite or accelerator.scaler is not None:
+            elif is_finite or accelerator.scaler is not None:
                 optimizer.step()
             if after_step is not None:
                 after_step(model)
             optimizer.zero_grad(set_to_none=True)
-            if is_finite and average is not None:
+            is_good = is_finite and not is_spike
+            if is_good and average is not None:
                 _update_average(average, trainable, min(config.ema_decay, (1 + step) / (10 + step)))
-            if is_finite:
+            if is_good:
                 bad = 0
+                counters["norm"] += (norm.item() - counters["norm"]) * (0.02 if counters["norm"] else 1.0)
             else:
                 bad += 1
                 counters["skipped"] += 1
-                logger.warning("%s: step %d: the loss or its gradient is not finite, step skipped", name, step)
+                what = "the loss or its gradient is not finite"
+                if is_spike:
+                    what = f"the gradient's norm is {norm.item():.3g}, where {counters['norm']:.3g} is usual"
+                logger.warning("%s: step %d: %s, step skipped", name, step, what)
             if bad == MOST_BAD_STEPS:
-                raise FloatingPointError(f"{name}: {bad} steps in a row are not finite; try a lower learning rate")
+                raise DivergedError(
+                    f"{name}: {bad} steps in a row were skipped, the last since {what}; {checkpoint} holds the state "
+                    "before; try a lower learning rate"
+                )
             bar.update()
             is_last = step == config.steps or (config.seconds and seconds() >= config.seconds)
             if step % config.log_every == 0 or is_last:
@@ -193,14 +212,20 @@ def optimise(
                 figures = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": group["lr"]}
                 # The share of the time in which nothing is computed, since no batch is ready: more workers may help.
                 now = time.monotonic()
-                metrics.add(step, **figures, waiting=round(waited / max(now - logged, 1e-9), 3))
-                waited, logged = 0.0, now
+                spent = max(now - logged, 1e-9)
+                figures |= {"waiting": round(waited / spent, 3)}
+                figures |= {"examples_per_second": round((step - logged_step) * config.batch_size / spent, 2)}
+                if torch.cuda.is_available():
+                    figures |= {"memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 3)}
+                metrics.add(step, **figures)
+                waited, logged, logged_step = 0.0, now, step
             is_due = is_last or (config.validate_every and step % config.validate_every == 0)
             if validate is not None and is_due:
                 metrics.add(step, **_validated(accelerator, model, average, validate, step))
             if is_last:
                 break
-            if is_time_to_save():
+            # What comes before a skipped step may be kept; a state that only skips is none to go on from.
+            if not bad and is_time_to_save():
                 _save_or_warn(save, checkpoint, accelerator)
             if time_is_up(config, accelerator):
                 save()
@@ -209,9 +234,7 @@ def optimise(
                 )
     save(finished=True)
     if counters["skipped"]:
-        logger.warning(
-            "%s: %d of %d steps were skipped because they were not finite", name, counters["skipped"], config.steps
-        )
+        logger.warning("%s: %d of %d steps were skipped, as said above", name, counters["skipped"], config.steps)
     return _finished(accelerator, model, average, whole)
 
 

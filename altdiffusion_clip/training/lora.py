@@ -63,9 +63,11 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
 
     if config.compile:
         check_compiled(denoiser, source, accelerator)
-    denoiser = optimise(denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config))
+    denoiser = optimise(
+        denoiser, source, config, "LoRA", accelerator=accelerator, validate=sampler(parts, config, accelerator)
+    )
     parts.take(denoiser)
-    return save_model(accelerator, config.output, lambda folder: save_lora(parts, folder, config.train_text_encoder))
+    return save_model(accelerator, config, lambda folder: save_lora(parts, folder, config.train_text_encoder))
 
 
 def add_lora(parts: Parts, rank: int, train_text_encoder: bool, targets: Sequence[str] = ON_THE_UNET) -> None:

@@ -4,9 +4,12 @@ import importlib.util
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from accelerate import Accelerator
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -17,13 +20,14 @@ class Metrics:
     Args:
         folder: of the run.
         step: that it goes on from.
-        is_main: whether this process writes.
+        accelerator: of the run; its main process writes, also to its trackers.
     """
 
-    def __init__(self, folder: Path, step: int, is_main: bool = True) -> None:
-        self._is_main = is_main
+    def __init__(self, folder: Path, step: int, accelerator: Accelerator) -> None:
+        self._is_main = accelerator.is_main_process
+        self._accelerator = accelerator
         self._board: Any = None
-        if not is_main:
+        if not self._is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS_FILE
@@ -40,14 +44,14 @@ class Metrics:
         if not self._is_main or not figures:
             return
         plain = {key: value if math.isfinite(value) else None for key, value in figures.items()}
-        try:
+        with suppress(OSError):  # a full disk: the weights matter more, and the loop warns about those
             self._file.write(json.dumps({"step": step, **plain}) + os.linesep)
             self._file.flush()
-        except OSError:  # a full disk: the weights matter more, and the loop warns about those
-            pass
-        if self._board is not None:
-            for key, value in figures.items():
+        with suppress(OSError):
+            for key, value in figures.items() if self._board is not None else ():
                 self._board.add_scalar(key, value, step)
+        if self._accelerator.trackers:
+            self._accelerator.log(figures, step)
 
     def __enter__(self) -> Self:
         return self
@@ -56,9 +60,11 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._is_main:
-            self._file.close()
-            if self._board is not None:
-                self._board.close()
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                if self._board is not None:
+                    self._board.close()
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,7 +21,8 @@ from altdiffusion_clip.checkpoints.model_ids import fetch, looks_local, resolve
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.config import MODEL
+from altdiffusion_clip.training.config import MODEL, RunConfig
+from altdiffusion_clip.training.model_card import write_card
 
 logger = logging.getLogger(__name__)
 
@@ -151,15 +152,16 @@ def load_student(
     return student, tokenizer
 
 
-def save_model(accelerator: Accelerator, folder: Path, write: Callable[[Path], None]) -> Path:
-    """Writes what a run has made into its `model` folder, whole or not at all; the main process alone.
+def save_model(accelerator: Accelerator, config: RunConfig, write: Callable[[Path], None]) -> Path:
+    """Writes what a run has made into its `model` folder, with a card, whole or not at all; the main process alone.
 
     Returns:
         The folder.
     """
-    destination = folder / MODEL
+    destination = config.output / MODEL
     if accelerator.is_main_process and not destination.exists():
         with atomic_folder(destination) as temporary:
             write(temporary)
+            write_card(temporary, config)
     accelerator.wait_for_everyone()
     return destination

@@ -34,8 +34,23 @@ class Stage:
     needs: tuple[str, ...]
 
     def run(self, config: RunConfig) -> Any:
-        """Trains; the folder of the model, or of a dry run an `Estimate`."""
-        return getattr(import_module(f"altdiffusion_clip.training.{self.module}"), self.function)(config)
+        """Trains, and uploads the model where that is asked for.
+
+        Returns:
+            The folder of the model, or of a dry run an `Estimate`.
+
+        Raises:
+            UserError: the message says what is wrong.
+        """
+        made = getattr(import_module(f"altdiffusion_clip.training.{self.module}"), self.function)(config)
+        if config.push_to_hub and not config.dry_run:
+            from accelerate import PartialState
+
+            from altdiffusion_clip.training.model_card import push_to_hub
+
+            if PartialState().is_main_process:
+                push_to_hub(made, config.push_to_hub)
+        return made
 
 
 STAGES = {

@@ -253,6 +253,51 @@ class TestNotFinite:
             optimise(Regression(), Numbers(bad=range(1000)), config(tmp_path), "test")
 
 
+class TestSpikes:
+    class Spikes(Numbers):
+        def load(self, drawn: Tensors) -> Tensors:
+            self.loads += 1
+            return {"x": drawn["x"] * (1000 if self.loads in self.bad else 1)}
+
+    def test_a_spike_is_skipped_and_the_run_goes_on(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        learnt = [
+            optimise(Regression(), self.Spikes(bad=bad), config(tmp_path / str(spike), max_spike=spike), "test")
+            for spike, bad in ((20.0, frozenset({60})), (20.5, frozenset()))
+        ]
+        assert caplog.text.count("is usual, step skipped") == 1
+        assert "step 60: the gradient's norm is" in caplog.text
+        assert "1 of 60 steps were skipped" in caplog.text
+        for name, parameter in learnt[0].named_parameters():
+            assert not torch.equal(parameter, learnt[1].get_parameter(name)), "the last step was not taken"
+
+    def test_a_run_that_goes_on_knows_what_is_usual(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        settings = config(tmp_path, max_spike=20.0, checkpoint_seconds=0.0)
+        with pytest.raises(Stopped):
+            optimise(Regression(), Numbers(), dataclasses.replace(settings, stop_after_seconds=1e-9), "test")
+        optimise(Regression(), self.Spikes(bad=frozenset({1})), settings, "test")
+        assert caplog.text.count("is usual, step skipped") == 1
+
+    def test_spikes_without_an_end_are_one_line_that_names_the_checkpoint(self, tmp_path: Path) -> None:
+        settings = config(tmp_path, max_spike=20.0, checkpoint_seconds=0.0)
+        with pytest.raises(UserError, match=r"20 steps in a row were skipped, .*checkpoint\.pt holds the state before"):
+            optimise(Regression(), self.Spikes(bad=range(10, 1000)), settings, "test")
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 9
+
+
+class TestTrackers:
+    def test_figures_go_to_a_tracker_of_accelerates(self, tmp_path: Path) -> None:
+        run = config(tmp_path / "run", trackers=["tensorboard"])
+        accelerator = new_accelerator(run)
+        optimise(Regression(), Numbers(), run, "test", accelerator=accelerator)
+        assert list((tmp_path / "run" / "run").rglob("events.*")), "beside the run's own, in a folder of its name"
+        accelerator.end_training()
+
+    def test_one_that_is_not_there_is_one_line(self, tmp_path: Path) -> None:
+        for name in ("wandb", "nothing"):
+            with pytest.raises(UserError, match=name):
+                new_accelerator(config(tmp_path, trackers=[name]))
+
+
 class TestFullDisk:
     """On a file system of one megabyte, where nothing but root may mount one."""
 

@@ -329,7 +329,7 @@ def _write(
     if not len(counts):
         raise UserError(f"no picture with a caption in {', '.join(places)}: {left_out}")
     _write_texts(folder, tokenizer, digests, counts)
-    meta = {"side": side, "languages": codes, "left_out": left_out.as_dict()}
+    meta = {"side": side, "languages": codes, "left_out": left_out.as_dict(), "count": len(counts)}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

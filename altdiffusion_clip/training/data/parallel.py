@@ -116,7 +116,7 @@ def _write(places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Pa
             raise UserError(f"no sentence in {code!r} in {', '.join(places)}; there are {', '.join(codes)}")
     np.array(target, np.int64).tofile(folder / "target.bin")
     np.array(language, np.uint8).tofile(folder / "language.bin")
-    meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut}
+    meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut, "count": len(target)}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
