@@ -79,12 +79,19 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert word in script
 
 
-def test_a_locale_without_chinese_takes_chinese_prompts(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--recipe", "食谱"], "there is no recipe 食谱"),
+        pytest.param(["rerank", "猫", "图片.png"], "图片.png: no such file", marks=pytest.mark.full),
+    ],
+)
+def test_a_locale_without_chinese_takes_chinese_words(arguments: list[str], said: str) -> None:
     code = "from altdiffusion_clip.cli import main; main()"
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-c", code, "rerank", "猫", "图片.png"]
+    command = [sys.executable, "-c", code, *arguments]
     ended = subprocess.run(command, capture_output=True, env=plain, timeout=120, check=False)
-    assert "图片.png: no such file" in ended.stderr.decode("utf-8")
+    assert said in ended.stderr.decode("utf-8")
 
 
 def test_an_unknown_command_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:

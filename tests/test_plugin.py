@@ -188,6 +188,18 @@ def test_importing_the_package_imports_no_heavy_library() -> None:
         import altdiffusion_clip, altdiffusion_clip.cli
         heavy = {"torch", "diffusers", "transformers", "numpy", "PIL"} & set(sys.modules)
         assert not heavy, heavy
+        """
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.full
+def test_diffusers_may_be_imported_after_the_package() -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        import altdiffusion_clip
         import diffusers
         assert "diffusers.pipelines" not in sys.modules or diffusers.pipelines.alt_diffusion
         assert diffusers.AltDiffusionPipeline.__module__.startswith("altdiffusion_clip.")

@@ -21,9 +21,9 @@ def pipe() -> AltDiffusionPipeline:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_each_draws_a_cat(name: str, pipe: AltDiffusionPipeline) -> None:
     own = pipe.scheduler
-    settings = Settings("蓝色背景上的猫", 0, (0, 1), "emoji-m9", guidance_scale=3.0, scheduler=name)
+    settings = Settings("蓝色背景上的猫", 0, (0,), "emoji-m9", guidance_scale=3.0, scheduler=name)
     pictures = draw_batch(pipe, settings)
-    assert [found.names["en"] for found in Recogniser.load().concepts_of(pictures)] == ["cat", "cat"]
+    assert [found.names["en"] for found in Recogniser.load().concepts_of(pictures)] == ["cat"]
     assert pipe.scheduler is own, "it is lent"
 
 

@@ -27,7 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "GPUs under `accelerate launch`. The same command continues a run that was stopped.",
         examples=[
             "altdiffusion train --recipe altclip-m9 --set sentences=all.tsv pictures=shards/{000..099}.tar --dry-run",
-            "altdiffusion train align --help",
+            "altdiffusion train lora --model BAAI/AltDiffusion-m9 --data pictures/ --rank 8 --output runs/style",
         ],
     )
     parser.add_argument(

@@ -104,6 +104,14 @@ def desktop(server: Demo, browser: Any) -> Iterator[Any]:
     visit.close()
 
 
+@pytest.fixture(scope="module")
+def visitor(server: Demo, browser: Any) -> Iterator[Any]:
+    """The page of one who stays: what each test has done is there for the next, as it is for people."""
+    visit = Visit(browser, server.address)
+    yield visit.page
+    visit.close()
+
+
 def wait_until_it_speaks(page: Any, code: str) -> None:
     """The words come last; what is typed before them may be lost on the way."""
     page.wait_for_selector(f"#start:has-text('{say('start', code)}')")
@@ -276,21 +284,21 @@ def test_a_width_alone_is_drawn(desktop: Any, tmp_path: Path) -> None:
         assert picture.size == (96, 64)
 
 
-def test_an_overlong_prompt_says_what_would_be_cut(desktop: Any) -> None:
-    desktop.fill("#prompt textarea", "a cat, " * 250)
-    desktop.click("#start")
-    desktop.wait_for_selector(".toast-body:has-text('tokens, and 300 can be read')")
+def test_an_overlong_prompt_says_what_would_be_cut(visitor: Any) -> None:
+    visitor.fill("#prompt textarea", "a cat, " * 250)
+    visitor.click("#start")
+    visitor.wait_for_selector(".toast-body:has-text('tokens, and 300 can be read')")
 
 
-def test_a_prompt_that_the_model_does_not_know_gets_a_line(desktop: Any) -> None:
-    draw(desktop, "a castle at night", count=1)
-    desktop.wait_for_selector("#draw-status:has-text('does not know what the prompt names')")
+def test_a_prompt_that_the_model_does_not_know_gets_a_line(visitor: Any) -> None:
+    draw(visitor, "a castle at night", count=1)
+    visitor.wait_for_selector("#draw-status:has-text('does not know what the prompt names')")
 
 
-def test_what_the_model_draws_is_one_click_away(desktop: Any) -> None:
-    desktop.click("#about button")
-    desktop.wait_for_selector("#about:has-text('panda')")
-    desktop.wait_for_selector("#about:has-text('Cosine')")
+def test_what_the_model_draws_is_one_click_away(visitor: Any) -> None:
+    visitor.click("#about button")
+    visitor.wait_for_selector("#about:has-text('panda')")
+    visitor.wait_for_selector("#about:has-text('Cosine')")
 
 
 def test_examples_are_drawn_well(pipe: Any) -> None:
@@ -433,12 +441,12 @@ def test_those_who_wait_see_their_place(server: Demo, browser: Any) -> None:
         visit.close()
 
 
-def test_a_mistake_is_one_line_and_the_page_goes_on(desktop: Any) -> None:
-    desktop.fill("#prompt textarea", " ")
-    desktop.click("#start")
-    desktop.wait_for_selector(".toast-body:has-text('The prompt is empty.')")
-    desktop.wait_for_selector("#start:enabled")
-    draw(desktop, "a dog")
+def test_a_mistake_is_one_line_and_the_page_goes_on(visitor: Any) -> None:
+    visitor.fill("#prompt textarea", " ")
+    visitor.click("#start")
+    visitor.wait_for_selector(".toast-body:has-text('The prompt is empty.')")
+    visitor.wait_for_selector("#start:enabled")
+    draw(visitor, "a dog")
 
 
 def test_the_browsers_language_is_taken(server: Demo, browser: Any) -> None:

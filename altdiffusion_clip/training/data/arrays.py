@@ -18,6 +18,7 @@ from tqdm import tqdm
 from altdiffusion_clip.files import atomic_folder
 
 FLUSH_SECONDS = 10.0
+OFFSETS_AT_ONCE = 65_536
 
 
 def fill_rows(
@@ -137,15 +138,24 @@ class Ragged:
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self._width = meta["width"]
-        self._offsets = np.fromfile(folder / "offsets.bin", np.int64)
+        self._offsets = np.memmap(folder / "offsets.bin", np.int64, "r")
         shape = (int(self._offsets[-1]), self._width) if self._width else (int(self._offsets[-1]),)
         self._values: Any = np.empty(shape, meta["dtype"])
         if self._offsets[-1]:
             self._values = np.memmap(folder / "values.bin", meta["dtype"], "r", shape=shape)
-        self.lengths = np.diff(self._offsets)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Of all rows, computed anew each time: int64 (rows,)."""
+        return np.diff(self._offsets)
+
+    def lengths_of(self, rows: Tensor) -> Tensor:
+        """Of some rows, int64 (rows,)."""
+        places = rows.numpy()
+        return torch.from_numpy(self._offsets[places + 1] - self._offsets[places])
 
     def __getitem__(self, row: int) -> np.ndarray:
         return self._values[self._offsets[row] : self._offsets[row + 1]]
@@ -191,7 +201,7 @@ def _padded(rows: Sequence[np.ndarray], value: float) -> tuple[Tensor, Tensor]:
 
 
 class RaggedWriter:
-    """Writes rows of different lengths one after the other; nothing but the offsets is kept in memory.
+    """Writes rows of different lengths one after the other; nothing is kept in memory.
 
     Args:
         folder: to write; it is there whole or not at all only if it lies in a folder that is.
@@ -202,29 +212,37 @@ class RaggedWriter:
     def __init__(self, folder: Path, dtype: str, width: int = 0) -> None:
         folder.mkdir(parents=True)
         self._folder, self._dtype, self._width = folder, dtype, width
-        self._offsets = array("q", [0])
+        self._offsets, self._count, self._end = array("q", [0]), 0, 0
 
     def add(self, row: Iterable[Any]) -> None:
         """Appends a row: numbers, or (length, width)."""
         values = np.ascontiguousarray(row, dtype=self._dtype)
-        values.tofile(self._file)
-        self._offsets.append(self._offsets[-1] + len(values))
+        self._values.write(values.tobytes())
+        self._count, self._end = self._count + 1, self._end + len(values)
+        self._offsets.append(self._end)
+        if len(self._offsets) == OFFSETS_AT_ONCE:
+            self._flush()
 
     def add_text(self, text: str) -> None:
         """Appends a text as a row of bytes."""
         self.add(np.frombuffer(text.encode("utf-8"), np.uint8))
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return self._count
+
+    def _flush(self) -> None:
+        self._offsets.tofile(self._ends)
+        self._offsets = array("q")
 
     def __enter__(self) -> Self:
-        self._file = (self._folder / "values.bin").open("wb")
+        self._values, self._ends = ((self._folder / name).open("wb") for name in ("values.bin", "offsets.bin"))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        self._flush()
+        self._values.close()
+        self._ends.close()
         if error[0] is None:
-            np.array(self._offsets, np.int64).tofile(self._folder / "offsets.bin")
             meta = {"dtype": self._dtype, "width": self._width}
             (self._folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 

@@ -160,7 +160,7 @@ class CaptionedPictures:
     def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws pictures and one caption of each, captions of nearly one length out of `pool` batches."""
         pictures, texts = self.draw(pool * count, generator)
-        chosen = similar_lengths(torch.from_numpy(self.tokens.lengths)[texts], count, generator)
+        chosen = similar_lengths(self.tokens.lengths_of(texts), count, generator)
         return pictures[chosen], texts[chosen]
 
     def first_captions(self, language: str) -> list[int | None]:
@@ -224,8 +224,8 @@ class CaptionedPictures:
 
     def _mix_kept(self) -> None:
         # Rows of groups.
-        self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]])
-        language = self._groups[self._drawn, 1].astype(np.uint8)
+        self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]]).astype(np.uint32)
+        language = self._groups[:, 1].astype(np.uint8)[self._drawn]
         self.mix = LanguageMix(language, self.languages, self._temperature, self._weights)
 
 

@@ -31,7 +31,7 @@ class LanguageMix:
         weights: dict[str, float] | None = None,
     ) -> None:
         # Rows by language, so that a draw needs no search.
-        self._rows = np.argsort(language, kind="stable")
+        self._rows = np.argsort(language, kind="stable").astype(np.uint32)
         counts = np.bincount(language, minlength=len(languages)).astype(np.float64)
         self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
         self._counts = torch.from_numpy(counts.astype(np.int64))
@@ -44,7 +44,7 @@ class LanguageMix:
         """Draws rows with replacement, int64 (count,)."""
         language = torch.multinomial(self._shares, count, replacement=True, generator=generator)
         place = (torch.rand(count, generator=generator, dtype=torch.float64) * self._counts[language]).long()
-        return torch.from_numpy(self._rows[(self._starts[language] + place).numpy()])
+        return torch.from_numpy(self._rows[(self._starts[language] + place).numpy()].astype(np.int64))
 
 
 def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:
