@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     if options.command in (None, "help"):
         build_parser().parse_args([*getattr(options, "words", ()), "--help"])
-    if threading.current_thread() is threading.main_thread():  # others cannot set it
+    in_main = threading.current_thread() is threading.main_thread()  # others cannot set it
+    if in_main:
         # Asked to end, a command cleans up as after Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return DONE if options.run(options) else SOME_FAILED
     except KeyboardInterrupt:
@@ -86,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = one_line(error)
         if not isinstance(error, UserError):
             message += " (--debug shows where)"
+    finally:
+        if in_main:  # what is left to do takes no Ctrl-C
+            signal.signal(signal.SIGTERM, before)
     print(f"altdiffusion: {message}", file=sys.stderr)
     return WRONG_CALL
 

@@ -133,6 +133,7 @@ def _prepare() -> None:
 
 def _run(name: str, config: RunConfig, as_json: bool, first: dict[str, Any], stage: Stage | None = None) -> bool:
     """Runs a stage and prints what came of it; whether it came to its end."""
+    from altdiffusion_clip.training.accelerators import is_lost_peer
     from altdiffusion_clip.training.loop import Stopped
 
     try:
@@ -140,6 +141,12 @@ def _run(name: str, config: RunConfig, as_json: bool, first: dict[str, Any], sta
     except Stopped as stopped:
         logging.getLogger("altdiffusion_clip").info("%s", stopped)
         return False
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise UserError(
+            "another process of this run has ended, and so does this one; give the same command again to continue"
+        ) from error
     figures = {**first, **(result.as_dict() if config.dry_run else {"model": str(result)})}
     if as_json:
         print(json.dumps(figures))

@@ -25,6 +25,12 @@ def time_is_up(config: RunConfig, accelerator: Accelerator) -> bool:
     return agreed(time.monotonic() - getattr(accelerator, "begun", 0.0) > config.stop_after_seconds, accelerator)
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another process of the run has ended."""
+    said = str(error)
+    return isinstance(error, torch.distributed.DistError) or any(word in said for word in ("gloo", "NCCL", "by peer"))
+
+
 def agreed(answer: bool, accelerator: Accelerator) -> bool:
     """What the main process says, in every process."""
     if accelerator.num_processes == 1:

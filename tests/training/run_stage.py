@@ -16,3 +16,7 @@ def run_stage(stage: str, settings: dict[str, Any]) -> str:
 if __name__ == "__main__":
     for stage, settings in json.loads(Path(sys.argv[1]).read_text()):
         run_stage(stage, settings)
+        if len(sys.argv) > 2:
+            from accelerate import PartialState
+
+            assert PartialState().num_processes == int(sys.argv[2]), "as many as were asked for"

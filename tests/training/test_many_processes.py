@@ -1,9 +1,14 @@
-"""Two processes with gloo, as `accelerate launch` starts them, compute what one does."""
+"""Two processes with gloo, as torchrun starts them, compute what one does.
+
+(`accelerate launch --cpu` starts one process, whatever `--num_processes` says.)
+"""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,14 @@ from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
 STEPS = 12
+
+
+def launch(processes: int) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +65,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage, settings in jobs("one"):
         run_stage(stage, settings)
     (folder / "jobs.json").write_text(json.dumps(jobs("two")))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command = [*launch, "-m", "tests.training.run_stage", str(folder / "jobs.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    command = [*launch(2), "-m", "tests.training.run_stage", str(folder / "jobs.json"), "2"]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder
 
@@ -91,3 +102,49 @@ def test_what_is_computed_once_is_shared_out(runs: Path) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
     for who in ("one", "two"):
         assert len(list((runs / who / "align/data/pictures/states/parts").iterdir())) > 1
+
+
+@pytest.mark.full
+def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> None:
+    settings = json.loads((runs / "jobs.json").read_text())[0][1]
+    (tmp_path / "jobs.json").write_text(json.dumps([("distill", {**settings, "output": str(tmp_path / "four")})]))
+    command = [*launch(4), "-m", "tests.training.run_stage", str(tmp_path / "jobs.json"), "4"]
+    subprocess.run(command, check=True, env=environment(), timeout=400)
+    one, four = ([line["loss"] for line in read_metrics(run)] for run in (runs / "one" / "distill", tmp_path / "four"))
+    assert one == pytest.approx(four, abs=1e-5)
+
+
+@pytest.mark.full
+def test_one_that_dies_ends_the_other_in_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    models = [write_teacher(tmp_path / "teacher"), write_student(tmp_path / "student")]
+    data = write_parallel(tmp_path / "parallel.jsonl")
+
+    def start(name: str, **more: Any) -> subprocess.Popen[str]:
+        command = [*launch(2), "-m", "altdiffusion_clip.cli", "train", "distill", "--teacher", models[0]]
+        command += ["--student", models[1], "--data", data, "--steps", "400", "--batch-size", "8", "--cpu"]
+        command += ["--checkpoint-seconds", "0.1", "--output", tmp_path / name]
+        return subprocess.Popen(list(map(str, command)), env=environment(), text=True, **more)
+
+    assert start("whole").wait(timeout=200) == 0
+    killed = start("killed", stderr=subprocess.PIPE)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    last = sorted(int(child) for child in children_of(killed.pid))[-1]
+    os.kill(last, signal.SIGKILL)
+    began = time.monotonic()
+    _, said = killed.communicate(timeout=100)
+    assert killed.returncode != 0
+    assert time.monotonic() - began < 60
+    ours = [line for line in said.replace("\r", "\n").splitlines() if line.startswith("altdiffusion: another process")]
+    assert len(ours) == 1
+    assert not (tmp_path / "killed" / "model").exists()
+    assert start("killed").wait(timeout=200) == 0
+    for file in ("model.safetensors",):
+        whole, again = (load_file(tmp_path / name / "model" / file) for name in ("whole", "killed"))
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
