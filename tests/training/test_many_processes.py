@@ -17,10 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from altdiffusion_clip.training.loop import read_metrics
+from tests.conftest import FULL, PUBLISHED
 from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
 STEPS = 12
+RUNS = ("distill", "contrastive", "contrastive-in-parts", "align")
+RUNS += ("lora", "lora-on-m18s-text", "dreambooth", "add-language")
 
 
 def launch(processes: int) -> list[str]:
@@ -50,6 +53,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "contrastive": [str(write_pictures(folder / "pictures"))],
     }
 
+    write_parallel(folder / "german.jsonl", ("en", "de"))
+
     def jobs(processes: str) -> list[tuple[str, dict[str, Any]]]:
         jobs = [
             (stage, {**common, "data": data[stage], "output": str(folder / processes / stage)})
@@ -60,7 +65,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         align = {**common, "data": data["contrastive"], "model": str(PIPELINE), "resolution": 16}
         align |= {"cache_text_states": True, "output": str(folder / processes / "align")}
         del align["teacher"], align["student"]
-        return [*jobs, ("contrastive", {**jobs[1][1], **split}), ("align", align)]
+        jobs += [("contrastive", {**jobs[1][1], **split}), ("align", align)]
+        if not FULL:
+            return jobs
+        tuned = {**align, "cache_text_states": False, "rank": 2}
+        on_text = {"model": str(PUBLISHED / "alt-diffusion-m18-tiny"), "train_text_encoder": True}
+        dreambooth = {**tuned, "instance_images": data["contrastive"][0], "instance_prompt": "一只sks猫"}
+        dreambooth |= {"class_prompt": "一只猫", "class_images": 3}
+        del dreambooth["data"], dreambooth["cache_text_states"]
+        language = {**common, "model": "emoji-m9", "data": [str(folder / "german.jsonl")], "learning_rate": 1e-4}
+        del language["teacher"], language["student"]
+        return [
+            *jobs,
+            ("lora", {**tuned, "output": str(folder / processes / "lora")}),
+            ("lora", {**tuned, **on_text, "output": str(folder / processes / "lora-on-m18s-text")}),
+            ("dreambooth", {**dreambooth, "output": str(folder / processes / "dreambooth")}),
+            ("add-language", {**language, "output": str(folder / processes / "add-language")}),
+        ]
 
     for stage, settings in jobs("one"):
         run_stage(stage, settings)
@@ -71,7 +92,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("run", ["distill", "contrastive", "contrastive-in-parts", "align"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        "distill",
+        "contrastive",
+        "contrastive-in-parts",
+        "align",
+        "lora",
+        "lora-on-m18s-text",
+        "dreambooth",
+        "add-language",
+    ],
+)
 @pytest.mark.full
 class TestTwoProcesses:
     def test_the_loss_curve_is_the_same(self, run: str, runs: Path) -> None:
@@ -80,11 +113,14 @@ class TestTwoProcesses:
         assert one == pytest.approx(two, abs=1e-5)
 
     def test_the_weights_are_the_same(self, run: str, runs: Path) -> None:
-        file = "unet/diffusion_pytorch_model.safetensors" if run == "align" else "model.safetensors"
-        one, two = (load_file(runs / who / run / "model" / file) for who in ("one", "two"))
-        assert one.keys() == two.keys()
-        for name in one:
-            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
+        made = sorted((runs / "one" / run / "model").rglob("*.safetensors"))
+        assert made
+        for file in made:
+            other = runs / "two" / run / "model" / file.relative_to(runs / "one" / run / "model")
+            one, two = load_file(file), load_file(other)
+            assert one.keys() == two.keys()
+            for name in one:
+                torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
 
     def test_a_checkpoint_of_two_is_one_of_one(self, run: str, runs: Path) -> None:
         one, two = (
