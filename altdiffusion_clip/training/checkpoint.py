@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from altdiffusion_clip.errors import CheckpointError, one_line
 from altdiffusion_clip.files import atomic_path
@@ -35,7 +35,7 @@ def save_state(
         OSError: the disk is full, or cannot be written; what was there before is still there.
     """
     weights, optimizer_state = get_state_dict(module, optimizer, options=_WHOLE)
-    average = None if average is None else {name: _whole(tensor) for name, tensor in average.items()}
+    average = None if average is None else {name: whole_tensor(tensor) for name, tensor in average.items()}
     if not accelerator.is_main_process:
         return
     state = {"module": weights, "optimizer": optimizer_state, "average": average, **counters}
@@ -49,9 +49,8 @@ def save_state(
 
 
 def trained_weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The whole trained weights of a module that may be sharded; every process must call it, the first gets them."""
-    weights: dict[str, Any] = get_model_state_dict(module, options=_WHOLE)
-    return weights
+    """The whole trained weights of a module that may be sharded, on the CPU; every process must call it."""
+    return {name: whole_tensor(parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def load_state(
@@ -78,7 +77,7 @@ def load_state(
         averaged = state.pop("average")
         if average is not None:
             for name, tensor in average.items():
-                tensor.copy_(averaged[name])
+                _fill(tensor, averaged[name])
         scale = state.pop("scaler", None)
         if scale is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(scale)
@@ -90,6 +89,13 @@ def load_state(
         ) from error
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def _fill(tensor: torch.Tensor, whole: torch.Tensor) -> None:
+    """Puts a whole tensor into one that may be sharded."""
+    if isinstance(tensor, DTensor):
+        whole = distribute_tensor(whole.to(tensor.device), tensor.device_mesh, tensor.placements)
+    tensor.copy_(whole)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that may be sharded over processes, whole, on the CPU."""
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()

@@ -134,6 +134,8 @@ def train_contrastive(
         validate: as in `optimise`.
     """
     freeze_vision(scorer)
+    # What has no dimension cannot be sharded.
+    scorer.logit_scale = nn.Parameter(scorer.logit_scale.detach().reshape(1))
     source = Pairs(pictures, features, scorer, config)
 
     def loss_of(**named: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def train_contrastive(
         fixed = ("pictures", "texts") if config.augment else ("pictures", "texts", "image_embeds")
         return cached_backward(accelerator, model, parts, loss_of, fixed)
 
-    return optimise(
+    scorer = optimise(
         TextHalf(scorer),
         source,
         config,
@@ -158,6 +160,8 @@ def train_contrastive(
         validate=validate,
         after_step=clamp_temperature,
     ).scorer
+    scorer.logit_scale = nn.Parameter(scorer.logit_scale.detach().reshape(()))
+    return scorer
 
 
 def freeze_vision(scorer: AltCLIPScorer) -> None:
@@ -185,7 +189,8 @@ class TextHalf(nn.Module):
         """The embeddings, float (batch, dim), and the logarithm of the inverse temperature."""
         embeds = {
             "text_embeds": self.scorer.get_text_features(input_ids, attention_mask),
-            "logit_scale": self.scorer.logit_scale,
+            # A number of its own: a sharded parameter is not there after the forward pass.
+            "logit_scale": self.scorer.logit_scale.sum(),
         }
         if pixel_values is not None:
             with torch.no_grad():

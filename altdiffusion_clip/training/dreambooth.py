@@ -52,7 +52,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
     save_settings(config, accelerator)
     parts = load_parts(config.model, config.text_encoder)
     if config.rank:
-        add_lora(parts, config.rank, config.train_text_encoder)
+        add_lora(parts, config.rank, config.train_text_encoder, seed=config.seed)
     else:
         freeze_all_but(parts.unet, lambda name: True)
     if config.dry_run:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.accelerators import agreed, new_accelerator, time_is_up
-from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights
+from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights, whole_tensor
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.arrays import read_ahead
 from altdiffusion_clip.training.metrics import Metrics
@@ -122,11 +122,8 @@ def optimise(
             )
             if callable(enable):
                 enable()
-    sharded = accelerator.distributed_type == DistributedType.FSDP
-    if sharded and config.ema_decay:
-        raise UserError("ema_decay keeps a whole copy of the weights, which FSDP shards; use only one of them")
     # Sharding changes the module in place; what is trained goes back into a whole one.
-    whole = copy.deepcopy(module) if sharded else None
+    whole = copy.deepcopy(module) if accelerator.distributed_type == DistributedType.FSDP else None
     model, optimizer = accelerator.prepare(module, _optimizer(module, config))
     trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trainable.items()} if config.ema_decay else None
@@ -221,7 +218,7 @@ def optimise(
                 waited, logged, logged_step = 0.0, now, step
             is_due = is_last or (config.validate_every and step % config.validate_every == 0)
             if validate is not None and is_due:
-                metrics.add(step, **_validated(accelerator, model, average, validate, step))
+                metrics.add(step, **_validated(accelerator, model, average, whole, validate, step))
             if is_last:
                 break
             # What comes before a skipped step may be kept; a state that only skips is none to go on from.
@@ -296,11 +293,19 @@ def _validated(
     accelerator: Accelerator,
     model: nn.Module,
     average: Tensors | None,
+    whole: nn.Module | None,
     validate: Callable[[Any, int], dict[str, float]],
     step: int,
 ) -> dict[str, float]:
-    """Measures on the main process, with the averaged weights in place for that long."""
+    """Measures on the main process, with the averaged weights in place for that long, or in a whole module."""
     accelerator.wait_for_everyone()
+    if whole is not None:  # which takes all processes
+        _put_together(whole, model, average)
+        with torch.no_grad():
+            measured = validate(whole.to(accelerator.device), step) if accelerator.is_main_process else {}
+        whole.cpu()
+        accelerator.wait_for_everyone()
+        return measured
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return {}
@@ -323,13 +328,20 @@ def _validated(
 def _finished(accelerator: Accelerator, model: nn.Module, average: Tensors | None, whole: nn.Module | None) -> Any:
     accelerator.wait_for_everyone()
     if whole is not None:
-        whole.load_state_dict(trained_weights(model), strict=False)
-        return whole.eval()
+        return _put_together(whole, model, average)
     module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     parameters = dict(module.named_parameters())
     for name, tensor in (average or {}).items():
         parameters[name].copy_(tensor)
     return module.eval()
+
+
+@torch.no_grad()
+def _put_together(whole: nn.Module, sharded: nn.Module, average: Tensors | None) -> nn.Module:
+    """Puts what a sharded module has learnt, or its average, into a whole one."""
+    weights = trained_weights(sharded) if average is None else {n: whole_tensor(t) for n, t in average.items()}
+    whole.load_state_dict(weights, strict=False)
+    return whole.eval()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.training_utils import _collate_lora_metadata
 from torch import nn
 
@@ -44,7 +45,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
     parts = load_parts(config.model, config.text_encoder)
-    add_lora(parts, config.rank, config.train_text_encoder, config.targets)
+    add_lora(parts, config.rank, config.train_text_encoder, config.targets, config.seed)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
     pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
@@ -70,8 +71,17 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     return save_model(accelerator, config, lambda folder: save_lora(parts, folder, config.train_text_encoder))
 
 
-def add_lora(parts: Parts, rank: int, train_text_encoder: bool, targets: Sequence[str] = ON_THE_UNET) -> None:
+def add_lora(
+    parts: Parts, rank: int, train_text_encoder: bool, targets: Sequence[str] = ON_THE_UNET, seed: int = 0
+) -> None:
     """Freezes a model and puts new LoRAs on it, which change nothing before they are trained.
+
+    Args:
+        parts: of the model.
+        rank: of the LoRAs.
+        train_text_encoder: the text encoder gets one too.
+        targets: layers of the UNet.
+        seed: of their first weights.
 
     Raises:
         UserError: peft is not installed.
@@ -80,15 +90,16 @@ def add_lora(parts: Parts, rank: int, train_text_encoder: bool, targets: Sequenc
         import peft
     except ImportError as error:
         raise UserError("LoRAs need peft: pip install 'altdiffusion-clip[lora]'") from error
+    torch.manual_seed(seed)
     parts.unet.requires_grad_(False)
     parts.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)))
     if train_text_encoder:
-        parts.text_encoder.add_adapter(
-            peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
-        )
+        on_text = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
         if getattr(parts.text_encoder, "transformation_pre", None) is not None:
-            # m18's conditioning is of its layer before the last, so the last one's LoRA never has a gradient.
-            parts.text_encoder.roberta.encoder.layer[-1].requires_grad_(False)
+            # m18's conditioning is of its layer before the last, so a LoRA of the last one would never learn.
+            on_text.layers_pattern = "layer"
+            on_text.layers_to_transform = list(range(parts.text_encoder.config.num_hidden_layers - 1))
+        parts.text_encoder.add_adapter(on_text)
 
 
 def trained_of(parts: Parts, train_text_encoder: bool) -> nn.Module:

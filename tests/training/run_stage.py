@@ -1,7 +1,8 @@
-"""Runs a stage in a process of its own: what `accelerate launch` and the tests that kill processes start."""
+"""Runs stages in a process of their own: what torchrun and the tests that kill processes start."""
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,35 @@ def run_stage(stage: str, settings: dict[str, Any]) -> str:
     return str(STAGES[stage].run(STAGES[stage].config.of(settings)))
 
 
-if __name__ == "__main__":
-    for stage, settings in json.loads(Path(sys.argv[1]).read_text()):
-        run_stage(stage, settings)
-        if len(sys.argv) > 2:
-            from accelerate import PartialState
+def shard() -> None:
+    """Has accelerate shard on CPUs too, where it only would on GPUs; torch itself does it on both."""
+    from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.state import AcceleratorState
 
-            assert PartialState().num_processes == int(sys.argv[2]), "as many as were asked for"
+    from altdiffusion_clip.training import accelerators
+
+    class Sharding(Accelerator):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="no_wrap")
+            AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+
+    accelerators.Accelerator = Sharding  # type: ignore[misc]
+
+
+def main(jobs: Path, processes: int, *modes: str) -> None:
+    """Runs jobs, in as many processes as were asked for; one that stops itself is left to the next."""
+    from accelerate import PartialState
+
+    from altdiffusion_clip.training.loop import Stopped
+
+    if "sharded" in modes:
+        shard()
+    for stage, settings in json.loads(jobs.read_text()):
+        with suppress(Stopped):
+            run_stage(stage, settings)
+        assert PartialState().num_processes == processes
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -47,6 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "warmup_steps": 3,
         "log_every": 1,
         "cpu": True,
+        "ema_decay": 0.5,
     }
     data = {
         "distill": [str(write_parallel(folder / "parallel.jsonl"))],
@@ -85,49 +86,45 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for stage, settings in jobs("one"):
         run_stage(stage, settings)
-    (folder / "jobs.json").write_text(json.dumps(jobs("two")))
-    command = [*launch(2), "-m", "tests.training.run_stage", str(folder / "jobs.json"), "2"]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    for who in ("two", *(["sharded"] if FULL else [])):
+        todo = jobs(who)
+        if who == "sharded":  # each stops itself once
+            todo = [each for job in todo for each in ((job[0], {**job[1], "stop_after_seconds": 1e-9}), job)]
+        (folder / f"{who}.json").write_text(json.dumps(todo))
+        command = [*launch(2), "-m", "tests.training.run_stage", str(folder / f"{who}.json"), "2", who]
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
+        assert finished.returncode == 0, finished.stderr[-3000:]
     return folder
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        "distill",
-        "contrastive",
-        "contrastive-in-parts",
-        "align",
-        "lora",
-        "lora-on-m18s-text",
-        "dreambooth",
-        "add-language",
-    ],
-)
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("many", ["two", "sharded"])
 @pytest.mark.full
 class TestTwoProcesses:
-    def test_the_loss_curve_is_the_same(self, run: str, runs: Path) -> None:
-        one, two = ([line["loss"] for line in read_metrics(runs / who / run)] for who in ("one", "two"))
+    """As they are, and with the weights sharded over them (FSDP) and stopped on the way."""
+
+    def test_the_loss_curve_is_the_same(self, run: str, many: str, runs: Path) -> None:
+        one, two = ([line["loss"] for line in read_metrics(runs / who / run)] for who in ("one", many))
         assert len(one) == len(two) == STEPS
         assert one == pytest.approx(two, abs=1e-5)
 
-    def test_the_weights_are_the_same(self, run: str, runs: Path) -> None:
+    def test_the_weights_are_the_same(self, run: str, many: str, runs: Path) -> None:
         made = sorted((runs / "one" / run / "model").rglob("*.safetensors"))
         assert made
         for file in made:
-            other = runs / "two" / run / "model" / file.relative_to(runs / "one" / run / "model")
+            other = runs / many / run / "model" / file.relative_to(runs / "one" / run / "model")
             one, two = load_file(file), load_file(other)
             assert one.keys() == two.keys()
             for name in one:
                 torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
 
-    def test_a_checkpoint_of_two_is_one_of_one(self, run: str, runs: Path) -> None:
+    def test_a_checkpoint_of_two_is_one_of_one(self, run: str, many: str, runs: Path) -> None:
         one, two = (
             torch.load(runs / who / run / "checkpoint.pt", weights_only=True, map_location="cpu")
-            for who in ("one", "two")
+            for who in ("one", many)
         )
         assert one["module"].keys() == two["module"].keys()
+        assert {n: t.shape for n, t in one["average"].items()} == {n: t.shape for n, t in two["average"].items()}
         assert two["step"] == STEPS
 
 
@@ -142,7 +139,7 @@ def test_what_is_computed_once_is_shared_out(runs: Path) -> None:
 
 @pytest.mark.full
 def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> None:
-    settings = json.loads((runs / "jobs.json").read_text())[0][1]
+    settings = json.loads((runs / "two.json").read_text())[0][1]
     (tmp_path / "jobs.json").write_text(json.dumps([("distill", {**settings, "output": str(tmp_path / "four")})]))
     command = [*launch(4), "-m", "tests.training.run_stage", str(tmp_path / "jobs.json"), "4"]
     subprocess.run(command, check=True, env=environment(), timeout=400)
