@@ -72,7 +72,9 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     if missing:
         raise UserError(f"trackers: {', '.join(sorted(missing))} is not installed")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise UserError("DeepSpeed is not supported; shard with FSDP: accelerate launch --use_fsdp")
+        raise UserError("DeepSpeed is not supported; shard with FSDP: accelerate launch --use_fsdp --fsdp_version 2")
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise UserError("FSDP's first version is not supported; accelerate launch --use_fsdp --fsdp_version 2")
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
     accelerator.begun = time.monotonic()

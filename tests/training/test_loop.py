@@ -118,9 +118,13 @@ def test_accumulated_parts_are_the_whole_batch(tmp_path: Path) -> None:
     torch.testing.assert_close(*map(torch.tensor, losses), atol=1e-5, rtol=0)
 
 
-def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.DEEPSPEED)
-    with pytest.raises(UserError, match="DeepSpeed is not supported; shard with FSDP"):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("DEEPSPEED", "DeepSpeed is not supported; shard with FSDP"), ("FSDP", "FSDP's first version")]
+)
+def test_other_ways_to_shard_are_refused(kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType[kind])
+    monkeypatch.setattr(Accelerator, "is_fsdp2", False)
+    with pytest.raises(UserError, match=said):
         new_accelerator(config(tmp_path))
 
 
