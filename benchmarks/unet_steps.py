@@ -1,4 +1,4 @@
-"""Training steps of emoji-m18's UNet: as it stands, in channels-last, compiled; and how fast its batches are made.
+"""Training steps of emoji-m18's UNet: as it stands, in channels-last, compiled, recorded; and how fast batches are made.
 
 Each way is a process of its own, for a compiled UNet leaves much behind. The batch is the same in every step, so that
 reading is not measured; beside it, pictures a second that the workers make ready, with nothing to train.
@@ -33,8 +33,9 @@ from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.diffusion import Denoiser, LatentsOfCaptions
 from altdiffusion_clip.training.loop import mean_loss, read_batches, step_generator
+from altdiffusion_clip.training.recorded import RecordedLoss
 
-WAYS = ("plain", "channels-last", "compiled", "compiled channels-last")
+WAYS = ("plain", "channels-last", "compiled", "compiled channels-last", "compiled channels-last recorded")
 SCENES = 20_000
 
 
@@ -97,8 +98,10 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float | str]:
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=True)
     denoiser, optimizer = accelerator.prepare(Denoiser(unet, new_scheduler(), conditioning), optimizer)
 
+    loss = RecordedLoss() if "recorded" in way else mean_loss
+
     def step() -> None:
-        mean_loss(accelerator, denoiser, [part])
+        loss(accelerator, denoiser, [part])
         accelerator.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -20,7 +20,15 @@ PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
 SHRUNK = {"--seeds 0-4 --steps 10": "--seeds 0 --steps 2"}
 """Of a run that takes minutes."""
-NOT_HERE = ("ray start", "--engine ray", "s3://bucket", "BAAI/", "my-altdiffusion/", "scores/ --top 30%", "sentences=all.tsv")
+NOT_HERE = (
+    "ray start",
+    "--engine ray",
+    "s3://bucket",
+    "BAAI/",
+    "my-altdiffusion/",
+    "scores/ --top 30%",
+    "sentences=all.tsv",
+)
 """What takes more than is at hand is looked at, but not done.
 
 A cluster is what tests/bulk/test_ray_engine.py has, and a file system that fails tests/bulk/test_faults.py.

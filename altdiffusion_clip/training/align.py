@@ -40,8 +40,9 @@ from altdiffusion_clip.training.diffusion import (
     embed_latents,
 )
 from altdiffusion_clip.training.estimate import Estimate, estimate
-from altdiffusion_clip.training.loop import optimise, step_generator
+from altdiffusion_clip.training.loop import mean_loss, optimise, step_generator
 from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
+from altdiffusion_clip.training.recorded import RecordedLoss
 
 SAMPLE_STEPS = 20
 MOST_DIFFERENCE = 0.1
@@ -150,7 +151,13 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
         parts.take(denoiser)
         freeze_all_but(parts.unet, lambda name: True)
     denoiser = optimise(
-        denoiser, source, config, "align", accelerator=accelerator, validate=sampler(parts, config, accelerator)
+        denoiser,
+        source,
+        config,
+        "align",
+        backward=RecordedLoss() if config.compile else mean_loss,
+        accelerator=accelerator,
+        validate=sampler(parts, config, accelerator),
     )
     parts.take(denoiser)
     parts.unet.cpu()

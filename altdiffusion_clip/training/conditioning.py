@@ -26,7 +26,7 @@ class Conditioning:
     """
 
     def __init__(self, text_encoder: Any, pad_token_id: int, is_fixed: bool = False) -> None:
-        self.text_encoder, self._pad, self._is_fixed = text_encoder, pad_token_id, is_fixed
+        self.text_encoder, self._pad, self.is_fixed = text_encoder, pad_token_id, is_fixed
         config = text_encoder.config
         self.is_short = isinstance(text_encoder, RobertaSeriesModelWithTransformation) and config.use_attention_mask
 
@@ -42,7 +42,8 @@ class Conditioning:
             77 rows are there.
         """
         lengths = attention_mask.sum(1)
-        rows = self._rows(int(lengths.max()) + 1) if self.is_short else WINDOW
+        # Of fixed rows no number is asked for: a GPU would be waited for, and a recording could not go on.
+        rows = WINDOW if self.is_fixed or not self.is_short else self._rows(int(lengths.max()) + 1)
         padded = torch.full((len(input_ids), rows), self._pad, dtype=input_ids.dtype, device=input_ids.device)
         columns = min(rows, input_ids.shape[1])
         padded[:, :columns] = torch.where(attention_mask[:, :columns].bool(), input_ids[:, :columns], self._pad)
@@ -79,7 +80,7 @@ class Conditioning:
         return pad(values.float(), (0, 0, 0, count - values.shape[1])), padding_counts(lengths, count)
 
     def _rows(self, needed: int) -> int:
-        return WINDOW if self._is_fixed else min(needed, WINDOW)
+        return WINDOW if self.is_fixed else min(needed, WINDOW)
 
 
 def padding_counts(lengths: Tensor, rows: int) -> Tensor:

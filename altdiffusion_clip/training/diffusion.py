@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, fill_rows, prepared
 from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures, leave_out_broken, read_pixels
@@ -145,7 +146,8 @@ class LatentsOfCaptions:
             rows = [len(self._states) - 1 if text == EMPTY else text for text in texts]
             states, mask = self._conditioning.read(self._states, rows)
             return {**batch, "states": states, **({} if mask is None else {"states_mask": mask})}
-        ids, mask = pad_tokens([self._tokens(text) for text in texts], self._pad)
+        fixed = WINDOW if self._conditioning is not None and self._conditioning.is_fixed else 0
+        ids, mask = pad_tokens([self._tokens(text) for text in texts], self._pad, fixed)
         return {**batch, "input_ids": ids, "attention_mask": mask}
 
     def _tokens(self, text: int) -> list[int]:
@@ -178,9 +180,9 @@ def noise_of(
     }
 
 
-def pad_tokens(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids padded on the right to the longest, and their mask, int64 (rows, longest)."""
-    longest = max(len(row) for row in rows)
+def pad_tokens(rows: list[list[int]], pad_token_id: int, least: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids padded on the right to the longest, or to so many, and their mask, int64 (rows, longest)."""
+    longest = max(least, *(len(row) for row in rows))
     ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask

@@ -89,6 +89,21 @@ RUNS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.skipif(DEVICE != "cuda", reason="recordings are CUDA's")
+def test_a_recorded_step_is_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    losses = []
+    for name in ("recorded", "plain"):
+        PartialState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        (tmp_path / name).mkdir()
+        with caplog.at_level("INFO"):
+            align(AlignConfig(**of_pictures(tmp_path / name, steps=12, compile=name == "recorded", ema_decay=0.9)))
+        losses.append([line["loss"] for line in read_metrics(tmp_path / name / "run") if "loss" in line])
+    assert "the training step is recorded" in caplog.text
+    assert len(losses[0]) == 12
+    assert losses[0] == pytest.approx(losses[1], rel=10 * NEAR)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_the_losses_are_the_cpus(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
