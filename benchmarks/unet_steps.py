@@ -1,4 +1,4 @@
-"""Training steps of emoji-m18's UNet: as it stands, in channels-last, compiled, recorded; and how fast batches are made.
+"""Training steps of emoji-m18's UNet: as it stands, channels-last, compiled, recorded; and how fast batches are made.
 
 Each way is a process of its own, for a compiled UNet leaves much behind. The batch is the same in every step, so that
 reading is not measured; beside it, pictures a second that the workers make ready, with nothing to train.
