@@ -59,11 +59,13 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     save_settings(config, accelerator)
     student, tokenizer, scorer = load_bodies(config.model)
     data = config.output / "data"
-    new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator)
+    new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator, config.encoding)
     added = [code for code in new.languages if code != ENGLISH]
     if not added:
         raise UserError("the data are only in English; records need en and the new language")
-    old = ParallelCorpus.prepare(config.replay, tokenizer, data / "old", (), accelerator) if config.replay else new
+    old = new
+    if config.replay:
+        old = ParallelCorpus.prepare(config.replay, tokenizer, data / "old", (), accelerator, config.encoding)
     if config.dry_run:
         return estimate(config, student, tokens=np.concatenate([new.tokens.lengths, old.tokens.lengths]))
     if (config.output / MODEL).exists():
@@ -74,7 +76,9 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     source = NewAndOld(new, targets, old, config, student.config.pad_token_id)
     validate = None
     if config.validation:
-        held_out = ParallelCorpus.prepare(config.validation, tokenizer, data / "validation", (), accelerator)
+        held_out = ParallelCorpus.prepare(
+            config.validation, tokenizer, data / "validation", (), accelerator, config.encoding
+        )
         references = embed_english(student, held_out, accelerator)
 
         def validate(task: KeepAndLearn, step: int) -> dict[str, float]:

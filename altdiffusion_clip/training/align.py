@@ -116,6 +116,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     parts = load_parts(config.model, config.text_encoder)
     freeze_all_but(parts.unet, lambda name: True)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
+    mix |= {"encoding": config.encoding}
     pictures = pictures or prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
         size = 2 * len(pictures) * parts.vae.config.latent_channels * (pictures.side // scale_of(parts.vae)) ** 2

@@ -22,6 +22,7 @@ class MixedLanguages(RunConfig):
     """A run on data in several languages."""
 
     languages: list[str] = option([], "Language codes to read (default: all).")
+    encoding: str = option("", "Encoding of data that are not UTF-8, such as gb18030.")
     temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
     weights: dict[str, float] = option({}, "Factors for the shares of languages, such as en=2.")
 
@@ -133,6 +134,7 @@ class AddLanguageConfig(RunConfig):
         [], "Sentences in the languages that it knows, so that it keeps them.", metavar="PLACE"
     )
     languages: list[str] = option([], "New language codes to read from the data (default: all).")
+    encoding: str = option("", "Encoding of data that are not UTF-8, such as gb18030.")
     temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
     keep_weight: float = option(1.0, "Weight of keeping the old languages, against learning the new one.")
     validation: list[str | Path] = option(

@@ -78,6 +78,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
         temperature=config.temperature,
         weights=config.weights,
         accelerator=accelerator,
+        encoding=config.encoding,
     )
     if config.dry_run:
         size = 0 if config.augment else 2 * len(pictures) * scorer.config.projection_dim
@@ -93,7 +94,13 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     validate = None
     if config.validation:
         held_out = CaptionedPictures.prepare(
-            config.validation, side, tokenizer, data / "validation", accelerator=accelerator, languages=config.languages
+            config.validation,
+            side,
+            tokenizer,
+            data / "validation",
+            accelerator=accelerator,
+            languages=config.languages,
+            encoding=config.encoding,
         )
         lacking = sorted(set(pictures.languages) - set(held_out.languages))
         if lacking:

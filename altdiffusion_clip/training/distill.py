@@ -52,7 +52,7 @@ def distill(config: DistillConfig) -> Path | Estimate:
     )
     layers = 1 if student.transformation_pre is None else 2
     corpus = ParallelCorpus.prepare(
-        config.data, tokenizer, config.output / "data" / "parallel", config.languages, accelerator
+        config.data, tokenizer, config.output / "data" / "parallel", config.languages, accelerator, config.encoding
     )
     if config.dry_run:
         return estimate(
@@ -70,7 +70,12 @@ def distill(config: DistillConfig) -> Path | Estimate:
     validate = None
     if config.validation:
         held_out = ParallelCorpus.prepare(
-            config.validation, tokenizer, config.output / "data" / "validation", config.languages, accelerator
+            config.validation,
+            tokenizer,
+            config.output / "data" / "validation",
+            config.languages,
+            accelerator,
+            config.encoding,
         )
         targets = embed_english(teacher, reader, held_out, accelerator)
 

@@ -47,6 +47,7 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
     parts = load_parts(config.model, config.text_encoder)
     add_lora(parts, config.rank, config.train_text_encoder, config.targets, config.seed)
     mix = {"languages": config.languages, "temperature": config.temperature, "weights": config.weights}
+    mix |= {"encoding": config.encoding}
     pictures = prepare_pictures(config.data, config, parts, accelerator, **mix)
     if config.dry_run:
         return estimate(

@@ -41,7 +41,7 @@ class Captions:
     said: dict[str, list[str]]
 
 
-def read_captions(place: str, left_out: LeftOut) -> Iterator[Captions]:
+def read_captions(place: str, left_out: LeftOut, encoding: str = "") -> Iterator[Captions]:
     """Streams the captioned pictures of a source.
 
     Args:
@@ -50,6 +50,7 @@ def read_captions(place: str, left_out: LeftOut) -> Iterator[Captions]:
             `language`, or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; of a
             folder with a `captions.jsonl`, or with a .txt beside each picture.
         left_out: counts the records that cannot be read.
+        encoding: of texts that are not UTF-8 and have no byte-order mark.
 
     Raises:
         UserError: there is no such source, or it is of another kind.
@@ -60,14 +61,14 @@ def read_captions(place: str, left_out: LeftOut) -> Iterator[Captions]:
         if filesystem.isfile(posixpath.join(path, CAPTIONS_FILE)):
             place, kind = posixpath.join(place, CAPTIONS_FILE), "table"
     if kind == "folder":
-        yield from _folder(place)
+        yield from _folder(place, left_out, encoding)
     elif kind == ".tar":
-        yield from _tar(place, left_out)
+        yield from _tar(place, left_out, encoding)
     elif kind == ".parquet":
         for number, record in enumerate(read_located(place, IMAGE), start=1):
             yield _of_record(f"{name_of(place)} row {number}", record, place)
     else:
-        for where, record in read_records(place, left_out):
+        for where, record in read_records(place, left_out, encoding):
             yield _of_record(where, record, place)
 
 
@@ -96,13 +97,16 @@ def _of_record(where: str, record: dict[str, Any], place: str) -> Captions:
     return Captions(where, image if isinstance(image, (Located, InParquet)) else None, said_of(record))
 
 
-def _folder(place: str) -> Iterator[Captions]:
-    for row, _ in read_folder(Source(place), FIRST, ONCE):
+def _folder(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
+    for row, _ in read_folder(Source(place, encoding=encoding), FIRST, ONCE):
+        if row.error:
+            left_out.add(row.error, row.row_id)
+            continue
         image = row.image if isinstance(row.image, Located) else None
         yield Captions(row.row_id, image, said_of({"text": list(row.texts) or row.text}))
 
 
-def _tar(place: str, left_out: LeftOut) -> Iterator[Captions]:
+def _tar(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
     if place.lower().endswith((".gz", ".tgz")):
         raise UserError(f"{place} is compressed, so its pictures cannot be read one by one; unpack it with gunzip")
     for key, found, _ in samples_from(Source(place), FIRST, ONCE, partial(_take, place)):
@@ -112,8 +116,8 @@ def _tar(place: str, left_out: LeftOut) -> Iterator[Captions]:
             return
         texts = {ending: data for ending, data in found.items() if isinstance(data, bytes)}
         try:
-            record = json.loads(decode(texts["json"])) if "json" in texts else {}
-            text = next((decode(texts[ending]) for ending in TEXT_ENDINGS if texts.get(ending)), None)
+            record = json.loads(decode(texts["json"], encoding)) if "json" in texts else {}
+            text = next((decode(texts[ending], encoding) for ending in TEXT_ENDINGS if texts.get(ending)), None)
         except ValueError:  # of JSON, or of another encoding
             left_out.add("its text or .json cannot be read", where)
             continue

@@ -122,6 +122,7 @@ class CaptionedPictures:
         temperature: float = 1.0,
         weights: dict[str, float] | None = None,
         accelerator: Accelerator | None = None,
+        encoding: str = "",
     ) -> "CaptionedPictures":
         """Reads all captions, and where their pictures lie, once.
 
@@ -135,6 +136,7 @@ class CaptionedPictures:
             temperature: of the mix of languages; see `LanguageMix`.
             weights: factors on the shares of some languages.
             accelerator: of the run; its main process reads.
+            encoding: of captions that are not UTF-8 and have no byte-order mark.
 
         Raises:
             UserError: a source cannot be read, or nothing is left.
@@ -145,8 +147,11 @@ class CaptionedPictures:
             "side": side,
             "tokenizer": fingerprint(tokenizer),
             "languages": list(languages),
+            "encoding": encoding,
         }
-        prepared(folder, made_from, lambda into: _write(places, side, tokenizer, into, languages), accelerator)
+        prepared(
+            folder, made_from, lambda into: _write(places, side, tokenizer, into, languages, encoding), accelerator
+        )
         return cls(folder, temperature, weights)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -295,7 +300,12 @@ def square(image: Image.Image, side: int) -> Image.Image:
 
 
 def _write(
-    places: Sequence[str], side: int, tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]
+    places: Sequence[str],
+    side: int,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    languages: Sequence[str],
+    encoding: str,
 ) -> None:
     left_out, codes = LeftOut(), list(languages)
     # Of each caption, also of those that are said again, a digest: a million texts would fill the memory.
@@ -305,7 +315,7 @@ def _write(
         RaggedWriter(folder / "said", "uint8") as every,
         (folder / "groups.bin").open("wb") as groups,
     ):
-        found = (captions for place in places for captions in read_captions(place, left_out))
+        found = (captions for place in places for captions in read_captions(place, left_out, encoding))
         for captions in tqdm(found, desc="captions", unit="picture", mininterval=5.0):
             said = {code: s for code, s in captions.said.items() if s and (not languages or code in languages)}
             if not _is_usable(captions, said, left_out):

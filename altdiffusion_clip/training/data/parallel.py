@@ -61,6 +61,7 @@ class ParallelCorpus:
         folder: Path,
         languages: Sequence[str] = (),
         accelerator: Accelerator | None = None,
+        encoding: str = "",
     ) -> "ParallelCorpus":
         """Reads files, once.
 
@@ -72,6 +73,7 @@ class ParallelCorpus:
             folder: to keep the corpus in.
             languages: codes to read; all if empty. English is always read, and paired with itself.
             accelerator: of the run; its main process reads.
+            encoding: of texts that are not UTF-8 and have no byte-order mark.
 
         Raises:
             UserError: a file cannot be read, or nothing is left, or a language of `languages` is not there.
@@ -81,20 +83,23 @@ class ParallelCorpus:
             "data": [[file, stamp_of(file)] for place in places for file in files_of(place)],
             "tokenizer": fingerprint(tokenizer),
             "languages": list(languages),
+            "encoding": encoding,
         }
-        prepared(folder, made_from, lambda into: _write(places, tokenizer, into, languages), accelerator)
+        prepared(folder, made_from, lambda into: _write(places, tokenizer, into, languages, encoding), accelerator)
         corpus = cls(folder)
         if corpus.cut:
             logger.warning("%d of %d sentences have more than %d tokens and are cut", corpus.cut, len(corpus), WINDOW)
         return corpus
 
 
-def _write(places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str]) -> None:
+def _write(
+    places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str], encoding: str
+) -> None:
     left_out, codes, cut = LeftOut(), [ENGLISH], 0
     target, language = array("q"), array("B")
     rows: dict[bytes, int] = {}
     with RaggedWriter(folder / "tokens", "int32") as tokens, RaggedWriter(folder / "english", "uint8") as english:
-        for batch in _batches(_sentences(places, left_out, languages, rows), _TOKENISED_AT_ONCE):
+        for batch in _batches(_sentences(places, left_out, languages, rows, encoding), _TOKENISED_AT_ONCE):
             encoded = tokenizer([sentence for _, _, sentence in batch], max_length=None, verbose=False).input_ids
             for (source, code, _), ids in zip(batch, encoded, strict=True):
                 row, text = source
@@ -121,11 +126,11 @@ def _write(places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def _sentences(
-    places: Sequence[str], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int]
+    places: Sequence[str], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int], encoding: str
 ) -> Iterator[tuple[tuple[int, str], str, str]]:
     """Each sentence with its code and its English: the row among the distinct ones, and the text."""
     for table in places:
-        for place, record in read_records(table, left_out):
+        for place, record in read_records(table, left_out, encoding):
             said = _by_language(record)
             sources = said.pop(ENGLISH, [])
             if not sources:

@@ -9,6 +9,7 @@ from altdiffusion_clip.sources import records
 from altdiffusion_clip.sources.names import expand
 from altdiffusion_clip.sources.places import is_remote
 from altdiffusion_clip.sources.records import Record
+from altdiffusion_clip.sources.texts import refuse
 
 
 class LeftOut:
@@ -81,13 +82,14 @@ def files_of(place: str) -> list[str]:
     return files
 
 
-def read_records(place: str | Path, left_out: LeftOut) -> Iterator[tuple[str, Record]]:
+def read_records(place: str | Path, left_out: LeftOut, encoding: str = "") -> Iterator[tuple[str, Record]]:
     """Streams the records of a file, each with its place for messages.
 
     Args:
         place: path or URL of .jsonl (an object a line), .tsv or .csv (a header line), .parquet; or NAME of a Moses
             corpus (NAME.en, NAME.zh, ..., line by line translations of each other).
         left_out: counts the rows that cannot be read.
+        encoding: of texts that are not UTF-8 and have no byte-order mark.
 
     Raises:
         UserError: there is no such file, or it is of another kind.
@@ -96,12 +98,12 @@ def read_records(place: str | Path, left_out: LeftOut) -> Iterator[tuple[str, Re
     files_of(place)
     moses = moses_files(place)
     if moses:
-        yield from _moses(place, moses)
+        yield from _moses(place, moses, encoding)
         return
     if not records.is_table(place):
         ending = PurePosixPath(place).suffix
         raise UserError(f"{place}: cannot read {ending or 'a file without an ending'}; give .jsonl, .tsv or .parquet")
-    for number, record in enumerate(records.read_records(place, pads=True), start=1):
+    for number, record in enumerate(records.read_records(place, encoding, pads=True), start=1):
         where = f"{name_of(place)} row {number}"
         if isinstance(record, str):
             left_out.add(record, where)
@@ -109,8 +111,8 @@ def read_records(place: str | Path, left_out: LeftOut) -> Iterator[tuple[str, Re
             yield where, record
 
 
-def _moses(place: str, files: dict[str, Path]) -> Iterator[tuple[str, Record]]:
-    handles = {language: file.open(encoding="utf-8") for language, file in files.items()}
+def _moses(place: str, files: dict[str, Path], encoding: str) -> Iterator[tuple[str, Record]]:
+    handles = {language: file.open(encoding=encoding or "utf-8") for language, file in files.items()}
     try:
         sentinel = object()
         number = 0
@@ -124,7 +126,7 @@ def _moses(place: str, files: dict[str, Path]) -> Iterator[tuple[str, Record]]:
                 raise UserError(f"{files[ended[0]]} ends at line {number - 1}, before the other languages of {place}")
             yield f"{name_of(place)} row {number}", {lang: str(line).strip() for lang, line in lines.items()}
     except UnicodeDecodeError as error:
-        raise UserError(f"{place} is not UTF-8: {error}") from error
+        raise refuse(place, error) from error
     finally:
         for handle in handles.values():
             handle.close()

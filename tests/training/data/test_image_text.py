@@ -192,6 +192,23 @@ def test_a_shard_that_ends_too_early_is_read_to_where_it_is_whole(tokenizer, tmp
     assert pictures.kept.all()
 
 
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+def test_captions_in_another_encoding(kind: str, tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "0.png").write_bytes(encoded_pictures(1)[0])
+    (tmp_path / "data" / "0.txt").write_bytes("蓝色背景".encode("gb18030"))
+    place = tmp_path / "data"
+    if kind == "tar":
+        place = tmp_path / "a.tar"
+        with tarfile.open(place, "w") as tar:
+            for name in ("0.png", "0.txt"):
+                tar.add(tmp_path / "data" / name, name)
+    pictures = CaptionedPictures.prepare([place], 8, tokenizer, tmp_path / "out", encoding="gb18030")
+    assert pictures.texts.text(0) == "蓝色背景"
+    with pytest.raises(UserError, match=r"no picture with a caption .*(not UTF-8|cannot be read)"):
+        CaptionedPictures.prepare([place], 8, tokenizer, tmp_path / "other")
+
+
 def test_a_compressed_shard_is_refused_in_one_line(tokenizer, tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     with pytest.raises(UserError, match="unpack it with gunzip"):

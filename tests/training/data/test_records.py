@@ -53,7 +53,7 @@ def test_bad_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     [
         ("missing.jsonl", None, "there is no .*missing.jsonl; give a .jsonl, .tsv"),
         ("a.xlsx", b"x", "cannot read .xlsx; give .jsonl"),
-        ("a.jsonl", b"\xb6\xab", "is not UTF-8"),
+        ("a.jsonl", b"\xb6\xab", "is not UTF-8 .*; name its --encoding, such as gb18030"),
         ("a.parquet", b"nothing", "a.parquet cannot be read"),
     ],
 )
@@ -72,6 +72,17 @@ def test_a_byte_order_mark_is_believed(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"en": "a cat", "zh": "猫"}\n', encoding=encoding)
     for name in ("a.tsv", "a.jsonl"):
         assert [record for _, record in read_records(tmp_path / name, LeftOut())] == [{"en": "a cat", "zh": "猫"}]
+
+
+def test_chinese_as_windows_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes("en\tzh\na cat\t蓝色背景\n".encode("gb18030"))
+    for code, said in (("en", "a cat"), ("zh", "蓝色背景")):
+        (tmp_path / f"b.{code}").write_bytes(f"{said}\n".encode("gb18030"))
+    for name in ("a.tsv", "b"):
+        found = read_records(tmp_path / name, LeftOut(), "gb18030")
+        assert [record for _, record in found] == [{"en": "a cat", "zh": "蓝色背景"}]
+        with pytest.raises(UserError, match="name its --encoding, such as gb18030"):
+            list(read_records(tmp_path / name, LeftOut()))
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
