@@ -1,0 +1,85 @@
+"""Ideas that can be said in every language of a model: a thing on a ground."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from altdiffusion_clip import emoji
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.emoji_m18.captions import captions
+from altdiffusion_clip.emoji_m18.concepts import drawn_concepts, find_concept, find_ground, grounds
+
+NAMES = {
+    "en": "English",
+    "zh": "中文",
+    "es": "Español",
+    "fr": "Français",
+    "ru": "Русский",
+    "ja": "日本語",
+    "ko": "한국어",
+    "ar": "العربية",
+    "it": "Italiano",
+    "de": "Deutsch",
+    "pt": "Português",
+    "nl": "Nederlands",
+    "pl": "Polski",
+    "uk": "Українська",
+    "tr": "Türkçe",
+    "vi": "Tiếng Việt",
+    "th": "ไทย",
+    "hi": "हिन्दी",
+}
+"""The languages of AltDiffusion-m18, as they call themselves; the first nine are m9's, and the first two m2's."""
+
+M2, M9, M18 = 2, 9, 18
+
+
+@dataclass(frozen=True)
+class Ideas:
+    """What can be said.
+
+    Attributes:
+        languages: codes, with their own names.
+        things: labels, with what `say` takes.
+        grounds: likewise.
+        say: an idea in each language. Raises KeyError for a thing or a ground that there is not.
+    """
+
+    languages: dict[str, str]
+    things: list[tuple[str, str]]
+    grounds: list[str]
+    say: Callable[[str, str], list[str]]
+
+
+def ideas_of(model: str) -> Ideas:
+    """The ideas for a model, in the languages that its name says it speaks; nine if it says nothing.
+
+    Example:
+        >>> ideas = ideas_of("BAAI/AltDiffusion-m18")
+        >>> len(ideas.languages), ideas.say("cat", "sea")[1]
+        (18, '海边的猫')
+    """
+    name = model.rstrip("/").rpartition("/")[2].lower()
+    count = M18 if "m18" in name else M2 if name == "altdiffusion" else M9
+    codes = list(NAMES)[:count]
+    languages = {code: NAMES[code] for code in codes}
+    if name == EMOJI_M9:  # which knows less
+        return Ideas(
+            languages, _labels(emoji.concepts()), [each.name for each in emoji.colours()], partial(_small, codes)
+        )
+    return Ideas(languages, _labels(drawn_concepts()), [each.name for each in grounds()], partial(_large, codes))
+
+
+def _labels(concepts: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(f"{each.emoji} {each.names['en']} · {each.names['zh']}", each.names["en"]) for each in concepts]
+
+
+def _small(codes: Sequence[str], thing: str, ground: str) -> list[str]:
+    concept, colour = emoji.find_concept(thing), emoji.find_colour(ground)
+    return [emoji.captions(concept, colour, code)[0] for code in codes]
+
+
+def _large(codes: Sequence[str], thing: str, ground: str) -> list[str]:
+    concept, behind = find_concept(thing), find_ground(ground)
+    return [captions(concept, behind, code)[0] for code in codes]
