@@ -6,7 +6,7 @@ text, then the whole UNet. With a CLIP for a text encoder the same program train
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
+from altdiffusion_clip.checkpoints.generation_config import read_generation_config
 from altdiffusion_clip.checkpoints.merge import reads_text
 from altdiffusion_clip.checkpoints.model_ids import SCORER, resolve_scorer
 from altdiffusion_clip.errors import UserError
@@ -61,6 +62,7 @@ class Parts:
         text_encoder: ours, or a CLIPTextModel.
         tokenizer: its own.
         scorer: the AltCLIP that the text encoder belongs to, if it came with one.
+        generation_config: how the model says that it is best drawn with.
     """
 
     unet: UNet2DConditionModel
@@ -70,11 +72,12 @@ class Parts:
     text_encoder: Any
     tokenizer: PreTrainedTokenizerBase
     scorer: AltCLIPScorer | None = None
+    generation_config: dict[str, Any] = field(default_factory=dict)
 
     def pipeline(self) -> StableDiffusionPipeline:
         """A pipeline of these parts: AltDiffusion's, or with a CLIP Stable Diffusion's."""
         ours = isinstance(self.text_encoder, RobertaSeriesModelWithTransformation)
-        return (AltDiffusionPipeline if ours else StableDiffusionPipeline)(
+        pipeline = (AltDiffusionPipeline if ours else StableDiffusionPipeline)(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
@@ -84,6 +87,9 @@ class Parts:
             feature_extractor=None,
             requires_safety_checker=False,
         )
+        if ours:
+            pipeline.generation_config.update(self.generation_config)
+        return pipeline
 
     def take(self, denoiser: Denoiser) -> None:
         """Puts in what was trained."""
@@ -253,7 +259,8 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
             f"the text encoder {name} gives states of {width} numbers and the UNet of {model} reads "
             f"{unet.config.cross_attention_dim}; choose those of one base"
         )
-    return Parts(unet, vae, own_scheduler(model), schedule, encoder, tokenizer, scorer)
+    stated = read_generation_config(str(place_of(model)))
+    return Parts(unet, vae, own_scheduler(model), schedule, encoder, tokenizer, scorer, stated)
 
 
 def own_scheduler(model: str) -> Any:

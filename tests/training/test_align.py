@@ -223,6 +223,15 @@ def test_a_unet_that_is_compiled_wrongly_is_refused(config: AlignConfig, monkeyp
         align(replace(config, compile=True))
 
 
+def test_the_result_states_how_it_is_drawn_as_its_model_did(config: AlignConfig, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(config.model, model)
+    (model / "generation_config.json").write_text('{"guidance_scale": 2.0, "num_inference_steps": 12}')
+    folder = align(replace(config, steps=1, model=str(model)))
+    pipe = AltDiffusionPipeline.from_pretrained(folder)
+    assert pipe.generation_config == {"guidance_scale": 2.0, "num_inference_steps": 12}
+
+
 def test_another_text_encoder_brings_its_scorer(config: AlignConfig, published: Path) -> None:
     folder = Path(str(align(replace(config, steps=1, text_encoder=str(published / "alt-clip-m9-tiny")))))
     assert len(AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained(folder)).encode_texts(["猫"])) == 1
