@@ -66,8 +66,9 @@ class InParquet:
         return f"{self.url}: row {self.row} of group {self.group}"
 
     def is_there(self) -> bool:
-        """Whether there is a picture in the cell."""
-        return bool(self._cell(ONCE))
+        """Whether the file is there."""
+        filesystem, path = places.file_system_of(self.url)
+        return bool(filesystem.isfile(path))
 
     def read(self, retries: Retries = ONCE) -> bytes:
         """The encoded picture.
@@ -75,25 +76,22 @@ class InParquet:
         Raises:
             ImageError: it cannot be read, or there is none.
         """
-        data = self._cell(retries)
-        if not isinstance(data, bytes) or not data:
-            raise ImageError("no picture in the cell")
-        return data
-
-    def _cell(self, retries: Retries) -> Any:
         try:
             cell = _column(self.url, self.group, self.column, retries)[self.row].as_py()
         except UserError as error:
             raise ImageError(str(error)) from None
         except Exception as error:  # every file system of fsspec's has errors of its own
             raise ImageError(f"cannot be read ({one_line(error)})") from None
-        return cell.get("bytes") if isinstance(cell, dict) else cell
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(data, bytes) or not data:
+            raise ImageError("no bytes of a picture")
+        return data
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _column(url: str, group: int, column: str, retries: Retries) -> Any:
     with opened(url, retries) as parquet:
-        return parquet.read_row_group(group, columns=[column]).column(0)
+        return parquet.read_row_group(group, columns=[column]).column(0).combine_chunks()
 
 
 def read_located(place: str, column: str) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.evaluation.datasets import webdataset
-from altdiffusion_clip.evaluation.datasets.stored import ParquetImage, tar_samples
+from altdiffusion_clip.evaluation.datasets.stored import tar_samples
 from altdiffusion_clip.evaluation.datasets.text_files import lines
 from altdiffusion_clip.evaluation.zeroshot import CIFAR10, TEMPLATES
 from altdiffusion_clip.images import SUFFIXES
+from altdiffusion_clip.sources.parquet import InParquet
 from altdiffusion_clip.sources.pictures import Located, StoredImage
 from altdiffusion_clip.sources.tars import picture_among
 
@@ -190,7 +191,7 @@ def _from_parquet(files: Sequence[Path]) -> tuple[list[StoredImage], list[int], 
         for group in range(parquet.num_row_groups):
             values = parquet.read_row_group(group, [label]).column(0).to_pylist()
             labels += [_label(str(value).encode(), str(path)) for value in values]
-            images += [ParquetImage(path, picture, group, row) for row in range(len(values))]
+            images += [InParquet(str(path), group, row, picture) for row in range(len(values))]
     return images, labels, names
 
 

@@ -11,10 +11,10 @@ import pytest
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.bench import Measured, measure, vectors_of
 from altdiffusion_clip.evaluation.datasets.names import NAMES, read_dataset
-from altdiffusion_clip.evaluation.datasets.stored import ParquetImage
 from altdiffusion_clip.judges.cache import VectorCache
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.ensembles import Panel
+from altdiffusion_clip.sources.parquet import InParquet
 from altdiffusion_clip.sources.pictures import Located, decode
 from tests.evaluation.datasets import replicas
 
@@ -105,7 +105,7 @@ def test_pictures_in_parquet(tmp_path: Path) -> None:
     data = [picture.path.read_bytes() for picture in replicas.PICTURES[:5]]
     cells = pyarrow.array([{"bytes": item, "path": None} for item in data])
     pyarrow.parquet.write_table(pyarrow.table({"img": cells}), tmp_path / "a.parquet", row_group_size=2)
-    pictures = [ParquetImage(tmp_path / "a.parquet", "img", row // 2, row % 2) for row in range(5)]
+    pictures = [InParquet(str(tmp_path / "a.parquet"), row // 2, row % 2, "img") for row in range(5)]
     assert [picture.read() for picture in pictures] == data
     assert decode(pictures[4]).size == (64, 64)
 
