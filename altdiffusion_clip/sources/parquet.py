@@ -10,7 +10,7 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.images import ImageError
 from altdiffusion_clip.sources import places
 from altdiffusion_clip.sources.places import ONCE, open_file
-from altdiffusion_clip.sources.retries import Retries, may_pass
+from altdiffusion_clip.sources.retries import PassingImageError, Retries, may_pass
 from altdiffusion_clip.sources.row import Cursor, Read, row_of
 from altdiffusion_clip.sources.tables import check_names
 
@@ -75,13 +75,15 @@ class InParquet:
 
         Raises:
             ImageError: it cannot be read, or there is none.
+            PassingImageError: not now.
         """
         try:
             cell = _column(self.url, self.group, self.column, retries)[self.row].as_py()
         except UserError as error:
             raise ImageError(str(error)) from None
         except Exception as error:  # every file system of fsspec's has errors of its own
-            raise ImageError(f"cannot be read ({one_line(error)})") from None
+            kind = PassingImageError if may_pass(error) else ImageError
+            raise kind(f"cannot be read ({one_line(error)})") from None
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes) or not data:
             raise ImageError("no bytes of a picture")
@@ -94,17 +96,18 @@ def _column(url: str, group: int, column: str, retries: Retries) -> Any:
         return parquet.read_row_group(group, columns=[column]).column(0).combine_chunks()
 
 
-def read_located(place: str, column: str) -> Iterator[dict[str, Any]]:
+def read_located(place: str, column: str, retries: Retries = ONCE) -> Iterator[dict[str, Any]]:
     """The records of a Parquet file, with pictures that lie in a column as `InParquet`, which are not read.
 
     Args:
         place: a path or URL.
         column: of pictures; one of paths is as it is.
+        retries: of each request.
 
     Raises:
         UserError: the file is none.
     """
-    with opened(place, ONCE) as parquet:
+    with opened(place, retries) as parquet:
         schema = parquet.schema_arrow
         # Structs are of type "struct<bytes: binary, path: string>".
         is_packed = column in schema.names and "binary" in str(schema.field(column).type)

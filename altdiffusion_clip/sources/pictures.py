@@ -97,17 +97,19 @@ class Located:
             return self
 
 
-def decode(picture: StoredImage | bytes, at_least: int | None = None) -> Image.Image:
+def decode(picture: StoredImage | bytes, at_least: int | None = None, retries: Retries = ONCE) -> Image.Image:
     """A stored picture as RGB, upright.
 
     Args:
         picture: encoded.
         at_least: as for `load_image`: a JPEG may come out smaller, and sooner.
+        retries: of each request.
 
     Raises:
         ImageError: it cannot be read; the message says why.
+        PassingImageError: not now.
     """
-    data = picture if isinstance(picture, bytes) else picture.read()
+    data = picture if isinstance(picture, bytes) else picture.read(retries)
     if not data:
         raise ImageError("an empty file")
     return load_image(io.BytesIO(data), at_least)

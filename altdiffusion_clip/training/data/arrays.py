@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.images import ImageError
 
 FLUSH_SECONDS = 10.0
 OFFSETS_AT_ONCE = 65_536
@@ -94,18 +96,38 @@ def fill_rows(
 
 
 def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> Generator[Any]:
-    """What a dataset holds at some places, in that order, read ahead by worker processes if there are some."""
+    """What a dataset holds at some places, in that order, read ahead by worker processes if there are some.
+
+    Raises:
+        UserError: a picture cannot be read; the message is one line, whichever process has met it.
+    """
     ahead: dict[str, Any] = {}
     if workers:
         # Forked: a dataset holds memory-mapped arrays and whatever a recipe has made up.
         ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
-    batches = iter(DataLoader(dataset, None, sampler=order, pin_memory=pin_memory, **ahead))
+    batches = iter(DataLoader(_Told(dataset), None, sampler=order, pin_memory=pin_memory, **ahead))
     try:
-        yield from batches
+        for batch in batches:
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch
     finally:
         # After an error or an early end torch leaves this to the garbage collector, which waits five seconds for each.
         if workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Told(Dataset[Any]):
+    """A dataset whose pictures that cannot be read are told in a line, since workers only give tracebacks."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return self._dataset[place]
+        except ImageError as error:
+            return f"a picture {error}; give the same command again to continue"
 
 
 class _Reading(Dataset[Any]):

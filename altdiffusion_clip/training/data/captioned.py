@@ -15,15 +15,18 @@ from altdiffusion_clip.prompts.normalising import normalise
 from altdiffusion_clip.sources.folders import read_folder
 from altdiffusion_clip.sources.parquet import InParquet, read_located
 from altdiffusion_clip.sources.pictures import Located, StoredImage
-from altdiffusion_clip.sources.places import ONCE, file_system_of, is_remote, parent_of, under
+from altdiffusion_clip.sources.places import file_system_of, is_remote, parent_of, under
+from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import FIRST
-from altdiffusion_clip.sources.rows import Source, kind_of
+from altdiffusion_clip.sources.rows import Source, UnfinishedError, kind_of, told
 from altdiffusion_clip.sources.tars import TEXT_ENDINGS, content_of, picture_among, samples_from
 from altdiffusion_clip.sources.texts import decode
 from altdiffusion_clip.training.data.records import LeftOut, name_of, read_records
 
 CAPTIONS_FILE = "captions.jsonl"
 IMAGE = "image"
+RETRIES = Retries()
+"""Of requests to file systems that are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,17 @@ def read_captions(place: str, left_out: LeftOut, encoding: str = "") -> Iterator
         encoding: of texts that are not UTF-8 and have no byte-order mark.
 
     Raises:
-        UserError: there is no such source, or it is of another kind.
+        UserError: there is no such source, it is of another kind, or it cannot be read on.
     """
-    kind = kind_of(place)
+    try:
+        with told(Source(place), "breaks off"):
+            yield from _read(place, left_out, encoding)
+    except UnfinishedError as error:
+        raise UserError(f"{error}; give the same command again when it can be read") from error
+
+
+def _read(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
+    kind = kind_of(place, RETRIES)
     if kind == "folder":
         filesystem, path = file_system_of(place)
         if filesystem.isfile(posixpath.join(path, CAPTIONS_FILE)):
@@ -65,7 +76,7 @@ def read_captions(place: str, left_out: LeftOut, encoding: str = "") -> Iterator
     elif kind == ".tar":
         yield from _tar(place, left_out, encoding)
     elif kind == ".parquet":
-        for number, record in enumerate(read_located(place, IMAGE), start=1):
+        for number, record in enumerate(read_located(place, IMAGE, RETRIES), start=1):
             yield _of_record(f"{name_of(place)} row {number}", record, place)
     else:
         for where, record in read_records(place, left_out, encoding):
@@ -98,7 +109,7 @@ def _of_record(where: str, record: dict[str, Any], place: str) -> Captions:
 
 
 def _folder(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
-    for row, _ in read_folder(Source(place, encoding=encoding), FIRST, ONCE):
+    for row, _ in read_folder(Source(place, encoding=encoding), FIRST, RETRIES):
         if row.error:
             left_out.add(row.error, row.row_id)
             continue
@@ -109,7 +120,7 @@ def _folder(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
 def _tar(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
     if place.lower().endswith((".gz", ".tgz")):
         raise UserError(f"{place} is compressed, so its pictures cannot be read one by one; unpack it with gunzip")
-    for key, found, _ in samples_from(Source(place), FIRST, ONCE, partial(_take, place)):
+    for key, found, _ in samples_from(Source(place), FIRST, RETRIES, partial(_take, place)):
         where = f"{name_of(place)} {key}"
         if isinstance(found, str):
             left_out.add("the tar file is damaged", f"{name_of(place)} after {key} samples")

@@ -23,8 +23,9 @@ from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.sources.parquet import InParquet
 from altdiffusion_clip.sources.pictures import Located, StoredImage, decode
 from altdiffusion_clip.sources.places import stamp_of
+from altdiffusion_clip.sources.retries import PassingImageError
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, fill_rows, prepared
-from altdiffusion_clip.training.data.captioned import Captions, is_missing, read_captions
+from altdiffusion_clip.training.data.captioned import RETRIES, Captions, is_missing, read_captions
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
 from altdiffusion_clip.training.data.records import LeftOut, places_of
@@ -202,9 +203,11 @@ class CaptionedPictures:
 
         Raises:
             ImageError: one cannot be read.
+            PassingImageError: not now.
         """
         least = int(DRAFT * self.side)
-        squares = [square(decode(self.image(picture), least), self.side) for picture in pictures.tolist()]
+        decoded = [decode(self.image(picture), least, RETRIES) for picture in pictures.tolist()]
+        squares = [square(image, self.side) for image in decoded]
         return torch.from_numpy(np.stack([np.asarray(each, np.uint8) for each in squares])).permute(0, 3, 1, 2)
 
     def leave_out(self, pictures: np.ndarray) -> None:
@@ -228,7 +231,7 @@ class CaptionedPictures:
         return ""
 
     def _mix_kept(self) -> None:
-        # Rows of groups.
+        # Rows of the groups whose pictures are drawn.
         self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]]).astype(np.uint32)
         language = self._groups[:, 1].astype(np.uint8)[self._drawn]
         self.mix = LanguageMix(language, self.languages, self._temperature, self._weights)
@@ -239,9 +242,14 @@ def read_pixels(pictures: Captioned, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         uint8 (pictures, 3, side, side), and bool (pictures,).
+
+    Raises:
+        PassingImageError: one cannot be read now; that is no reason to leave it out.
     """
     try:
         return pictures.pixels_of(numbers), torch.ones(len(numbers), dtype=torch.bool)
+    except PassingImageError:
+        raise
     except ImageError:
         if len(numbers) == 1:
             return torch.zeros(1, 3, pictures.side, pictures.side, dtype=torch.uint8), torch.zeros(1, dtype=torch.bool)

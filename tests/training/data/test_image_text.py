@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from transformers import AutoTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.sources.retries import Retries
+from altdiffusion_clip.training.data import captioned, image_text
 from altdiffusion_clip.training.data.image_text import CaptionedPictures, check_pictures, square
+from tests.sources.faulty import Faulty, UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +245,50 @@ def test_no_picture_at_all(tokenizer, tmp_path: Path) -> None:
         CaptionedPictures.prepare([write(tmp_path / "a", [{"image": "9.png"}])], 8, tokenizer, tmp_path / "out")
     with pytest.raises(UserError, match=r"there is no .*nowhere"):
         CaptionedPictures.prepare([tmp_path / "nowhere"], 8, tokenizer, tmp_path / "out")
+
+
+class TestFarAway:
+    """On a file system that fails as remote ones do."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        for module in (captioned, image_text):
+            monkeypatch.setattr(module, "RETRIES", Retries(attempts=3, first_wait=0.0, longest_wait=0.01))
+        Faulty.reset()
+        yield
+        Faulty.reset()
+
+    @pytest.mark.parametrize("kind", ["tar", "parquet of bytes", "folder"])
+    def test_faults_that_pass_are_tried_again(self, kind: str, tokenizer, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        places = [f"faulty://{place}" for place in write_source(kind, tmp_path / "data")]
+        Faulty.reset(lambda number, path: UnavailableError() if number % 4 == 0 else None)
+        pictures = CaptionedPictures.prepare(places, 8, tokenizer, tmp_path / "out")
+        check_pictures(pictures, Accelerator(cpu=True))
+        assert len(pictures) == 3
+        assert pictures.kept.all()
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("kind", ["tar", "parquet of bytes"])
+    def test_a_picture_that_is_not_there_now_is_not_left_out(
+        self, kind: str, workers: int, tokenizer, tmp_path: Path
+    ) -> None:
+        (tmp_path / "data").mkdir()
+        places = [f"faulty://{place}" for place in write_source(kind, tmp_path / "data")]
+        pictures = CaptionedPictures.prepare(places, 8, tokenizer, tmp_path / "out")
+        Faulty.reset(lambda number, path: UnavailableError())
+        with pytest.raises(UserError, match=r"a picture cannot be read .*; give the same command again to continue"):
+            check_pictures(pictures, Accelerator(cpu=True), workers)
+        Faulty.reset()
+        check_pictures(pictures, Accelerator(cpu=True), workers)
+        assert pictures.kept.all()
+
+    def test_a_source_that_breaks_off_is_one_line(self, tokenizer, tmp_path: Path) -> None:
+        place = f"faulty://{write_tar(tmp_path / 'a.tar', encoded_pictures(9) * 40)}"
+        Faulty.reset(lambda number, path: UnavailableError() if number > 3 else None)
+        with pytest.raises(UserError, match=r"breaks off .*; give the same command again when it can be read"):
+            CaptionedPictures.prepare([place], 8, tokenizer, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_squares() -> None:
