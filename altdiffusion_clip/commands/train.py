@@ -147,6 +147,10 @@ def _run(name: str, config: RunConfig, as_json: bool, first: dict[str, Any], sta
         raise UserError(
             "another process of this run has ended, and so does this one; give the same command again to continue"
         ) from error
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return True
     figures = {**first, **(result.as_dict() if config.dry_run else {"model": str(result)})}
     if as_json:
         print(json.dumps(figures))

@@ -1,5 +1,6 @@
 """accelerate, set up for a run: one process or many, on CPUs or GPUs, in any precision."""
 
+import logging
 import time
 from datetime import timedelta
 
@@ -78,6 +79,8 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
     accelerator.begun = time.monotonic()
+    if not accelerator.is_main_process:  # which says it for all
+        logging.getLogger("altdiffusion_clip").setLevel(logging.ERROR)
     # Batches have one size, so the search for the fastest convolution pays.
     torch.backends.cudnn.benchmark = True
     parts = accelerator.num_processes * config.gradient_accumulation_steps

@@ -172,6 +172,7 @@ def test_one_that_dies_ends_the_other_in_one_line_and_the_run_goes_on(tmp_path: 
     assert time.monotonic() - began < 60
     ours = [line for line in said.replace("\r", "\n").splitlines() if line.startswith("altdiffusion: another process")]
     assert len(ours) == 1
+    assert said.count("languages:") == 1, "one process speaks for all"
     assert not (tmp_path / "killed" / "model").exists()
     assert start("killed").wait(timeout=200) == 0
     for file in ("model.safetensors",):
