@@ -30,6 +30,27 @@ _KINDS = {
 }
 """What each stage makes, the library that loads it, and its task as the hub calls it."""
 
+_DRAWS = ("AltDiffusionPipeline", 'pipe = AltDiffusionPipeline.from_pretrained("{place}")\npipe("一只猫").images[0]')
+_USES = {
+    "DistillConfig": (
+        "RobertaSeriesModelWithTransformation",
+        'encoder = RobertaSeriesModelWithTransformation.from_pretrained("{place}")',
+    ),
+    "ContrastiveConfig": (
+        "AltCLIPScorer",
+        'scorer = AltCLIPScorer.from_pretrained("{place}")\nscorer.similarity(["a cat", "一只狗"], ["picture.png"])',
+    ),
+    "AlignConfig": _DRAWS,
+    "DreamBoothConfig": _DRAWS,
+    "AddLanguageConfig": _DRAWS,
+    "LoraConfig": (
+        "AltDiffusionPipeline",
+        'pipe = AltDiffusionPipeline.from_pretrained("{base}")\npipe.load_lora_weights("{place}")\n'
+        'pipe("一只猫").images[0]',
+    ),
+}
+"""What is imported, and how what a stage makes is used."""
+
 
 def write_card(folder: Path, config: RunConfig) -> None:
     """Writes the card of a finished model, unless it brought one along.
@@ -44,7 +65,10 @@ def write_card(folder: Path, config: RunConfig) -> None:
 
 def card_text(config: RunConfig) -> str:
     """The card, in Markdown with the metadata of the hub. It names no folder of this machine."""
-    what, library, task = _KINDS.get(type(config).__name__, ("a model", "transformers", ""))
+    kind = type(config).__name__
+    if getattr(config, "rank", 0):  # DreamBooth's too
+        kind = "LoraConfig"
+    what, library, task = _KINDS.get(kind, ("a model", "transformers", ""))
     bases = [str(getattr(config, name)) for name in _BASES if getattr(config, name, "")]
     published = list(dict.fromkeys(base for base in bases if not looks_local(base) and "/" in base))
     licence = next(filter(None, map(licence_of, bases)), None)
@@ -63,12 +87,15 @@ def card_text(config: RunConfig) -> str:
         lines += [f"The licence of that is {licence.name}, which applies to this model too."]
     elif bases:
         lines += ["Their licences apply to this model too."]
+    if kind in _USES:
+        imported, used = _USES[kind]
+        used = used.format(place=config.push_to_hub or config.output.name, base=_name(bases[0]) if bases else "")
+        lines += ["", "```python", f"from altdiffusion_clip import {imported}", "", *used.split("\n"), "```"]
     if data:
-        lines += ["", "## Data", "", "| source | examples | languages | left out |", "|---|---|---|---|"]
-        lines += [
-            f"| {', '.join(each['places'])} | {each['count']} | {', '.join(each['languages'])} | {each['left_out']} |"
-            for each in data
-        ]
+        lines += ["", "## Data", "", "| | source | examples | languages | left out |", "|---|---|---|---|---|"]
+        for each in data:
+            places, spoken = ", ".join(each["places"]), ", ".join(each["languages"])
+            lines.append(f"| {each['part']} | {places} | {each['count']} | {spoken} | {each['left_out']} |")
     figures = _figures_of(config.output)
     if figures:
         lines += ["", "## Figures", "", "At the end of the training. Recall at 1 (`r1`) is in percent.", ""]
@@ -118,7 +145,13 @@ def _data_of(output: Path) -> Iterator[dict[str, Any]]:
             places = [_name(place) for place, _ in json.loads(made_from.read_text(encoding="utf-8"))["data"]]
             left_out = ", ".join(f"{reason}: {count}" for reason, count in known["left_out"].items())
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-            yield {**known, "places": [*places[:3], *([more.strip()] if more else [])], "left_out": left_out or "none"}
+            part = made_from.parent.name
+            yield {
+                **known,
+                "part": part,
+                "places": [*places[:3], *([more.strip()] if more else [])],
+                "left_out": left_out or "none",
+            }
 
 
 def _figures_of(output: Path) -> dict[str, float]:

@@ -32,9 +32,21 @@ def test_it_says_what_the_model_is_and_what_was_measured(config: DistillConfig, 
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers"
     assert card.data.language == ["en", "ru", "zh"]
-    for told in ("# my-run", "parallel.jsonl", "| r1_zh |", "| steps | 2 |", "torch 2.", "made from student, teacher"):
+    for told in (
+        "# my-run",
+        "parallel.jsonl",
+        "| r1_zh |",
+        "| steps | 2 |",
+        "torch 2.",
+        "made from student, teacher",
+        "| validation | held-out",
+    ):
         assert told in card.content, told
     assert str(tmp_path) not in card.content, "no folder of this machine"
+    code = card.text.split("```python\n")[1].split("```")[0].replace('"my-run"', repr(str(folder)))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert type(names["encoder"]).__name__ == "RobertaSeriesModelWithTransformation"
 
 
 def test_what_is_published_is_linked_with_its_licence(tmp_path: Path) -> None:
