@@ -29,8 +29,11 @@ class MixedLanguages(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(MixedLanguages):
-    """Stage 1."""
+    """Stage 1. Of its defaults, none is AltCLIP's own; the recipes have what the papers state."""
 
+    steps: int = option(10_000, "Optimiser steps.")
+    batch_size: int = option(256, "Examples per step, over all processes and accumulated parts.")
+    warmup_steps: int = option(500, "Steps of linear warm-up.")
     teacher: str = option("", "CLIP whose text tower teaches: a folder or hub id.")
     student: str = option("", "XLM-R or AltDiffusion text encoder to start from: a folder or hub id.")
     pre_transformation: bool = option(False, "Make an m18 of a plain XLM-R: it conditions on the penultimate layer.")
@@ -42,8 +45,12 @@ class DistillConfig(MixedLanguages):
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(MixedLanguages):
-    """Stage 2."""
+    """Stage 2, at AltCLIP's learning rate (arXiv 2211.06679): the student already is where it should be."""
 
+    steps: int = option(2000, "Optimiser steps.")
+    batch_size: int = option(256, "Examples per step, over all processes and accumulated parts.")
+    learning_rate: float = option(2e-6, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(500, "Steps of linear warm-up.")
     student: str = option("", "Text encoder of stage 1, or a whole AltCLIP: a folder or hub id.")
     teacher: str = option("", "CLIP that gives the vision tower and projections; not needed for a whole AltCLIP.")
     data: list[str | Path] = option([], PICTURES)
@@ -59,8 +66,11 @@ class ContrastiveConfig(MixedLanguages):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(MixedLanguages):
-    """The UNet's alignment."""
+    """The UNet's alignment. AltDiffusion (arXiv 2308.09991) takes 1e-4 for batches of 3,072; smaller ones want less."""
 
+    steps: int = option(10_000, "Optimiser steps.")
+    learning_rate: float = option(1e-5, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(500, "Steps of linear warm-up.")
     model: str = option("", "Stable Diffusion or AltDiffusion whose UNet is trained: a folder or hub id.")
     text_encoder: str = option("", "AltCLIP or AltDiffusion text encoder to condition on (default: the model's own).")
     data: list[str | Path] = option([], PICTURES)
@@ -82,8 +92,12 @@ class AlignConfig(MixedLanguages):
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AlignConfig):
-    """A LoRA of captioned pictures."""
+    """A LoRA of captioned pictures, with diffusers' settings."""
 
+    steps: int = option(1500, "Optimiser steps.")
+    batch_size: int = option(4, "Examples per step, over all processes and accumulated parts.")
+    learning_rate: float = option(1e-4, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(100, "Steps of linear warm-up.")
     rank: int = option(8, "Rank of the LoRA.")
     targets: list[str] = option(["to_q", "to_k", "to_v", "to_out.0"], "Layers of the UNet that get the LoRA.")
     train_text_encoder: bool = option(False, "Also train a LoRA on the text encoder.")
@@ -100,8 +114,12 @@ class LoraConfig(AlignConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DreamBoothConfig(RunConfig):
-    """DreamBooth."""
+    """DreamBooth, at the learning rate of its paper (arXiv 2208.12242)."""
 
+    steps: int = option(800, "Optimiser steps.")
+    batch_size: int = option(1, "Examples per step, over all processes and accumulated parts.")
+    learning_rate: float = option(5e-6, "Peak learning rate of AdamW. A LoRA (--rank) wants about 1e-4.")
+    warmup_steps: int = option(0, "Steps of linear warm-up.")
     model: str = option("", "AltDiffusion to teach: a folder or hub id.")
     text_encoder: str = option("", "Text encoder to use (default: the model's own).")
     instance_images: Path = option(Path(), "Folder with pictures of the subject.")
@@ -128,6 +146,9 @@ class DreamBoothConfig(RunConfig):
 class AddLanguageConfig(RunConfig):
     """Another language for a text encoder, the old ones kept."""
 
+    steps: int = option(10_000, "Optimiser steps.")
+    learning_rate: float = option(5e-5, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(500, "Steps of linear warm-up.")
     model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9.")
     data: list[str | Path] = option([], "Parallel sentences of English and the new language.")
     replay: list[str | Path] = option(
