@@ -16,6 +16,9 @@ from altdiffusion_clip.training.stages import STAGES, Stage
 
 FOLDER = Path(__file__).parent
 _INPUT = re.compile(r"\{([\w-]+)\}")
+_YAML = re.compile(r"true|false|[-+]?\.?\d[\d.eE+-]*|\[.*\]|\{.*:.*\}")
+"""What is no text. A prompt may say yes or no."""
+
 _BASES = ("student", "model")
 """What a stage begins with; a dry run takes it for what the stage would make."""
 
@@ -148,7 +151,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def changes_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Changes as they are given on the command line, KEY=VALUE, the values as YAML has them.
+    """Changes as they are given on the command line, KEY=VALUE: numbers, true, false, lists, and texts as they are.
 
     Raises:
         UserError: one is of another form.
@@ -165,9 +168,7 @@ def _changes(texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"--set {text}: write KEY=VALUE, such as steps=1000")
-        # Names of files are no YAML.
-        plain = not value or re.match(r"[\w.+-]+$|\[.*\]$|\{.*:.*\}$", value)
-        yield key, yaml.safe_load(value) if plain and value else value
+        yield key, yaml.safe_load(value) if _YAML.fullmatch(value) else value
 
 
 def _filled(value: Any, names: Mapping[str, Any]) -> Any:
