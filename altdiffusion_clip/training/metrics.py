@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ class Metrics:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(folder / "tensorboard", purge_step=step)
+            self._excepthook, threading.excepthook = threading.excepthook, self._unless_the_disk_is_full
 
     def add(self, step: int, **figures: float) -> None:
         """Writes the figures of a step; JSON knows no NaN, so that becomes null."""
@@ -62,9 +64,15 @@ class Metrics:
         if self._is_main:
             with suppress(OSError):
                 self._file.close()
-            with suppress(OSError):
-                if self._board is not None:
+            if self._board is not None:
+                with suppress(OSError):
                     self._board.close()
+                threading.excepthook = self._excepthook
+
+    def _unless_the_disk_is_full(self, met: threading.ExceptHookArgs) -> None:
+        """TensorBoard's writer thread prints a traceback where one line is due, which the loop gives."""
+        if not (isinstance(met.exc_value, OSError) and type(met.thread).__name__ == "_AsyncWriterThread"):
+            self._excepthook(met)
 
 
 def _lines(path: Path) -> list[str]:
