@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> bool:
     """Trains one stage."""
     config = read_config(options)
     _prepare()
-    return _run(options.stage, config, options.json, {})
+    return _run(STAGES[options.stage], config, options.json, {})
 
 
 def run_recipe(options: argparse.Namespace) -> bool:
@@ -121,7 +121,7 @@ def run_recipe(options: argparse.Namespace) -> bool:
     output = getattr(options, "output", Path("runs") / Path(options.recipe).stem)
     steps = recipe.steps(output, changes_of(options.set), dry_run)
     _prepare()
-    return all(_run(step.name, step.config, options.json, {"stage": step.name}, step.stage) for step in steps)
+    return all(_run(step.stage, step.config, options.json, {"stage": step.name}) for step in steps)
 
 
 def _prepare() -> None:
@@ -131,13 +131,13 @@ def _prepare() -> None:
     logging.getLogger("altdiffusion_clip").setLevel(logging.INFO)
 
 
-def _run(name: str, config: RunConfig, as_json: bool, first: dict[str, Any], stage: Stage | None = None) -> bool:
-    """Runs a stage and prints what came of it; whether it came to its end."""
+def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) -> bool:
+    """Runs a stage and prints what came of it, after what is said first; whether it came to its end."""
     from altdiffusion_clip.training.accelerators import is_lost_peer
     from altdiffusion_clip.training.loop import Stopped
 
     try:
-        result = (stage or STAGES[name]).run(config)
+        result = stage.run(config)
     except Stopped as stopped:
         logging.getLogger("altdiffusion_clip").info("%s", stopped)
         return False

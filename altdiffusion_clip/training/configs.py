@@ -38,9 +38,7 @@ class DistillConfig(MixedLanguages):
     student: str = option("", "XLM-R or AltDiffusion text encoder to start from: a folder or hub id.")
     pre_transformation: bool = option(False, "Make an m18 of a plain XLM-R: it conditions on the penultimate layer.")
     data: list[str | Path] = option([], SENTENCES)
-    validation: list[str | Path] = option(
-        [], "Parallel sentences for validation: recall at 1 by language.", metavar="PLACE"
-    )
+    validation: list[str | Path] = option([], "Parallel sentences for validation: recall at 1 by language.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +57,7 @@ class ContrastiveConfig(MixedLanguages):
     )
     augment: bool = option(False, "Crop pictures anew at each step, instead of computing their features once.")
     mirror: bool = option(False, "With --augment, also mirror pictures. Not for captions that say left and right.")
-    validation: list[str | Path] = option(
-        [], "Captioned pictures for validation: recall at 1 by language.", metavar="PLACE"
-    )
+    validation: list[str | Path] = option([], "Captioned pictures for validation: recall at 1 by language.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +147,9 @@ class AddLanguageConfig(RunConfig):
     warmup_steps: int = option(500, "Steps of linear warm-up.")
     model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9.")
     data: list[str | Path] = option([], "Parallel sentences of English and the new language.")
-    replay: list[str | Path] = option(
-        [], "Sentences in the languages that it knows, so that it keeps them.", metavar="PLACE"
-    )
+    replay: list[str | Path] = option([], "Sentences in the languages that it knows, so that it keeps them.")
     languages: list[str] = option([], "New language codes to read from the data (default: all).")
     encoding: str = option("", "Encoding of data that are not UTF-8, such as gb18030.")
     temperature: float = option(1.0, "Mix of languages: 1 follows the data, more favours rare languages.")
     keep_weight: float = option(1.0, "Weight of keeping the old languages, against learning the new one.")
-    validation: list[str | Path] = option(
-        [], "Parallel sentences for validation: recall at 1 by language.", metavar="PLACE"
-    )
+    validation: list[str | Path] = option([], "Parallel sentences for validation: recall at 1 by language.")
