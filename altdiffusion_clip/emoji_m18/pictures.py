@@ -14,7 +14,7 @@ from altdiffusion_clip.emoji_m18.captions import Claim, as_typed, claim_of, say
 from altdiffusion_clip.emoji_m18.concepts import concepts, grounds
 from altdiffusion_clip.emoji_m18.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.scenes import COUNTED, Scene, arrangements, draw_scene
-from altdiffusion_clip.training.data.parallel import WINDOW
+from altdiffusion_clip.prompts.windows import cut_to_window
 
 _SEED_BITS = 20
 _LANGUAGE_BITS = 5
@@ -119,7 +119,7 @@ class ScenePictures:
         if self._tokenizer is None:
             raise ValueError("these are pictures alone; give the tokenizer of their captions")
         rows = self._tokenizer([self.caption(text) for text in texts], verbose=False).input_ids
-        return [row if len(row) <= WINDOW else [*row[: WINDOW - 1], row[-1]] for row in rows]
+        return [cut_to_window(row) for row in rows]
 
 
 def with_hard_negatives(scenes: Sequence[Scene], seed: int) -> list[Scene]:

@@ -25,6 +25,16 @@ _QUOTED = 2000
 MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 
 
+def cut_to_window(ids: list[int]) -> list[int]:
+    """The tokens of a text as far as a window holds them. The last says that it ends, and is what a cut must not take.
+
+    Example:
+        >>> cut_to_window([0, 5, 2]), cut_to_window([0, *range(100), 2])[-2:]
+        ([0, 5, 2], [74, 2])
+    """
+    return ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]]
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int | None = None, pad_to_max: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError
-from altdiffusion_clip.prompts.windows import WINDOW
+from altdiffusion_clip.prompts.windows import cut_to_window
 from altdiffusion_clip.sources.parquet import InParquet
 from altdiffusion_clip.sources.pictures import Located, StoredImage, decode
 from altdiffusion_clip.sources.places import stamp_of
@@ -382,7 +382,7 @@ def _write_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, digests: arra
             batch = [said.text(place) for place in first[order[start : start + _TOKENISED_AT_ONCE]].tolist()]
             for text, ids in zip(batch, tokenizer(batch, verbose=False).input_ids, strict=True):
                 texts.add_text(text)
-                tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+                tokens.add(cut_to_window(ids))
     with RaggedWriter(folder / "of_picture", "int64") as of_picture:
         end = 0
         for count in counts:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.prompts.normalising import normalise
-from altdiffusion_clip.prompts.windows import WINDOW
+from altdiffusion_clip.prompts.windows import WINDOW, cut_to_window
 from altdiffusion_clip.sources.places import stamp_of
 from altdiffusion_clip.sources.records import Record
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared
@@ -108,8 +108,7 @@ def _write(
                 if code not in codes:
                     codes.append(code)
                 cut += len(ids) > WINDOW
-                # The last token says that the sentence ends, and is what a cut must not take.
-                tokens.add(ids if len(ids) <= WINDOW else [*ids[: WINDOW - 1], ids[-1]])
+                tokens.add(cut_to_window(ids))
                 target.append(row)
                 language.append(codes.index(code))
     if len(left_out):
