@@ -2,6 +2,7 @@
 
 import html
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from altdiffusion_clip.drawing.gallery import shown_score
 from altdiffusion_clip.drawing.knowledge import Unknown, unknown_of
 
 Events = Iterator[Progress | Drawn | Lost]
+SECONDS_BETWEEN = 0.2
+"""Of progress that is shown: a quick model takes more steps than a page should be redrawn for."""
 
 
 class DrawingView:
@@ -161,7 +164,7 @@ class DrawingView:
         drawn: list[Drawn] = []
         shown: list[tuple[str, str]] = []
         lost = []
-        number = 0
+        number, shown_at = 0, 0.0
         with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
             try:
                 for event in events:
@@ -169,9 +172,11 @@ class DrawingView:
                         break
                     if isinstance(event, Progress):
                         number = event.number - 1
-                        preview = gr.skip()
-                        if event.preview is not None:
-                            preview = gr.update(value=event.preview, visible=True)
+                        now = time.monotonic()
+                        if event.preview is None and now - shown_at < SECONDS_BETWEEN:
+                            continue
+                        shown_at = now
+                        preview = gr.skip() if event.preview is None else gr.update(value=event.preview, visible=True)
                         yield (_progress(event, count, language), preview, *(gr.skip(),) * 3)
                     elif isinstance(event, Lost):
                         lost.append(say(event.reason, language, seed=event.settings.seed))

@@ -21,7 +21,11 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--scenes", action="store_true", help="Also draw unseen pairs of things and measure how often both are right."
     )
     emoji.add_argument(
-        "--languages", nargs="+", default=["en", "zh"], metavar="CODE", help="Languages to draw from (default: en zh)."
+        "--languages",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="Languages to measure (default: all for retrieval, en and zh for drawing).",
     )
     emoji.add_argument("--prompts", type=int, default=100, metavar="N", help="Prompts per language (default: 100).")
     emoji.add_argument("--num-images", type=int, default=8, metavar="N", help="Pictures per prompt (default: 8).")
@@ -51,9 +55,11 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"--prompts must be between 1 and {most}")
     if options.num_images < 1:
         raise UserError("--num-images must be 1 or more")
-    print_rows("Retrieval on held-out renders, percent", list(evaluate_retrieval()), options.json)
+    rows = evaluate_retrieval(languages=options.languages or LANGUAGES)
+    print_rows("Retrieval on held-out renders, percent", list(rows), options.json)
     if not (options.drawing or options.scenes):
         return True
+    languages = options.languages or ("en", "zh")
     pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
     pipeline.set_progress_bar_config(disable=True)
     if options.drawing:
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> bool:
             )
             # With one picture of each there is nothing to choose.
             for drawn_from in (("prompt", "name") if options.num_images > 1 else ("prompt",))
-            for language in options.languages
+            for language in languages
         ]
         recogniser = {"recogniser_on_held_out_renders": round(Recogniser.load().accuracy(held_out_pictures()), 2)}
         print_rows("Drawn pictures recognised, percent", [{**row, **recogniser} for row in rows], options.json)
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> bool:
         rows = [
             asdict(evaluate_scenes(pipeline, language, places, options.prompts))
             for places in (False, True)
-            for language in options.languages
+            for language in languages
         ]
         print_rows("Two things in one picture recognised, percent", rows, options.json)
     return True

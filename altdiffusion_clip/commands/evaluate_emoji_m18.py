@@ -20,7 +20,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--gallery", type=int, default=100, metavar="N", help="Unseen scenes to find (default: 100).")
     parser.add_argument("--num-images", type=int, default=4, metavar="N", help="Pictures per prompt (default: 4).")
     parser.add_argument(
-        "--languages", nargs="+", default=[], metavar="CODE", help="Languages to draw from (default: all)."
+        "--languages", nargs="+", default=[], metavar="CODE", help="Languages to measure (default: all)."
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not tables.")
     parser.set_defaults(run=run)
@@ -44,11 +44,13 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
     from altdiffusion_clip.evaluation.emoji_m18 import evaluate_drawing, evaluate_retrieval
 
-    print_rows("Retrieval with hard negatives, percent", list(evaluate_retrieval(options.gallery)), options.json)
+    languages = options.languages or LANGUAGES
+    rows = evaluate_retrieval(options.gallery, languages)
+    print_rows("Retrieval with hard negatives, percent", list(rows), options.json)
     if options.drawing:
         pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
         pipeline.set_progress_bar_config(disable=True)
         scorer = AltCLIPScorer.from_pipeline(pipeline)
-        rows = evaluate_drawing(pipeline, scorer, options.scenes, options.num_images, options.languages or LANGUAGES)
+        rows = evaluate_drawing(pipeline, scorer, options.scenes, options.num_images, languages)
         print_rows("Drawing, in dB and percent", list(rows), options.json)
     return True

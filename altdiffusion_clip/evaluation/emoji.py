@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +74,9 @@ def _image_embeds(scorer: AltCLIPScorer, paths: list[Path]) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | float]]:
+def evaluate_retrieval(
+    folder: Path | None = None, languages: Sequence[str] = LANGUAGES
+) -> Iterator[dict[str, str | float]]:
     """Retrieval on the held-out renders, for each system and language.
 
     Texts and images are the same number of held-out concept-colour pairs, each said and shown once, so chance
@@ -82,6 +84,7 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
 
     Args:
         folder: of emoji-m9; the embedded one if not given.
+        languages: of the captions.
 
     Yields:
         `system`, `language`, and the recalls and their mean in percent.
@@ -89,7 +92,7 @@ def evaluate_retrieval(folder: Path | None = None) -> Iterator[dict[str, str | f
     paths = [picture.path for picture in held_out_pictures()[::PER_PAIR]]
     for name, encode_texts, encode_images in _systems(folder or emoji_m9_folder()):
         images = encode_images(paths)
-        for language in LANGUAGES:
+        for language in languages:
             recalls = _held_out_retrieval(encode_texts, images, language).as_dict()
             yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
 

@@ -129,7 +129,7 @@ def test_what_a_safety_checker_finds_is_held_back(finds_everything: bool, publis
     pipe.safety_checker.concept_embeds_weights.data.fill_(-10 if finds_everything else 10)
     pipe.safety_checker.special_care_embeds_weights.data.fill_(10)
     studio = Studio(pipe, None, str(folder))
-    events = draw(studio, 2, num_inference_steps=2)
+    events = draw(studio, 2, num_inference_steps=1, height=64, width=64)
     finished = [event for event in events if not isinstance(event, Progress)]
     if finds_everything:
         assert [event.reason for event in finished if isinstance(event, Lost)] == ["held_back"] * 2

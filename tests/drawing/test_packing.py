@@ -5,6 +5,7 @@ import json
 import signal
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -20,11 +21,17 @@ from altdiffusion_clip.drawing.packing import is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
 from tests.processes import Command
 
-COMMON = ["猫", "a dog", "ein Auto", "--num-images", "3", "--steps", "2"]
+Run = Callable[..., int]
 
 
-def run(*arguments: object) -> int:
-    return main(["generate", *COMMON, *map(str, arguments)])
+@pytest.fixture(scope="module")
+def common(quick_model: Path) -> list[str]:
+    return ["generate", "猫", "a dog", "ein Auto", "--num-images", "3", "--steps", "1", "--model", str(quick_model)]
+
+
+@pytest.fixture(scope="module")
+def run(common: list[str]) -> Run:
+    return lambda *arguments: main([*common, *map(str, arguments)])
 
 
 def pictures_of(folder: Path) -> dict[str, bytes]:
@@ -42,14 +49,14 @@ def pictures_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     assert run("--output", folder) == 0
     return folder
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_pictures_are_packed_as_they_were(kind: str, plain: Path, tmp_path: Path) -> None:
+def test_pictures_are_packed_as_they_were(run: Run, kind: str, plain: Path, tmp_path: Path) -> None:
     assert run("--pack", kind, "--pack-size", 4, "--output", tmp_path) == 0
     assert [path.name for path in sorted(tmp_path.glob("pictures-*"))] == [
         f"pictures-{number:06d}.{kind}" for number in range(3)
@@ -73,7 +80,7 @@ def test_pictures_are_packed_as_they_were(kind: str, plain: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_a_pack_is_a_source_of_rows(kind: str, tmp_path: Path) -> None:
+def test_a_pack_is_a_source_of_rows(run: Run, kind: str, tmp_path: Path) -> None:
     assert run("--pack", kind, "--output", tmp_path / "drawn") == 0
     (pack,) = (tmp_path / "drawn").glob("pictures-*")
     assert main(["score", str(pack), "--output", str(tmp_path / "s"), "--dtype", "float32", "--workers", "0"]) == 0
@@ -81,7 +88,7 @@ def test_a_pack_is_a_source_of_rows(kind: str, tmp_path: Path) -> None:
     assert [row.scores[0] for row in read_shards(tmp_path / "s")] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_tar_has_the_row_beside_the_picture(tmp_path: Path) -> None:
+def test_a_tar_has_the_row_beside_the_picture(run: Run, tmp_path: Path) -> None:
     assert run("--pack", "tar", "--output", tmp_path) == 0
     with tarfile.open(tmp_path / "pictures-000000.tar") as tar:
         names = tar.getnames()
@@ -94,7 +101,7 @@ def test_a_tar_has_the_row_beside_the_picture(tmp_path: Path) -> None:
     assert row["rank"] in (1, 2, 3)
 
 
-def test_to_a_url(tmp_path: Path, plain: Path) -> None:
+def test_to_a_url(run: Run, tmp_path: Path, plain: Path) -> None:
     assert run("--pack", "tar", "--pack-size", 5, "--pack-to", "memory://bucket/run", "--output", tmp_path) == 0
     store = fsspec.filesystem("memory")
     assert sorted(store.ls("/bucket/run", detail=False)) == [f"/bucket/run/pictures-00000{n}.tar" for n in range(2)]
@@ -106,8 +113,8 @@ def test_to_a_url(tmp_path: Path, plain: Path) -> None:
     store.rm("/bucket", recursive=True)
 
 
-def test_killed_while_it_packs_no_picture_is_lost(plain: Path, tmp_path: Path) -> None:
-    command = ["generate", *COMMON, "--pack", "tar", "--pack-size", "2", "--output", tmp_path / "out"]
+def test_killed_while_it_packs_no_picture_is_lost(common: list[str], plain: Path, tmp_path: Path) -> None:
+    command = [*common, "--pack", "tar", "--pack-size", "2", "--output", tmp_path / "out"]
     for number in range(4):
         process = Command(command, tmp_path)
         deadline = time.monotonic() + 60
@@ -127,7 +134,7 @@ def test_killed_while_it_packs_no_picture_is_lost(plain: Path, tmp_path: Path) -
             assert np.asarray(image).shape == (64, 64, 3)
 
 
-def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_calls(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--pack-to", "elsewhere", "--output", tmp_path) == 2
     assert "add --pack tar or --pack parquet" in capsys.readouterr().err
     assert run("--pack", "tar", "--pack-size", 0, "--output", tmp_path) == 2

@@ -4,6 +4,7 @@ The ground is that of diffusers' own common pipeline checks. The text encoder an
 a small size, with the random weights of the published fixtures.
 """
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.conftest import in_full
 
 TASKS = ("", "Img2Img", "Inpaint", "ControlNet")
 CLOSE = 1e-4
+SIDE = 32
+"""Pixels of height and width."""
 Pipe = Any
 
 
@@ -35,9 +38,16 @@ class Bench:
         self.folder = published / f"alt-diffusion-{m}-tiny"
         self.ours = getattr(altdiffusion_clip, f"AltDiffusion{task}Pipeline")
         self.theirs = getattr(diffusers, f"StableDiffusion{task}Pipeline")
+        self._loaded: Pipe = None
 
     def load(self, kind: type | None = None, **more: Any) -> Pipe:
-        kind = kind or self.ours
+        """A pipeline of its own for each test; a copy is quicker to have than the files are to read."""
+        if kind is None and not more:
+            self._loaded = self._loaded or self._read(self.ours)
+            return copy.deepcopy(self._loaded)
+        return self._read(kind or self.ours, **more)
+
+    def _read(self, kind: type, **more: Any) -> Pipe:
         if self.task == "ControlNet":
             unet = diffusers.UNet2DConditionModel.from_pretrained(self.folder, subfolder="unet")
             torch.manual_seed(0)
@@ -50,13 +60,13 @@ class Bench:
         return pipe
 
     def arguments(self) -> dict[str, Any]:
-        gradient = np.linspace(0, 255, 64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+        gradient = np.linspace(0, 255, SIDE * SIDE * 3, dtype=np.uint8).reshape(SIDE, SIDE, 3)
         image = {"image": Image.fromarray(gradient)} if self.task else {}
         if self.task == "Inpaint":
-            mask = np.zeros((64, 64), np.uint8)
-            mask[:, 32:] = 255
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            mask[:, SIDE // 2 :] = 255
             image["mask_image"] = Image.fromarray(mask)
-        return image | ({} if self.task == "Img2Img" else {"height": 64, "width": 64})
+        return image | ({} if self.task == "Img2Img" else {"height": SIDE, "width": SIDE})
 
     def draw(self, pipe: Pipe, prompt: Any = "雪山下的红色小屋", **more: Any) -> np.ndarray:
         settings = {"num_inference_steps": 4, "output_type": "np", "generator": torch.Generator().manual_seed(0)}
@@ -232,7 +242,7 @@ class TestTypes:
         images = bench.draw(pipe, output_type="pil")
         assert np.abs(np.asarray(images[0]).astype(float) - 255 * base[0]).max() < 1
         latents = bench.draw(pipe, output_type="latent")
-        assert latents.shape == (1, 4, 16, 16)
+        assert latents.shape == (1, 4, SIDE // 4, SIDE // 4)
 
     def test_kinds_of_picture(self, bench: Bench, base: np.ndarray) -> None:
         if not bench.task:
@@ -245,7 +255,7 @@ class TestTypes:
     def test_latents_that_are_given(self, bench: Bench, base: np.ndarray) -> None:
         if bench.task in ("Img2Img", "Inpaint"):
             pytest.skip("begins with the latents of a picture")
-        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        latents = torch.randn(1, 4, SIDE // 4, SIDE // 4, generator=torch.Generator().manual_seed(0))
         assert close(bench.draw(bench.load(), latents=latents), base, 1e-6)
 
     def test_components_that_are_left_out(self, bench: Bench, tmp_path: Path) -> None:
@@ -447,7 +457,7 @@ class TestWrongUse:
             {"prompt": 7},
             {"callback_on_step_end_tensor_inputs": ["nonsense"]},
             {"strength": 2.0},
-            {"height": 63, "width": 64},
+            {"height": SIDE - 1, "width": SIDE},
         ],
         ids=str,
     )
@@ -471,7 +481,7 @@ class TestWrongUse:
         pipe = bench.load()
         other = bench.load(bench.theirs)
         for mode in ("RGB", "L", "RGBA", "P"):
-            image = Image.new(mode, (64, 64), 128 if mode in "LP" else "red")
+            image = Image.new(mode, (SIDE, SIDE), 128 if mode in "LP" else "red")
             outcomes = []
             for each in (pipe, other):
                 try:

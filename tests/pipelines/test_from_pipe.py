@@ -17,12 +17,13 @@ from altdiffusion_clip import (
 )
 from tests.conftest import in_full
 
-SMALL = {"num_inference_steps": 2, "output_type": "np"}
+SMALL: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np"}
 PICTURE = Image.new("RGB", (64, 64), "red")
 
 
 def load(published: Path, **kwargs: Any) -> AltDiffusionPipeline:
     pipe = AltDiffusionPipeline.from_pretrained(published / "alt-diffusion-m9-tiny", safety_checker=None, **kwargs)
+    pipe.unet.register_to_config(sample_size=16)  # 64 pixels where no size is given
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
