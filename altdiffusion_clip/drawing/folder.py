@@ -217,6 +217,7 @@ class OutputFolder:
             if self._packing is not None:
                 self._packable = [name_of(row) for row in self.log if row["file"] and not is_packed(row["file"])]
                 self._pack(everything=True)
+            self.log.sync()
             self.log.compact(self._left)
             if is_new and len(self.log) and self._shard is None:
                 write_pages(self.folder, self._groups())
@@ -249,6 +250,8 @@ class OutputFolder:
                 for row in self.log.rows(self.log.groups.get(group, ()))
                 if row["file"] and not is_packed(row["file"])
             ]
+        if dropped:
+            self.log.sync()
         for file in dropped:
             (self.folder / file).unlink(missing_ok=True)
             (self.folder / _thumbnail_of(file)).unlink(missing_ok=True)
@@ -271,6 +274,7 @@ class OutputFolder:
                 {**row, "file": f"{inside}:{name_of(row)}.png", "thumbnail": _thumbnail_of(row["file"])} for row in rows
             )
             self._next_pack += 1
+            self.log.sync()
             for file in files:  # after the list says where they are now
                 (self.folder / file).unlink()
 

@@ -4,9 +4,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
@@ -14,6 +15,8 @@ from altdiffusion_clip.files import atomic_path
 RESULTS_FILE = "results.jsonl"
 SHARD_FILES = "results-*-of-*.jsonl"
 """Of runs that share a folder, while it is shared."""
+SECONDS_UNSYNCED = 1.0
+"""That rows may be on their way to the disk: to wait for it at each picture would be most of what a row costs."""
 Row = dict[str, Any]
 _NEEDED = {"prompt", "seed", "file", "score", "rank", "model"}
 
@@ -39,6 +42,7 @@ class Log:
         self.numbers: dict[str, list[str]] = {}
         """Ids by prompt, of rows that were numbered, in order."""
         self._end = 0
+        self._synced_at = 0.0
         if path.is_file():
             self._read()
 
@@ -67,10 +71,10 @@ class Log:
                 yield json.loads(file.readline())
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Writes rows; they are on the disk when this returns.
+        """Writes rows. A killed process keeps them; a machine that loses its power may lose those of the last second.
 
         Raises:
-            OSError: they are not, and nothing of them is.
+            OSError: they cannot be written, and nothing of them is.
         """
         lines = [(row, (json.dumps(row, ensure_ascii=False) + "\n").encode()) for row in rows]
         if not lines:
@@ -80,13 +84,28 @@ class Log:
             try:
                 file.write(b"".join(line for _, line in lines))
                 file.flush()
-                os.fsync(file.fileno())
+                if time.monotonic() - self._synced_at > SECONDS_UNSYNCED:
+                    self._sync(file)
             except OSError:
                 file.truncate(self._end)
                 raise
         for row, line in lines:
             self._note(row, self._end, len(line))
             self._end += len(line)
+
+    def sync(self) -> None:
+        """Has all rows on the disk, before anything is taken away because of what they say.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if self._path.is_file():
+            with self._path.open("rb+") as file:
+                self._sync(file)
+
+    def _sync(self, file: IO[bytes]) -> None:
+        os.fsync(file.fileno())
+        self._synced_at = time.monotonic()
 
     def compact(self, groups: Iterable[str] = ()) -> None:
         """Leaves one line for each picture, group by group.
