@@ -1,4 +1,4 @@
-"""Modules that PEFT has put adapters on: what they are without them."""
+"""Modules with PEFT adapters: their layers and weights without the adapters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def adapted_layers(module: nn.Module) -> dict[str, Any]:
-    """The layers of a module that PEFT has wrapped, by name; PEFT itself is not needed to tell.
+    """The layers that PEFT has wrapped in a module, by name. PEFT need not be installed.
 
     Example:
         >>> adapted_layers(nn.Linear(2, 2))
@@ -22,7 +22,7 @@ def adapted_layers(module: nn.Module) -> dict[str, Any]:
 
 
 def base_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module as it would be without adapters: their own tensors are left out."""
+    """The state dict of a module as it would be without adapters."""
     layers = [f"{name}." if name else "" for name in adapted_layers(module)]
     tensors = {}
     for name, tensor in module.state_dict().items():
@@ -36,13 +36,13 @@ def base_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def adapters_off(module: nn.Module) -> Iterator[None]:
-    """Has a module compute without its adapters. Those that were on are on again afterwards."""
+    """Turns a module's adapters off for the duration of a block, and back on afterwards."""
     on = [layer for layer in adapted_layers(module).values() if not layer.disable_adapters]
     merged = [(layer, list(layer.merged_adapters)) for layer in on if layer.merged]
     for layer, _ in merged:
         layer.unmerge()
     for layer in on:
-        layer._disable_adapters = True  # enable_adapters would also change what requires gradients
+        layer._disable_adapters = True  # enable_adapters would also change requires_grad
     try:
         yield
     finally:
@@ -54,10 +54,10 @@ def adapters_off(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def adapters_set_aside(*modules: nn.Module | None) -> Iterator[list[str]]:
-    """Puts the plain layers of some modules in the places of the adapted ones, for as long as they are saved.
+    """Replaces the adapted layers of some modules by the plain ones while they are saved.
 
     Yields:
-        The names of the adapters that are set aside.
+        The names of the adapters that were set aside.
     """
     taken: list[tuple[nn.Module, str, nn.Module]] = []
     flags: list[tuple[nn.Module, str, Any]] = []
@@ -71,7 +71,7 @@ def adapters_set_aside(*modules: nn.Module | None) -> Iterator[list[str]]:
             names.update(layer.lora_A if hasattr(layer, "lora_A") else layer.active_adapters)
             setattr(holder, last, layer.base_layer)
         if module is not None and getattr(module, "_hf_peft_config_loaded", False):
-            # With it, transformers and diffusers would write the adapters alone.
+            # Otherwise transformers and diffusers would write only the adapters.
             flags.append((module, "_hf_peft_config_loaded", True))
             setattr(module, "_hf_peft_config_loaded", False)  # noqa: B010 - mypy takes it for a tensor
     try:

@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     if options.command in (None, "help"):
         build_parser().parse_args([*getattr(options, "words", ()), "--help"])
-    in_main = threading.current_thread() is threading.main_thread()  # others cannot set it
+    in_main = threading.current_thread() is threading.main_thread()  # other streams cannot be reconfigured
     if in_main:
-        # Asked to end, a command cleans up as after Ctrl-C.
+        # SIGTERM cleans up as Ctrl-C does.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return DONE if options.run(options) else SOME_FAILED
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, UserError):
             message += " (--debug shows where)"
     finally:
-        if in_main:  # what is left to do takes no Ctrl-C
+        if in_main:  # a second Ctrl-C must not interrupt the clean-up
             signal.signal(signal.SIGTERM, before)
     print(f"altdiffusion: {message}", file=sys.stderr)
     return WRONG_CALL

@@ -1,16 +1,16 @@
-"""Mistakes that a user can mend."""
+"""Errors that a user can fix."""
 
 
 class UserError(Exception):
-    """A call that cannot be carried out; the message is one line and says what to do."""
+    """A call that cannot be carried out. The message is one line and says what to do."""
 
 
 class CheckpointError(ValueError, UserError):
-    """A checkpoint that cannot be used as asked; the message is one line, names it and says why."""
+    """A checkpoint that cannot be used as asked. The message is one line that names it and says why."""
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What an error says, in one line of so many characters at most; its kind if it says nothing.
+    """The message of an error as one line of limited length, or its type if it has no message.
 
     Example:
         >>> one_line(ValueError("no such   thing")), one_line(KeyError())

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a stop at any moment leaves either the old or the new, never half of one."""
+"""Writes files and folders so that a stop at any moment leaves either the old or the new, never half of one."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from typing import Any
 from altdiffusion_clip.errors import UserError
 
 _LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
-"""Names of what `atomic_path` writes to, and a kill leaves."""
+"""Names of the temporary files of `atomic_path`, which a kill may leave behind."""
 
 
 @contextmanager
 def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside the destination; on success it is synced to disk and renamed.
+    """Yields a temporary path beside the destination. On success it is synced to disk and renamed.
 
     The temporary file keeps the destination's suffix, because Pillow chooses a format by it.
 
@@ -33,7 +33,7 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     destination.parent.mkdir(parents=True, exist_ok=True)
     suffix = destination.suffix or ".partial"  # torch refuses hidden files without one
     temporary = destination.with_name(f".{destination.stem}-{secrets.token_hex(4)}{suffix}")
-    # Made within, for Ctrl-C may come at any time.
+    # Created inside the `try`, because Ctrl-C may come at any time.
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -45,17 +45,17 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(destination: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file as UTF-8, whole or not at all."""
+    """Writes a text file as UTF-8, completely or not at all."""
     with atomic_path(destination) as path:
         path.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary folder beside the destination; on success its files are synced to disk and it is renamed.
+    """Yields a temporary folder beside the destination. On success its files are synced and it is renamed.
 
-    The destination must not exist, or be an empty folder. A process that is killed leaves the temporary folder, whose
-    name begins with a dot.
+    The destination must not exist, or be an empty folder. A killed process leaves the temporary folder behind; its name
+    begins with a dot.
 
     Example:
         >>> import tempfile
@@ -81,19 +81,19 @@ def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what runs that were killed have left of files. No other run may be at work on the folder."""
+    """Removes the temporary files of killed runs. No other run may be using the folder."""
     for path in folder.rglob(".*"):
         if path.is_file() and _LEFTOVER.fullmatch(path.name):
             path.unlink()
 
 
 def lock_of(path: Path, taken: str, timeout: float = 0) -> Any:
-    """A lock that is held, by this process alone; its `release` gives it back.
+    """Acquires a lock for this process. Call its `release` to give it back.
 
     Args:
-        path: of the lock's file, which stays.
-        taken: what to say if another process holds it.
-        timeout: seconds to wait for that.
+        path: of the lock file, which is not removed.
+        taken: the error message if another process holds it.
+        timeout: seconds to wait for the other process.
 
     Raises:
         UserError: another process holds it, or the file cannot be written.
@@ -112,7 +112,7 @@ def lock_of(path: Path, taken: str, timeout: float = 0) -> Any:
 
 
 def free_bytes(destination: str | os.PathLike[str]) -> int:
-    """The bytes that are free on the disk on which a file or folder is to be written."""
+    """The free bytes of the disk that a file or folder will be written to."""
     place = Path(destination).absolute()
     while not place.exists():
         place = place.parent

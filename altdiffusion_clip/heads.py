@@ -1,4 +1,4 @@
-"""Reading the head of an AltCLIP for a text encoder that is in memory already."""
+"""Reads the head of an AltCLIP for a text encoder that is already in memory."""
 
 import logging
 import os
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def altclip_of(checkpoint: Checkpoint) -> CheckpointTensors:
-    """The tensors of a checkpoint's AltCLIP.
+    """Opens the tensors of a checkpoint's AltCLIP.
 
     Raises:
-        CheckpointError: it has none.
+        CheckpointError: the checkpoint contains no AltCLIP.
     """
     if "altclip" not in checkpoint.tensors:
         raise CheckpointError(
@@ -35,11 +35,11 @@ def altclip_of(checkpoint: Checkpoint) -> CheckpointTensors:
 
 
 def processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | None) -> AltCLIPProcessor:
-    """The processor of a checkpoint's AltCLIP.
+    """Loads the processor of a checkpoint's AltCLIP.
 
     Args:
         checkpoint: an AltCLIP, or a single file that holds one.
-        tokenizer: a folder or hub id that has the tokenizer, should the file bring none.
+        tokenizer: a folder or hub id with the tokenizer, in case the file has none.
     """
     if checkpoint.layout is Layout.ALTCLIP:
         return AltCLIPProcessor.from_pretrained(checkpoint.path)
@@ -52,9 +52,9 @@ def processor_of(checkpoint: Checkpoint, tokenizer: str | os.PathLike[str] | Non
 def tensors_like(
     tensors: CheckpointTensors, names: list[str], body: RobertaSeriesModelWithTransformation
 ) -> dict[str, Tensor]:
-    """Tensors on a module's device and in its dtype, memory-mapped if they are so in their file.
+    """Tensors on a module's device and in its dtype. They stay memory-mapped where that needs no change.
 
-    The temperature is float32: 100 times a cosine has more digits than half precision.
+    The temperature stays float32: 100 times a cosine has more digits than half precision can hold.
     """
     dtypes = {name: torch.float32 if name == "logit_scale" else body.dtype for name in names}
     if body.device.type == "cpu" and all(tensors.dtype(name) == dtype for name, dtype in dtypes.items()):
@@ -63,7 +63,7 @@ def tensors_like(
 
 
 def execution_device(module: RobertaSeriesModelWithTransformation) -> torch.device:
-    """The device that a module computes on, which is not where it is kept if it is offloaded by accelerate's hooks."""
+    """The device that a module computes on. Under accelerate's offloading that is not where its weights are kept."""
     for part in module.modules():
         device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
         if device is not None:
@@ -72,10 +72,10 @@ def execution_device(module: RobertaSeriesModelWithTransformation) -> torch.devi
 
 
 def check_towers(body: RobertaSeriesModelWithTransformation, tensors: CheckpointTensors, allow: bool) -> None:
-    """Compares a text encoder, as it is without adapters, with the tower that a head was trained with.
+    """Compares a text encoder, ignoring adapters, with the tower that a head was trained with.
 
     Raises:
-        CheckpointError: they differ, and that is not allowed; the first tensor that differs is named.
+        CheckpointError: they differ and that is not allowed. The message names the first tensor that differs.
     """
     tower = tensors.select(lambda name: name.removeprefix(TEXT_TOWER) if name.startswith(TEXT_TOWER) else None)
     name = first_difference(ModuleTensors(body), tower)

@@ -1,4 +1,4 @@
-"""Pictures from wherever a user has them, as PIL RGB, and one clear line for each that cannot be read."""
+"""Reads pictures of any kind as PIL RGB, with one clear line for each that cannot be read."""
 
 import io
 import math
@@ -23,7 +23,7 @@ Tensors and arrays are uint8, or float in [0, 1].
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 )
-"""File names that a folder is searched for."""
+"""Endings of the files that are read from a folder."""
 
 
 JPEG_MARK = b"\xff\xd8\xff"
@@ -34,7 +34,7 @@ class BrokenImage:
     """A picture that could not be read.
 
     Attributes:
-        index: its place in the list it came in.
+        index: its index in the input.
         name: its path, or what it is.
         reason: one line.
     """
@@ -48,27 +48,27 @@ class BrokenImage:
 
 
 class ImageError(ValueError):
-    """A picture cannot be read; the message is one line and says why."""
+    """A picture cannot be read. The message is one line and says why."""
 
 
 def not_opened(error: FileNotFoundError | IsADirectoryError | PermissionError) -> ImageError:
-    """What to say of a picture that the file system does not open."""
+    """The message for a picture that the file system cannot open."""
     if isinstance(error, FileNotFoundError):
         return ImageError("no such file")
     return ImageError("a folder, not a picture" if isinstance(error, IsADirectoryError) else "no permission to read it")
 
 
 def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
-    """Reads a picture as RGB, upright, transparent parts on white.
+    """Reads a picture as RGB, upright, with transparent parts on white.
 
     Args:
         source: PIL picture, path, the bytes of a file, float or uint8 tensor (3, height, width), or array (height,
             width, 3).
-        at_least: a JPEG may come out smaller, by 2, 4 or 8, with sides of so many pixels at least: its decoder is then
-            much faster.
+        at_least: decode a JPEG at a half, a quarter or an eighth of its size, if its sides keep at least so many
+                pixels. That is much faster.
 
     Raises:
-        ImageError: it cannot be read: missing, empty, truncated, not a picture, too large, or of another shape.
+        ImageError: it is missing, empty, truncated, not a picture, too large, or has the wrong shape.
 
     Example:
         >>> load_image(torch.zeros(3, 8, 6)).size
@@ -111,11 +111,11 @@ def _load(source: ImageSource, at_least: int | None) -> Image.Image:
 
 
 def _opened(source: str | os.PathLike[str] | io.BytesIO, at_least: int | None) -> Image.Image:
-    """Opens a file; a JPEG may have more pixels than Pillow allows if its draft has not."""
+    """Opens a file. A JPEG may exceed Pillow's pixel limit if its draft does not."""
     if at_least is None or not _is_jpeg(source):
         return Image.open(source)
     image, most = JpegImageFile(source), Image.MAX_IMAGE_PIXELS or math.inf
-    # A progressive one is held in memory whole before it is made smaller.
+    # A progressive JPEG is decoded in full before it is made smaller.
     is_too_large = image.width * image.height > most and image.info.get("progressive")
     image.draft(None, (at_least, at_least))
     if is_too_large or image.width * image.height > most:
@@ -131,7 +131,7 @@ def _is_jpeg(source: str | os.PathLike[str] | io.BytesIO) -> bool:
 
 
 def pixels_of(data: bytes) -> int:
-    """How many pixels an encoded picture has, by its first bytes; 0 where they do not say, and decoding will."""
+    """The pixels of an encoded picture according to its first bytes; 0 if only decoding can tell."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -151,10 +151,10 @@ def _is_empty(source: object) -> bool:
 
 
 def load_images(sources: list[ImageSource]) -> tuple[list[Image.Image], list[int], list[BrokenImage]]:
-    """Reads pictures; those that cannot be read are listed instead.
+    """Reads pictures, and lists those that cannot be read.
 
     Returns:
-        The pictures, the place of each in `sources`, and the broken ones.
+        The pictures, the index of each in `sources`, and the broken ones.
     """
     images, places, broken = [], [], []
     for place, source in enumerate(sources):
@@ -167,16 +167,16 @@ def load_images(sources: list[ImageSource]) -> tuple[list[Image.Image], list[int
 
 
 def name_of(source: ImageSource, place: int) -> str:
-    """What to call a picture in a message: its path, or its kind and place."""
+    """The name of a picture in messages: its path, or its kind and index."""
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or f"image {place}")
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"{type(source).__name__} {place}"
 
 
 def find_images(paths: list[Path]) -> list[Path]:
-    """The files named, and the pictures below the folders named, sorted in each folder.
+    """The named files, and the pictures in the named folders and below, sorted by folder.
 
-    Below a folder, hidden files are left out, and so is the contact sheet that `generate` makes of the others.
+    In folders, hidden files and the contact sheets of `generate` are left out.
     """
     found: list[Path] = []
     for path in paths:
@@ -216,22 +216,22 @@ _UPRIGHT = {
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
-    """A picture as its EXIF says that it was held; as it is, if that cannot be read.
+    """Turns a picture as its EXIF orientation says, or leaves it as it is if that cannot be read.
 
-    (`ImageOps.exif_transpose` also writes the whole block anew, and fails on the faults that cameras put into it.)
+    (`ImageOps.exif_transpose` also rewrites the whole EXIF block, and fails on the errors that cameras put there.)
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow parses the block with struct, TIFF and XML readers
+    except Exception:  # Pillow parses EXIF with struct, TIFF and XML readers
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()  # what is wrong with the pixels is to be said of the pixels
+    image.load()  # errors in the pixels are reported by decoding
     image = _turned_upright(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        # Pillow clips 16 bits to 8 when it converts; scale instead.
+        # Pillow clips 16 bits to 8 when it converts, so scale instead.
         return Image.fromarray(
             (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8)
         ).convert("RGB")

@@ -1,4 +1,4 @@
-"""Very long pictures, scaled where a vision tower looks and nowhere else."""
+"""Scales very long pictures only where a vision tower looks."""
 
 from typing import Any
 
@@ -6,25 +6,25 @@ import numpy as np
 from PIL import Image
 
 LONG = 2.0
-"""Times their shorter side: pictures longer than this are cut before they are scaled."""
+"""Pictures whose longer side exceeds this many times the shorter are cropped before they are scaled."""
 
-_BITS = 22  # of the fixed point that Pillow computes its weights in
-_REACH = 2.0  # of the bicubic filter, in pixels of the coarser picture
+_BITS = 22  # of Pillow's fixed-point weights
+_REACH = 2.0  # of the bicubic filter, in pixels of the coarser grid
 
 
 def middle_of_long(image: Image.Image, image_processor: Any) -> Image.Image:
-    """What a processor would see of a long picture, of which only the middle is scaled.
+    """Gives what a processor would see of a long picture, by scaling only its middle.
 
-    CLIP's processors scale the shorter side to the tower's, and then cut the square in the middle: of a picture of
-    1 x 20,000 pixels they make 224 x 4,480,000 pixels first. What this makes equals their square to the last digit,
-    and passes through them as it is.
+    CLIP's processors scale the shorter side to the tower's and then crop the square in the middle. For a picture of
+    1 x 20,000 pixels, they first make one of 224 x 4,480,000. The result here equals their square to the last digit,
+    and passes through them unchanged.
 
     Args:
         image: RGB.
         image_processor: transformers'.
 
     Returns:
-        A square of the tower's side; or the picture itself, if it is not long or the processor does not cut.
+        A square of the tower's side, or the picture itself if it is not long or the processor does not crop.
 
     Example:
         >>> from transformers import CLIPImageProcessor
@@ -36,7 +36,7 @@ def middle_of_long(image: Image.Image, image_processor: Any) -> Image.Image:
     shorter, longer = sorted(image.size)
     if side is None or longer <= LONG * shorter:
         return image
-    scaled = int(side * longer / shorter)  # transformers' rounding, and its way to the middle
+    scaled = int(side * longer / shorter)  # rounds and centres as transformers does
     first = (scaled - side) // 2
     if image.width > image.height:  # Pillow scales rows first, then columns
         rows = _scaled(np.asarray(image), scaled, first, side)
@@ -46,7 +46,7 @@ def middle_of_long(image: Image.Image, image_processor: Any) -> Image.Image:
 
 
 def _side_of_square(image_processor: Any) -> int | None:
-    """Of the square that a processor cuts out of the middle, if it does that as CLIP does."""
+    """The side of the square that a processor crops from the middle; None unless it does so as CLIP does."""
     side = (getattr(image_processor, "size", None) or {}).get("shortest_edge")
     crop = getattr(image_processor, "crop_size", None) or {}
     cuts = getattr(image_processor, "do_resize", False) and getattr(image_processor, "do_center_crop", False)
@@ -55,13 +55,13 @@ def _side_of_square(image_processor: Any) -> int | None:
 
 
 def _scaled(pixels: np.ndarray, size: int, first: int, count: int) -> np.ndarray:
-    """Some columns of what Pillow's bicubic scaling makes of rows, in Pillow's own arithmetic.
+    """Computes some columns of Pillow's bicubic scaling of rows, in Pillow's own arithmetic.
 
     Args:
         pixels: uint8 (rows, columns, 3).
-        size: columns of the whole that is scaled to.
-        first: column of it that is wanted.
-        count: columns that are wanted.
+        size: columns of the whole scaled picture.
+        first: the first column to compute.
+        count: how many columns to compute.
 
     Returns:
         uint8 (rows, count, 3).
@@ -82,7 +82,7 @@ def _scaled(pixels: np.ndarray, size: int, first: int, count: int) -> np.ndarray
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
-    """Keys' filter with a = -0.5, as Pillow has it."""
+    """Keys' filter with a = -0.5, as in Pillow."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

@@ -1,4 +1,4 @@
-"""Word embeddings that stay in their file: almost half of the text encoder, of which a prompt needs a few rows."""
+"""Keeps word embeddings in their file. They are almost half of the text encoder, and a prompt needs a few rows."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WORD_EMBEDDINGS = "roberta.embeddings.word_embeddings"
-"""Where the text encoder has them."""
+"""The name of the embeddings in the text encoder."""
 
 
 class OffloadedEmbedding(nn.Module):
-    """An embedding table on the CPU, or memory-mapped from its file, whatever device the model moves to.
+    """An embedding table that stays on the CPU or memory-mapped, whatever device the model moves to.
 
-    The rows that are looked up are copied to the model's device and dtype. The table is not trained.
+    Looked-up rows are copied to the model's device and dtype. The table is not trained.
 
     Args:
         num_embeddings: rows.
@@ -32,17 +32,17 @@ class OffloadedEmbedding(nn.Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self._table: Tensor | None = None  # neither parameter nor buffer: .to() must not move it
+        self._table: Tensor | None = None  # neither a parameter nor a buffer, so that .to() does not move it
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def attach(self, table: Tensor) -> None:
-        """Gives it its table.
+        """Sets the table.
 
         Args:
             table: (num_embeddings, embedding_dim), on the CPU, in any floating dtype; shared, not copied.
 
         Raises:
-            ValueError: the shape is another.
+            ValueError: the shape is wrong.
         """
         if table.shape != (self.num_embeddings, self.embedding_dim):
             raise ValueError(
@@ -51,7 +51,7 @@ class OffloadedEmbedding(nn.Module):
         self._table = table.detach()
 
     def resize(self, num_embeddings: int) -> None:
-        """Changes the number of rows; new ones are zero. The table is then in memory, since its file holds fewer."""
+        """Changes the number of rows. New rows are zero. The table is then in memory, since its file has fewer rows."""
         table = torch.zeros(num_embeddings, self.embedding_dim, dtype=self.weight.dtype)
         kept = min(num_embeddings, self.num_embeddings)
         table[:kept] = self.weight[:kept]
@@ -60,13 +60,13 @@ class OffloadedEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole table, where it lies."""
+        """The whole table, on the CPU or memory-mapped."""
         if self._table is None:
             raise ValueError("these embeddings have no table yet; see OffloadedEmbedding.attach")
         return self._table
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Looks rows up: (...,) int64 to (..., embedding_dim) in the model's dtype, on the ids' device."""
+        """Looks up rows: (...,) int64 to (..., embedding_dim) in the model's dtype, on the device of the ids."""
         return F.embedding(input_ids.cpu(), self.weight).to(input_ids.device, self._like.dtype)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -1,9 +1,9 @@
 """The one place that touches diffusers' namespace.
 
 Published AltDiffusion folders name `["alt_diffusion", "RobertaSeriesModelWithTransformation"]`, a package that
-diffusers no longer has. `register` puts ours there, so that every diffusers pipeline finds it, lets the
-AutoPipelines know our pipelines, and gives `from_single_file` the text encoder of a file that holds one. Nothing
-is imported for it: the changes are made right after diffusers' own modules are imported, whenever that is.
+diffusers no longer has. `register` adds it, so that every diffusers pipeline finds it. It also adds our pipelines to
+the AutoPipelines, and the text encoder of AltDiffusion files to `from_single_file`. It imports nothing: the changes
+are made right after diffusers' own modules are imported, whenever that is.
 """
 
 import functools
@@ -28,19 +28,19 @@ _PIPELINE_NAMES = (
 
 
 def _restore_package(pipelines: ModuleType) -> None:
-    """Puts our package where diffusers' was, under its old import path too."""
+    """Puts our package where diffusers had its own, including the old import path."""
     package = importlib.import_module(PACKAGE)
     sys.modules["diffusers.pipelines.alt_diffusion"] = package
     sys.modules["diffusers.pipelines.alt_diffusion.modeling_roberta_series"] = importlib.import_module(MODELING)
     pipelines.alt_diffusion = package  # type: ignore[attr-defined]
-    # diffusers imports its classes when they are first used, by this table.
+    # diffusers imports its classes lazily, from this table.
     homes: dict[str, str] = vars(pipelines).get("_class_to_module", {})
     for name in _PIPELINE_NAMES:
         homes[name] = "alt_diffusion"
 
 
 def _extend_auto_pipelines(auto_pipeline: ModuleType) -> None:
-    """Lets AutoPipelineForText2Image and its like find our pipelines, and each from the others."""
+    """Lets the AutoPipelines find our pipelines, and convert between them."""
     package = importlib.import_module(PACKAGE)
     for task, name in (("TEXT2IMAGE", ""), ("IMAGE2IMAGE", "Img2Img"), ("INPAINT", "Inpaint")):
         mapping = getattr(auto_pipeline, f"AUTO_{task}_PIPELINES_MAPPING")
@@ -51,7 +51,7 @@ def _extend_auto_pipelines(auto_pipeline: ModuleType) -> None:
 
 
 def _carry_our_state(auto_class: Any) -> None:
-    """Has `from_pipe` of an AutoPipeline carry over what our pipelines keep besides their parts."""
+    """Makes an AutoPipeline's `from_pipe` carry over the state that our pipelines keep besides their components."""
     make = auto_class.from_pipe.__func__
 
     @functools.wraps(make)
@@ -63,7 +63,7 @@ def _carry_our_state(auto_class: Any) -> None:
 
 
 def _extend_single_file_loading(single_file: ModuleType) -> None:
-    """Gives `from_single_file` of every pipeline what it lacks for a file that holds an AltDiffusion."""
+    """Gives every pipeline's `from_single_file` what it needs for an AltDiffusion file."""
     loader = single_file.FromSingleFileMixin
     load = loader.from_single_file.__func__
 
@@ -84,7 +84,7 @@ _AFTER: dict[str, Callable[[ModuleType], None]] = {
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Runs a function on a module right after the module was first imported."""
+    """Runs a function on a module right after it is first imported."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -98,16 +98,16 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                _AFTER[name](sys.modules[name])  # diffusers puts a lazy module in its own place
+                _AFTER[name](sys.modules[name])  # diffusers replaces itself by a lazy module
 
             loader.exec_module = exec_module
         return spec
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a notice of transformers' imports tells anything.
+    """Whether a notice of transformers' imports says anything useful.
 
-    Not that without torchvision Pillow prepares pictures, which diffusers' imports alone bring up twice at each start.
+    That Pillow prepares pictures where torchvision is missing is no news, and diffusers' imports say it twice.
     """
     return "requires torchvision (not installed); falling back" not in record.getMessage()
 

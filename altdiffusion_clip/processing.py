@@ -1,4 +1,4 @@
-"""Texts and pictures to what an AltCLIP takes."""
+"""Turns texts and pictures into the inputs of an AltCLIP."""
 
 import os
 from typing import Any, Self
@@ -9,7 +9,7 @@ from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 
 
 class AltCLIPProcessor(transformers.AltCLIPProcessor):
-    """transformers' processor, which here also finds the AltCLIP inside a diffusers folder, and emoji-m9's.
+    """transformers' processor, which also loads from "emoji-m9" and from the AltCLIP in a diffusers folder.
 
     Example:
         >>> from altdiffusion_clip import AltCLIP
@@ -34,7 +34,7 @@ class AltCLIPProcessor(transformers.AltCLIPProcessor):
             **kwargs: as in transformers.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no processor.
         """
         place, subfolder = resolve_scorer(pretrained_model_name_or_path)
         if subfolder is not None:

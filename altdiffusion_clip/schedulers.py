@@ -1,4 +1,4 @@
-"""Schedulers by short names, and by the names that the WebUIs give them."""
+"""Schedulers by short names and by the WebUIs' names."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +12,9 @@ class Scheduler(NamedTuple):
     """A kind of scheduler.
 
     Attributes:
-        sampler: its name in AUTOMATIC1111's WebUI.
+        sampler: its name in the AUTOMATIC1111 WebUI.
         diffusers: the name of diffusers' class.
-        options: of that class.
+        options: keyword arguments of that class.
     """
 
     sampler: str
@@ -36,7 +36,7 @@ SCHEDULERS = {
     "euler": Scheduler("Euler", "EulerDiscreteScheduler"),
     "euler-a": Scheduler("Euler a", "EulerAncestralDiscreteScheduler"),
     "heun": Scheduler("Heun", "HeunDiscreteScheduler"),
-    # As Stable Diffusion has it: without the option, PNDM begins with four steps more, and fails with fewer.
+    # As in Stable Diffusion: without this option PNDM adds warm-up steps, and fails with fewer than four.
     "pndm": Scheduler("PLMS", "PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": Scheduler("UniPC", "UniPCMultistepScheduler"),
 }
@@ -49,7 +49,7 @@ def scheduler_name(given: str) -> str:
     """The short name of a scheduler.
 
     Args:
-        given: a short name, or the WebUIs' name, in capitals or not; empty for the model's own.
+        given: a short name or a WebUI's name, in any case; empty for the model's own.
 
     Raises:
         UserError: there is no such scheduler.
@@ -67,11 +67,11 @@ def scheduler_name(given: str) -> str:
 
 
 def scheduler_like(current: Any, name: str) -> "SchedulerMixin":
-    """A scheduler of another kind for the same model, with the model's betas, prediction type and spacing.
+    """Makes a scheduler of another kind with the model's betas, prediction type and spacing.
 
     Args:
         current: the model's own scheduler.
-        name: as `scheduler_name` takes it; empty for a new one of the same kind.
+        name: as in `scheduler_name`; empty for a new one of the same kind.
 
     Raises:
         UserError: there is no such scheduler.

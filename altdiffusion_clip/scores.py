@@ -1,4 +1,4 @@
-"""What scoring and ranking give, and the one place that decides what a score is."""
+"""The results of scoring and ranking, and the one definition of a valid score."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Scores:
 
     Attributes:
         cosine: float32, in [-1, 1]; NaN where the picture is broken.
-        broken: the pictures without a score: they could not be read, or their score is not a number.
+        broken: the pictures without a score, because they could not be read or their score is not a number.
     """
 
     cosine: Tensor
@@ -37,14 +37,14 @@ class RankedImage:
     """One picture of a ranking.
 
     Attributes:
-        rank: from 1, the best.
-        index: its place in the list that was ranked.
-        name: its path, or what it is.
-        score: that the ranking is ordered by.
-        measure: what the score is: "cosine", in [-1, 1], or "score", of no unit.
-        probability: of the text belonging to the picture, as the judge has it (of AltCLIP and CLIP the softmax over
-            logit_scale · cosine within this ranking); None if its scores say nothing of that.
-        scores: of the other judges, by their names.
+        rank: 1 is the best.
+        index: its index in the list that was ranked.
+        name: its path, or its kind and index.
+        score: the score that the ranking is ordered by.
+        measure: what the score is: "cosine", in [-1, 1], or "score", without a unit.
+        probability: that the text belongs to the picture, according to the judge (for AltCLIP and CLIP, the softmax
+                    over logit_scale · cosine within this ranking); None if its scores do not say.
+        scores: of the other judges, by name.
     """
 
     rank: int
@@ -66,7 +66,7 @@ class RankedImage:
         return clip_score_of(self.score) if self.measure == COSINE else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Numbers with the names of what they are, for tables and JSON."""
+        """The numbers with their names, for tables and JSON."""
         return named_scores(self.score, self.measure, self.probability, self.scores)
 
 
@@ -78,7 +78,7 @@ def clip_score_of(cosine: float) -> float:
 def named_scores(
     score: float, measure: str, probability: float | None = None, others: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """A score as it stands in results: under the name of its measure, with what follows from it.
+    """A score as results record it: named after its measure, with the figures derived from it.
 
     Example:
         >>> named_scores(0.25, "cosine", others={"sharpness": 7.0})
@@ -112,9 +112,9 @@ class Ranking(Sequence[RankedImage]):
 
 
 def without_score(cosine: Tensor, broken: Sequence[BrokenImage], names: Sequence[str]) -> list[BrokenImage]:
-    """The pictures without a score, in order: those that could not be read, and those whose cosine is not finite.
+    """The pictures without a score, in order: those that could not be read or whose cosine is not finite.
 
-    A model in half precision may overflow, and NaN would rank before everything.
+    A model in half precision may overflow, and NaN would rank first.
 
     Args:
         cosine: float (pictures,).
@@ -131,27 +131,27 @@ def without_score(cosine: Tensor, broken: Sequence[BrokenImage], names: Sequence
 
 
 class Column(Protocol):
-    """What a score is, and what follows from it."""
+    """What a score measures, and the figures derived from it."""
 
     @property
     def name(self) -> str:
-        """To be shown."""
+        """The name to show."""
 
     @property
     def measure(self) -> str:
-        """The name of what it measures."""
+        """The name of the measure."""
 
     def probability(self, scores: Tensor) -> Tensor | None:
-        """Of each picture of one text."""
+        """The probability of each picture of one text."""
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """A cosine, whose probabilities are a softmax.
+    """A cosine. Its probabilities are a softmax.
 
     Attributes:
-        logit_scale: what cosines are multiplied by for it.
-        name: to be shown.
+        logit_scale: the factor of cosines in the softmax.
+        name: to show.
         measure: cosine.
     """
 
@@ -160,17 +160,17 @@ class Softmax:
     measure: str = COSINE
 
     def probability(self, scores: Tensor) -> Tensor:
-        """Of each picture, float32 (pictures,)."""
+        """The probability of each picture, float32 (pictures,)."""
         return (self.logit_scale * scores).softmax(0)
 
 
 def ranked(scores: Scores, names: Sequence[str], logit_scale: float) -> Ranking:
-    """Orders pictures by their cosines, best first; equal scores keep their order, and broken pictures have no rank.
+    """Orders pictures by their cosines, best first. Equal scores keep their order; broken pictures get no rank.
 
     Args:
         scores: of the pictures.
         names: of the pictures.
-        logit_scale: what cosines are multiplied by for the softmax.
+        logit_scale: the factor of cosines in the softmax.
     """
     return in_order(scores.cosine[None], [Softmax(logit_scale)], names, {image.index: image for image in scores.broken})
 
@@ -178,15 +178,15 @@ def ranked(scores: Scores, names: Sequence[str], logit_scale: float) -> Ranking:
 def in_order(
     scores: Tensor, columns: Sequence[Column], names: Sequence[str], broken: Mapping[int, BrokenImage]
 ) -> Ranking:
-    """Orders pictures by the first of some scores, best first; equal scores keep their order.
+    """Orders pictures by the first of several scores, best first. Equal scores keep their order.
 
-    A picture without a finite score has no rank.
+    A picture without a finite score gets no rank.
 
     Args:
         scores: float (columns, pictures).
-        columns: what they are.
+        columns: what each column measures.
         names: of the pictures.
-        broken: the pictures that could not be read, by their places.
+        broken: the pictures that could not be read, by index.
     """
     finite = torch.isfinite(scores).all(0)
     good = [place for place in range(len(names)) if finite[place] and place not in broken]

@@ -1,7 +1,7 @@
-"""The CLIP head over the text encoder: how well do pictures and prompts fit?
+"""The CLIP head over the text encoder. It scores how well pictures and prompts fit.
 
-The head is a vision tower and two projections (AltCLIP, arXiv 2211.06679). The text tower is the very module
-that conditions the UNet, so that a pipeline and its scorer hold it in memory once.
+The head is a vision tower and two projections (AltCLIP, arXiv 2211.06679). The text tower is the same module that
+conditions the UNet, so a pipeline and its scorer hold it in memory once.
 """
 
 import io
@@ -53,7 +53,7 @@ __all__ = ["AltCLIPScorer", "RankedImage", "Ranking", "Scores"]
 
 
 class AltCLIPScorer(PreTrainedModel):
-    """AltCLIP over a text encoder that a diffusion pipeline may share.
+    """AltCLIP, over a text encoder that a diffusion pipeline can share.
 
     Loads and saves the layout of transformers' AltCLIPModel.
 
@@ -118,7 +118,7 @@ class AltCLIPScorer(PreTrainedModel):
 
         Raises:
             OSError: there is no such checkpoint.
-            CheckpointError: it is no AltCLIP, or it is damaged; the message says which.
+            CheckpointError: it is not an AltCLIP, or it is damaged. The message says which.
         """
         if pretrained_model_name_or_path is None:  # transformers' way to load from a state_dict
             return super().from_pretrained(None, *args, **kwargs)
@@ -157,14 +157,14 @@ class AltCLIPScorer(PreTrainedModel):
 
         Args:
             path: the file.
-            config: a diffusers folder of the same sizes, with its AltCLIP in `scorer`; needed only for sizes that
-                were never published.
+            config: a diffusers folder of the same sizes, with its AltCLIP in `scorer`; needed only for unpublished
+                    sizes.
             tokenizer: a folder or hub id that has the tokenizer, should the file bring none.
             **kwargs: `dtype` (default float32), `offload_embeddings`, `device_map`, `quantization_config`, as in
                 transformers.
 
         Raises:
-            CheckpointError: the file holds no AltCLIP, or is damaged, or its tokenizer was not found.
+            CheckpointError: the file contains no AltCLIP or is damaged, or its tokenizer was not found.
         """
         return cls._from_checkpoint(
             open_checkpoint(Path(path), None if config is None else Path(config)), tokenizer, **kwargs
@@ -193,27 +193,25 @@ class AltCLIPScorer(PreTrainedModel):
     def from_pipeline(
         cls, pipeline: Any, head: str | os.PathLike[str] | None = None, allow_other_tower: bool = False, **hub: Any
     ) -> Self:
-        """Puts a CLIP head on a pipeline's text encoder, which stays one module in memory.
+        """Puts a CLIP head on a pipeline's text encoder, which both then share.
 
-        Of the head's checkpoint only the head is kept; its text tower is read to be compared, and let go. When the
-        pipeline is moved, converted or set to offload (`enable_model_cpu_offload`) later, the head follows at its next
-        use.
+        Only the head of the checkpoint is kept. Its text tower is read for comparison and dropped. If the pipeline is
+        moved, converted or offloaded (`enable_model_cpu_offload`) later, the head follows at its next use.
 
         Args:
             pipeline: a diffusers pipeline with our text encoder.
             head: the AltCLIP that was trained with this text encoder: "emoji-m9", a folder or hub id in the layout
-                of transformers' AltCLIPModel, or a single file of FlagAI's. If not given, the `scorer` beside the
-                pipeline.
-            allow_other_tower: go on when the text encoder is not the one the head was trained with.
+                    of transformers' AltCLIPModel, or a FlagAI single file. By default the `scorer` beside the pipeline.
+            allow_other_tower: accept a text encoder other than the one the head was trained with.
             **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id; `config` and `tokenizer`, as
                 in `from_single_file`, for a single file.
 
         Raises:
-            TypeError: the pipeline's text encoder is of another class.
+            TypeError: the pipeline's text encoder has another class.
             ValueError: its weights are not in memory, after `enable_sequential_cpu_offload`.
-            OSError: there is no such head.
-            CheckpointError: it is no AltCLIP, is damaged, or was trained with another text encoder; the first tensor
-                that differs is named.
+            OSError: the head does not exist.
+            CheckpointError: it is not an AltCLIP, is damaged, or was trained with another text encoder. The message
+                    names the first tensor that differs.
         """
         body = pipeline.text_encoder
         if not isinstance(body, RobertaSeriesModelWithTransformation):
@@ -235,7 +233,7 @@ class AltCLIPScorer(PreTrainedModel):
             body.pre_LN.load_state_dict({k: tensors[f"{TEXT_TOWER}pre_LN.{k}"].float() for k in ("weight", "bias")})
             body.pre_LN.to(body.device, body.dtype)
             body.config.has_pre_LN = True
-        # Nothing is allocated for the head before its tensors are there, and the shared body stays as it is.
+        # The head is on the meta device until its tensors are loaded, and the shared body is left alone.
         with no_init_weights(), init_empty_weights(include_buffers=False):
             scorer = cls(AltCLIPConfig(**checkpoint.configs["altclip"]), text_model=body)
         own = tensors_like(tensors, [name for name in tensors if not name.startswith(TEXT_TOWER)], body)
@@ -253,7 +251,7 @@ class AltCLIPScorer(PreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """Saves the weights in the layout of transformers' AltCLIPModel, and the processor."""
         state = kwargs.pop("state_dict", None) or self.state_dict()
-        # m18's second projection belongs to the pipeline; AltCLIPModel has no place for it.
+        # m18's second projection belongs to the pipeline. AltCLIPModel has no place for it.
         state = {k: v for k, v in state.items() if not k.startswith("text_model.transformation_pre.")}
         super().save_pretrained(save_directory, state_dict=state, **kwargs)
         if self.processor is not None:
@@ -264,7 +262,7 @@ class AltCLIPScorer(PreTrainedModel):
         return self.text_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Puts other word embeddings in."""
+        """Replaces the word embeddings."""
         self.text_model.set_input_embeddings(value)
 
     # ---------------------------------------------------------------- features
@@ -272,10 +270,10 @@ class AltCLIPScorer(PreTrainedModel):
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Projects tokenised prompts, not normalised: float (batch, projection_dim).
+        """Projects tokenised prompts without normalising: float (batch, projection_dim).
 
-        Of more tokens than there are positions for the last are not read, with a warning; torchmetrics' CLIPScore gives
-        captions of any length.
+        Tokens beyond the last position are dropped with a warning, because torchmetrics' CLIPScore passes captions of
+        any length.
         """
         most = self.text_model.most_tokens
         if input_ids.shape[1] > most:
@@ -287,10 +285,10 @@ class AltCLIPScorer(PreTrainedModel):
         return self.text_projection(outputs.pooler_output)
 
     def get_image_features(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
-        """Projects processed pictures, not normalised: float (batch, projection_dim).
+        """Projects processed pictures without normalising: float (batch, projection_dim).
 
         Args:
-            pixel_values: float (batch, 3, side, side), as the processor gives them.
+            pixel_values: float (batch, 3, side, side), from the processor.
             interpolate_pos_encoding: allow other sides than the tower was trained with.
         """
         outputs = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
@@ -309,7 +307,7 @@ class AltCLIPScorer(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> AltCLIPOutput | tuple[Any, ...]:
-        """Logits of all pairs, logit_scale · cosine, as transformers' AltCLIPModel gives them.
+        """Computes the logits of all pairs, logit_scale · cosine, as transformers' AltCLIPModel does.
 
         Args:
             input_ids: int64 (texts, length).
@@ -317,7 +315,7 @@ class AltCLIPScorer(PreTrainedModel):
             attention_mask: int64 (texts, length).
             token_type_ids: as XLMRobertaModel's.
             position_ids: as XLMRobertaModel's.
-            return_loss: also CLIP's contrastive loss, of as many texts as images, in pairs.
+            return_loss: also CLIP's contrastive loss; texts and images must be pairs.
             interpolate_pos_encoding: allow pictures of other sides than the tower was trained with.
             output_attentions: also in the towers' outputs (needs the "eager" attention).
             output_hidden_states: also in the towers' outputs.
@@ -356,14 +354,14 @@ class AltCLIPScorer(PreTrainedModel):
     def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256, max_length: int | None = None) -> Tensor:
         """Embeds texts of any length and language.
 
-        A text longer than 77 tokens is cut, with a warning that quotes what was lost. Adapters that a pipeline has on
-        the text encoder, which are for drawing, are off meanwhile.
+        A text longer than 77 tokens is cut, with a warning that quotes what was lost. A pipeline's adapters on the text
+        encoder are meant for drawing, so they are turned off meanwhile.
 
         Args:
             texts: one or several.
             batch_size: texts at a time.
-            max_length: tokens that are read of each, with the special ones; 77 if not given, and no more than
-                the text encoder has places for.
+            max_length: tokens to read of each, including special ones; 77 by default, and at most the text encoder's
+                    positions.
 
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.
@@ -383,10 +381,10 @@ class AltCLIPScorer(PreTrainedModel):
     def encode_images(
         self, images: ImageSource | Sequence[ImageSource], batch_size: int = 32
     ) -> tuple[Tensor, list[BrokenImage]]:
-        """Embeds pictures; those that cannot be read are named and have NaNs for a vector.
+        """Embeds pictures. Those that cannot be read get a vector of NaNs, and are listed.
 
         Args:
-            images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), also mixed.
+            images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), or a mix of these.
             batch_size: pictures in memory and on the device at a time.
 
         Returns:
@@ -413,11 +411,11 @@ class AltCLIPScorer(PreTrainedModel):
     def similarity(
         self, texts: str | Sequence[str], images: ImageSource | Sequence[ImageSource], batch_size: int = 32
     ) -> Tensor:
-        """Cosine of every text with every picture.
+        """Computes the cosine of every text with every picture.
 
         Returns:
-            float32 (texts, images) in [-1, 1], on the CPU; NaN in the columns of broken pictures, each of
-            which is named in a warning.
+            float32 (texts, images) in [-1, 1], on the CPU. The columns of broken pictures are NaN, and a warning names
+            each of them.
         """
         embeds, broken = self.encode_images(images, batch_size)
         for image in broken:
@@ -430,10 +428,10 @@ class AltCLIPScorer(PreTrainedModel):
         """Scores pairs: text i with picture i, or one text with every picture.
 
         Returns:
-            As many scores as pictures.
+            One score for each picture.
 
         Raises:
-            ValueError: there are neither as many texts as pictures nor one.
+            ValueError: the number of texts is neither 1 nor that of the pictures.
         """
         sources = as_list(images)
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -444,7 +442,7 @@ class AltCLIPScorer(PreTrainedModel):
         return Scores(cosine, without_score(cosine, broken, [name_of(s, i) for i, s in enumerate(sources)]))
 
     def rank(self, prompt: str, images: ImageSource | Sequence[ImageSource], batch_size: int = 32) -> Ranking:
-        """Orders pictures by how well they fit a prompt, best first; equal scores keep their order."""
+        """Orders pictures by how well they fit a prompt, best first. Equal scores keep their order."""
         sources = as_list(images)
         names = [name_of(source, place) for place, source in enumerate(sources)]
         scale = self.logit_scale.detach().float().exp().item()
@@ -452,14 +450,14 @@ class AltCLIPScorer(PreTrainedModel):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the text tower is a pipeline's, which says where it is."""
+        """Whether the text tower belongs to a pipeline, which then decides its device."""
         return self._followed is not None
 
     @torch.inference_mode(mode=False)
     def follow(self) -> None:
-        """Puts the head where the text encoder computes, if the pipeline that shares it has changed that.
+        """Moves the head to the device and dtype of the text encoder, in case the pipeline has changed them.
 
-        `pipe.to(...)` and diffusers' offloading know of the pipeline's own parts alone.
+        `pipe.to(...)` and diffusers' offloading know only the pipeline's own components.
         """
         place = execution_device(self.text_model), self.text_model.dtype
         if self._followed in (None, place):
@@ -482,7 +480,7 @@ class AltCLIPScorer(PreTrainedModel):
         return F.normalize(torch.cat(features).float(), dim=-1)
 
 
-# transformers' zero-shot pipeline asks for the class by name, and calls any other an error while it works.
+# transformers' zero-shot pipeline checks the name of the class, and logs an error for any other.
 MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES["altclip_scorer"] = AltCLIPScorer.__name__
 
 

@@ -1,7 +1,7 @@
-"""The multilingual text encoder: XLM-RoBERTa with a projection, and its two readings.
+"""The multilingual text encoder: XLM-RoBERTa with a projection, and its two outputs.
 
-The conditioning reading is a sequence for a UNet's cross-attention. The pooled reading is one vector per
-prompt for a CLIP head. Both come from one forward pass over one set of weights. Sources: AltCLIP
+The conditioning is a sequence for a UNet's cross-attention. The pooled output is one vector per prompt for a
+CLIP head. Both come from one forward pass over one set of weights. Sources: AltCLIP
 (arXiv 2211.06679), AltDiffusion (arXiv 2308.09991), and the public checkpoints of both.
 """
 
@@ -25,17 +25,16 @@ from altdiffusion_clip.offloading import WORD_EMBEDDINGS, OffloadedEmbedding, of
 
 @strict
 class RobertaSeriesConfig(XLMRobertaConfig):
-    """Configuration of `RobertaSeriesModelWithTransformation`: XLM-RoBERTa's, and the projection's.
+    """Configuration of `RobertaSeriesModelWithTransformation`: XLM-RoBERTa's plus the projection's.
 
     Args:
-        project_dim: width of both readings; the UNet's `cross_attention_dim`.
-        has_pre_transformation: as in m18: condition on the layer before the last, through a projection of
-            its own.
-        has_pre_LN: whether the weights of the LayerNorm in front of the pooled projection are there. Set to
-            False by `from_pretrained` for the m2 and m9 text encoders that were published without it.
+        project_dim: width of both outputs; the UNet's `cross_attention_dim`.
+        has_pre_transformation: as in m18: condition on the penultimate layer, through its own projection.
+        has_pre_LN: whether the checkpoint has the LayerNorm before the pooled projection. `from_pretrained` sets
+                it to False for the m2 and m9 text encoders that were published without it.
         use_attention_mask: whether diffusers' pipelines pass the attention mask.
-        pooler_fn: "cls", the only one that was ever published.
-        learn_encoder: carried for the published configs; nothing reads it.
+        pooler_fn: "cls", the only published value.
+        learn_encoder: only kept because published configs have it.
 
     Example:
         >>> RobertaSeriesConfig(project_dim=768).model_type
@@ -62,18 +61,18 @@ class RobertaSeriesConfig(XLMRobertaConfig):
 
 @dataclass
 class TransformationModelOutput(ModelOutput):
-    """Both readings of a batch of prompts.
+    """Both outputs for a batch of prompts.
 
     Attributes:
-        projection_state: conditioning, float (batch, length, project_dim). First, because diffusers'
-            pipelines take element 0.
+        projection_state: conditioning, float (batch, length, project_dim). It comes first because diffusers'
+                pipelines take element 0.
         last_hidden_state: XLM-RoBERTa's, float (batch, length, hidden_size).
-        pooler_output: pooled reading, float (batch, project_dim); None if the checkpoint has no `pre_LN`.
+        pooler_output: pooled output, float (batch, project_dim); None if the checkpoint has no `pre_LN`.
         hidden_states: of the embeddings and of each layer, each float (batch, length, hidden_size), if asked
             for.
         attentions: of each layer, each float (batch, heads, length, length), if asked for.
-        conditioning_states: the hidden states up to the one that conditions, if hidden states are asked for.
-            Last, because diffusers' pipelines count `clip_skip` back from the end of the last element.
+        conditioning_states: the hidden states up to the conditioning one, if hidden states are asked for. They come
+                last because diffusers' pipelines count `clip_skip` back from the end of the last element.
     """
 
     projection_state: Tensor | None = None
@@ -86,11 +85,11 @@ class TransformationModelOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class ConditioningEnd:
-    """What diffusers' pipelines, and tools that walk through a CLIP, look for as `text_encoder.text_model`.
+    """The `text_encoder.text_model` that diffusers' pipelines, and tools written for CLIP, look for.
 
     Attributes:
-        final_layer_norm: makes the conditioning of a hidden state: float (batch, length, hidden_size) to
-            (batch, length, project_dim). In CLIP that is a LayerNorm.
+        final_layer_norm: turns a hidden state into conditioning: float (batch, length, hidden_size) to
+                (batch, length, project_dim). In CLIP that is a LayerNorm.
         encoder: XLM-RoBERTa's.
         embeddings: XLM-RoBERTa's.
     """
@@ -103,14 +102,14 @@ class ConditioningEnd:
 class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
     """XLM-RoBERTa with AltCLIP's projection, a drop-in conditioning encoder for Stable Diffusion.
 
-    Prompts are encoded to the longest of the batch plus one padding token, whatever they are padded to, and
-    the last row is repeated: all padding rows are equal at every layer, since they have the same token and
-    position and see the same keys. Outputs and gradients equal the padded run's.
+    However far prompts are padded, only the longest of the batch plus one padding token is computed, and the last row
+    is repeated. All padding rows are equal at every layer, because they have the same token and position and see
+    the same keys. Outputs and gradients equal those of the padded run.
 
     Args:
         config: the configuration.
-        offload_embeddings: leave a place for word embeddings that stay where they are (see
-            `altdiffusion_clip.offloading`); `from_pretrained` fills it.
+        offload_embeddings: leave word embeddings in their file (see `altdiffusion_clip.offloading`);
+                `from_pretrained` sets them.
 
     Example:
         >>> config = RobertaSeriesConfig(
@@ -126,7 +125,7 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
 
     config_class = RobertaSeriesConfig
     config: RobertaSeriesConfig
-    # The old class carried XLM-RoBERTa's pooler, which nothing reads; AltCLIP's stage files carry a scale.
+    # The old class kept XLM-RoBERTa's unused pooler, and AltCLIP's stage files contain a scale.
     _keys_to_ignore_on_load_unexpected = [r"pooler", r"logit_scale", r"position_ids"]
 
     def __init__(self, config: RobertaSeriesConfig, offload_embeddings: bool = False) -> None:
@@ -252,13 +251,13 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         return result if return_dict else result.to_tuple()
 
     def project(self, hidden_state: Tensor) -> Tensor:
-        """Makes the conditioning of a hidden state: float (..., hidden_size) to (..., project_dim)."""
+        """Turns a hidden state into conditioning: float (..., hidden_size) to (..., project_dim)."""
         if self.transformation_pre is not None and self.pre_LN is not None:
             return self.transformation_pre(self.pre_LN(hidden_state))
         return self.transformation(hidden_state)
 
     def pooled(self, last_hidden_state: Tensor) -> Tensor:
-        """Makes the reading of the CLIP head of XLM-RoBERTa's states: float (..., hidden_size) to (..., project_dim).
+        """Turns XLM-RoBERTa's states into the CLIP head's input: float (..., hidden_size) to (..., project_dim).
 
         Raises:
             ValueError: the checkpoint has no `pre_LN`.
@@ -268,9 +267,9 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         return self.transformation(self.pre_LN(last_hidden_state))
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-        """Makes room for more tokens, as transformers' models do; textual inversion calls it.
+        """Resizes the word embeddings, as transformers' models do. Textual inversion calls this.
 
-        Word embeddings that were left in their file are read into memory for it, in the file's dtype.
+        Word embeddings that were left in their file are read into memory, in the file's dtype.
         """
         embeddings = self.roberta.get_input_embeddings()
         if not isinstance(embeddings, OffloadedEmbedding):
@@ -282,13 +281,13 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
 
     @property
     def text_model(self) -> ConditioningEnd:
-        """For diffusers' pipelines, whose `clip_skip` projects another layer with its `final_layer_norm`."""
+        """For the `clip_skip` of diffusers' pipelines, which projects another layer with `final_layer_norm`."""
         return ConditioningEnd(self.project, self.roberta.encoder, self.roberta.embeddings)
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of a text that there are positions for, with the special ones."""
-        # Position ids begin after the padding id, so the table holds fewer tokens than it has rows.
+        """The most tokens that a text can have, including special ones."""
+        # Position ids start after the padding id, so the table has fewer usable positions than rows.
         return self.config.max_position_embeddings - (self.config.pad_token_id or 0) - 1
 
     def _check_length(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
@@ -301,14 +300,14 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
             raise ValueError(f"{given.shape[1]} tokens, but this encoder has positions for {most}: truncate the prompt")
 
     def _columns_to_keep(self, input_ids: Tensor, attention_mask: Tensor | None) -> int | None:
-        """How many columns stand for all of them, or None if this batch must run as it is padded."""
+        """How many columns to compute, or None if this batch must run as it is padded."""
         config = self.config
         if self.training and (config.hidden_dropout_prob or config.attention_probs_dropout_prob):
-            return None  # each padding row draws its own dropout, so they are not equal
+            return None  # with dropout, padding rows differ
         if attention_mask is not None and attention_mask.dim() != 2:
             return None
         if attention_mask is None and config._attn_implementation not in ("sdpa", "eager"):
-            return None  # the multiplicity of padding needs an additive mask
+            return None  # the bias for repeated padding needs an additive mask
         if torch.compiler.is_compiling():
             return None  # the length depends on the data
         is_token = input_ids != config.pad_token_id
@@ -320,13 +319,13 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
         return kept if on_the_right and as_masked else None
 
     def _multiplicity_bias(self, kept: int, length: int, device: torch.device) -> Tensor:
-        """Bias on attention logits that makes the last column count as often as it stood in the padded batch."""
+        """The bias on attention logits that makes the last column count as often as in the padded batch."""
         bias = torch.zeros(1, 1, 1, kept, dtype=self.dtype, device=device)
         bias[..., -1] = math.log(length - kept + 1)
         return bias
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        # m2 and m9 were published with and without pre_LN, under configs that do not say which.
+        # m2 and m9 were published with and without pre_LN, and their configs do not say which.
         if not self.config.has_pre_transformation and "pre_LN.weight" in loading_info.missing_keys:
             loading_info.missing_keys -= {"pre_LN.weight", "pre_LN.bias"}
             self.pre_LN = None

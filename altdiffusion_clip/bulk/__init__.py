@@ -1,1 +1,1 @@
-"""Scores for whole data sets: rows in, shards of Parquet out, in the memory of one shard."""
+"""Scores whole data sets: rows in, Parquet shards out, with one shard in memory at a time."""

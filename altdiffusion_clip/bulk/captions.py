@@ -1,4 +1,4 @@
-"""Rows of several captions: a score for each, or one of all."""
+"""Rows with several captions: one score for each, or one for all."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,12 +7,12 @@ from altdiffusion_clip.judges.judging import Judged
 from altdiffusion_clip.sources.row import Row
 
 CAPTIONS = ("each", "first", "best", "mean")
-"""What becomes of the captions of a row: a row for each (`id#0`, `id#1`, ...), the first alone, or the best score or
-the mean of all, judge by judge."""
+"""How several captions of a row are scored: a row for each (`id#0`, `id#1`, ...), only the first, or the best score
+or the mean of all, judge by judge."""
 
 
 def captions_of(row: Row, captions: str) -> list[Row]:
-    """The rows of one caption that a row is judged as.
+    """Splits a row into rows with one caption each.
 
     Example:
         >>> [(each.row_id, each.text) for each in captions_of(Row("7", b"", "a", texts=("a", "b")), "each")]
@@ -25,7 +25,7 @@ def captions_of(row: Row, captions: str) -> list[Row]:
 
 
 def together(judged: Sequence[Judged], captions: str) -> Judged:
-    """What is said of a row, of what is said of its captions."""
+    """Combines the results of the captions into the result of their row."""
     wrong = next((each for each in judged if each.error), None)
     if wrong is not None or len(judged) == 1:
         return wrong or judged[0]

@@ -1,4 +1,4 @@
-"""A page on which a threshold can be chosen by eye: histograms by language, and pictures at quantiles."""
+"""A page for choosing a threshold by eye: histograms by language, and pictures at quantiles."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,17 +21,17 @@ from altdiffusion_clip.sources.rows import UnfinishedError, read_rows
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 BINS = 60
 SHARDS = 5
-"""Pictures are looked for in the first ones, since a tar is read from its beginning to each of them."""
+"""Pictures come from the first shards, because reaching a picture in a tar means reading all before it."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A row that is shown.
+    """A row to show.
 
     Attributes:
-        quantile: of its language that its score is at.
+        quantile: of its score within its language.
         score: its own.
-        row: with its picture.
+        row: the row, with its picture.
     """
 
     quantile: float
@@ -47,8 +47,8 @@ def write_filter_page(
     Args:
         path: where to.
         scores: of a data set.
-        judge: whose scores; the first if empty.
-        thresholds: that were chosen, by language; the first is drawn.
+        judge: the judge whose scores to show; the first if empty.
+        thresholds: the chosen thresholds by language; the first is drawn.
         retries: of each request for a picture.
 
     Raises:
@@ -80,12 +80,12 @@ def write_filter_page(
 
 
 def _for_each(limits: Mapping[str, float], languages: Sequence[str]) -> dict[str, float]:
-    """A threshold for all is that of each language."""
+    """Applies a threshold for all languages to each of them."""
     return dict.fromkeys(languages, limits[ALL]) if list(limits) == [ALL] else dict(limits)
 
 
 def _at_quantiles(scores: Scores, column: int, retries: Retries) -> dict[str, list[Shown]]:
-    """Rows of the first shards, by language, lowest first."""
+    """Rows of the first shards by language, the lowest score first."""
     wanted: dict[tuple[str, int], list[tuple[str, float, float]]] = {}  # by source and row
     of_language: dict[str, list[tuple[float, str, int]]] = {}
     for shard in scores.shards[:SHARDS]:
@@ -123,7 +123,7 @@ def _rows(scores: Scores, wanted: Sequence[tuple[str, int]], retries: Retries) -
                     if following is None:
                         break
         except (UserError, UnfinishedError):
-            continue  # its rows are not shown
+            continue  # its rows are left out
 
 
 def _figure(shown: Shown, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of data sets kept or rejected by their scores, with thresholds of each language's own if that is wanted."""
+"""Keeps or rejects rows of data sets by their scores, with separate thresholds for languages if wanted."""
 
 import json
 import re
@@ -36,14 +36,14 @@ _VALUE = re.compile(r"(?:(?P<language>[^=:]+)=)?(?:(?P<judge>.+):)?(?P<value>[+-
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a row must reach.
+    """What a row must reach to be kept.
 
     Attributes:
-        kind: "min", a score; "share", to be among the best of so much, from 0 to 1; "count", of so many rows; or
-            "shuffled", to be above so much of what pairs get whose pictures and texts do not belong together.
-        value: of that.
-        column: of the scores; the first if empty.
-        language: whose rows it is of; all if empty.
+        kind: "min", a score; "share", to be in the best share, from 0 to 1; "count", to be among the best rows; or
+                "shuffled", to be above this share of the scores of pictures with texts of other rows.
+        value: the score, share or number of rows.
+        column: the judge; the first if empty.
+        language: of the rows that it applies to; all if empty.
     """
 
     kind: str
@@ -53,10 +53,10 @@ class Criterion:
 
     @classmethod
     def parse(cls, option: str, given: str) -> "Criterion":
-        """Reads `[LANGUAGE=][JUDGE:]VALUE`, where a value of --top may be a share: `zh=30%`.
+        """Parses `[LANGUAGE=][JUDGE:]VALUE`, where a value of --top may be a share: `zh=30%`.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not valid.
 
         Example:
             >>> Criterion.parse("top", "zh=siglip2:30%")
@@ -83,14 +83,14 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Filter:
-    """What is kept.
+    """What to keep.
 
     Attributes:
         criteria: one or more.
-        by_language: shares and numbers are of each language's rows; else of all rows together.
-        any_of_them: a row is kept if it reaches one of the criteria; else it must reach all that are of its language.
-        near_duplicates: of pictures whose vectors have this cosine or more the one of the best score is kept; None to
-            keep all.
+        by_language: shares and numbers apply to each language separately, instead of to all rows together.
+        any_of_them: keep a row that reaches any criterion, instead of one that reaches all criteria of its language.
+        near_duplicates: of pictures whose vectors have at least this cosine, keep the one with the best score; None
+                to keep all.
     """
 
     criteria: tuple[Criterion, ...]
@@ -101,11 +101,11 @@ class Filter:
 
 @dataclass
 class Counts:
-    """Of rows.
+    """Counts of rows.
 
     Attributes:
         kept: rows.
-        rejected: rows by their reason, without the numbers in it.
+        rejected: rows by reason, without the numbers in it.
     """
 
     kept: int = 0
@@ -118,13 +118,13 @@ class Counts:
 
 
 class Scores:
-    """The scores of a folder of shards, as filters read them.
+    """The scores in a folder of shards.
 
     Args:
-        folder: that `altdiffusion score` has written.
+        folder: written by `altdiffusion score`.
 
     Raises:
-        UserError: it is none, or has several rows for one of a source.
+        UserError: it is not such a folder, or has several rows for one row of a source.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -141,10 +141,10 @@ class Scores:
             raise UserError(f"{folder} has several scores of a row; score with --captions best, mean or first")
 
     def column(self, judge: str) -> int:
-        """The place of a judge's scores.
+        """The column of a judge's scores.
 
         Raises:
-            UserError: there are none of it.
+            UserError: the judge has no scores.
         """
         if not judge:
             return 0
@@ -154,12 +154,12 @@ class Scores:
         return names.index(judge) if judge in names else self.columns.index(judge)
 
     def source(self, place: str, label: str = "") -> Source:
-        """A source of the scores, as it was read."""
+        """A source, with the options it was scored with."""
         plan = self.plan
         return Source(place, Columns(*plan["columns"]), plan["image_root"], label, plan["encoding"])
 
     def read(self, shard: Shard) -> dict[str, np.ndarray]:
-        """A shard's rows: `scores` float32 (rows, columns), NaN where there is none; `language`, `error`, `row_id`."""
+        """A shard's rows: `scores` float32 (rows, columns), NaN where missing; `language`, `error`, `row_id`."""
         import pyarrow.parquet
 
         wanted = ["row_id", "language", "error", *self.columns]
@@ -170,10 +170,10 @@ class Scores:
         return {**text, "language": languages, "scores": np.stack(scores, 1)}
 
     def vectors(self, shard: Shard) -> Embeddings:
-        """The vectors of a shard, with the rows that they are of.
+        """The vectors of a shard, and which rows they belong to.
 
         Raises:
-            UserError: there are none.
+            UserError: the shard has none.
         """
         path = self._folder.vectors_path(shard.number)
         if not path.is_file():
@@ -184,7 +184,7 @@ class Scores:
         return embeddings
 
     def shuffled(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Cosines of pictures with texts of others in their language and shard, by language."""
+        """Cosines of pictures with the texts of other rows of the same language and shard, by language."""
         for shard in self.shards:
             path = self._folder.vectors_path(shard.number)
             if not path.is_file():
@@ -208,12 +208,12 @@ class Scores:
 
 
 def thresholds_of(scores: Scores, wanted: Filter) -> list[dict[str, float]]:
-    """The score that each criterion stands for, by language; `ALL` where it is one for all.
+    """The threshold of each criterion by language; `ALL` for one that applies to all.
 
-    Of shares and numbers it is the lowest score that is still among them; rows of equal scores are kept together.
+    For shares and numbers, it is the lowest score that is still in. Rows with equal scores are kept together.
 
     Raises:
-        UserError: a language or a judge is not there.
+        UserError: a language or a judge does not exist.
     """
     counts: Counter[str] = Counter()
     for shard in scores.shards:
@@ -269,23 +269,23 @@ def _above_shuffled(scores: Scores, criterion: Criterion, groups: Mapping[str, i
 def run_filter(
     folder: Path, output: Path, wanted: Filter, retries: Retries, progress: Callable[[int], object] = lambda rows: None
 ) -> tuple[Counts, dict[str, str]]:
-    """Writes the rows that are kept, in files like their sources, and what became of the others.
+    """Writes the rows that are kept to files like their sources, and the others with their reasons.
 
-    A source is done when its counts are written; the same call goes on with the others.
+    A source is done once its counts are written. The same call again continues with the others.
 
     Args:
         folder: of scores.
-        output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores, and of a near duplicate the id
-            of what it is `like`) and `counts/`.
-        wanted: what is kept.
+        output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores; a near duplicate also has the
+                id of the row it is `like`) and `counts/`.
+        wanted: what to keep.
         retries: of each request.
-        progress: is called with the rows of each finished source.
+        progress: called with the number of rows of each finished source.
 
     Returns:
-        Counts of all rows, and the sources that could not be read to their end with why.
+        Counts of all rows, and the reasons of the sources that could not be read to the end.
 
     Raises:
-        UserError: the folder holds no scores, the output is of another filter, or another run is at work on it.
+        UserError: the folder has no scores, the output belongs to another filter, or another run is using it.
     """
     scores = Scores(folder)
     thresholds = thresholds_of(scores, wanted)
@@ -363,7 +363,7 @@ def _filter_source(
 def _near_duplicates(
     scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, float]], output: Path
 ) -> dict[str, tuple[str, float]]:
-    """Of the rows that are kept but for this: those whose picture is like a better one's, found once and written."""
+    """The otherwise kept rows whose picture is a near duplicate of a better one's, found once and then stored."""
     if wanted.near_duplicates is None:
         return {}
     path = output / "near-duplicates.parquet"
@@ -401,7 +401,7 @@ def _decisions(
     thresholds: Sequence[dict[str, float]],
     duplicates: Mapping[str, tuple[str, float]],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of each row of a source, in order: why it is rejected, empty if it is not, and what is said of it."""
+    """For each row of a source, in order: the reason for rejecting it (empty if kept), and its record."""
     parts = []
     for shard in scores.shards:
         first = 0
@@ -431,7 +431,7 @@ def _reasons(
 ) -> list[str]:
     count = len(rows["row_id"])
     reached = np.zeros((len(thresholds), count), bool)
-    is_of = np.zeros((len(thresholds), count), bool)  # whether the criterion is of the row's language
+    is_of = np.zeros((len(thresholds), count), bool)  # whether the criterion applies to the row's language
     limits = np.full((len(thresholds), count), np.nan)
     for place, (criterion, of_group) in enumerate(zip(wanted.criteria, thresholds, strict=True)):
         values = rows["scores"][:, scores.column(criterion.column)]

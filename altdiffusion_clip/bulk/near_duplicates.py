@@ -1,7 +1,7 @@
-"""Pictures that are nearly the same, found by their vectors.
+"""Finds near duplicates among pictures by their vectors.
 
-Pictures are looked at from the best score to the worst, and one is dropped if it is like one that stays. So of each
-group the best stays, and no two that stay are alike: as in SemDeDup (arXiv 2303.09540), without its clusters.
+Pictures are visited from the best score to the worst, and a picture is dropped if it resembles one that was kept. So
+the best of each group is kept, and no two kept pictures are alike: as in SemDeDup (arXiv 2303.09540), without clusters.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ import numpy as np
 from altdiffusion_clip.errors import UserError
 
 BATCH = 1024
-"""Pictures that are looked up at once."""
+"""Pictures looked up at once."""
 EXACT = 300_000
-"""Pictures that are each compared with all that stay; of more, an index finds the nearest, and may miss some."""
+"""Up to so many pictures are compared exactly. Above that, an approximate index is used, which may miss some."""
 BLOCK = 1 << 15
-"""Pictures that are compared at once with a batch."""
+"""Kept pictures compared with a batch at once."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pictured:
     Attributes:
         rows: ids.
         scores: float (rows,).
-        pictures: of each row its picture's name.
+        pictures: the name of each row's picture.
         vectors: of the pictures, by name, float32 (dim,), unit vectors.
     """
 
@@ -40,14 +40,14 @@ class Pictured:
 
 
 def near_duplicates(parts: Iterable[Pictured], least: float) -> dict[str, tuple[str, float]]:
-    """The rows whose picture is like that of a better row: that row's id, and the cosine of the two pictures.
+    """Finds the rows whose picture resembles a better row's: that row's id, and the cosine of the two pictures.
 
-    Rows of one and the same picture are no duplicates of each other; they stay or go together. The vectors of all
-    pictures are in a file without a name meanwhile, and those of the pictures that stay in memory.
+    Rows that share a picture are not duplicates of each other; they are kept or dropped together. The vectors of all
+    pictures are held in an unnamed temporary file, and those of kept pictures in memory.
 
     Args:
-        parts: all rows that compete.
-        least: the cosine from which on two pictures are alike.
+        parts: all rows, in parts.
+        least: the lowest cosine of two pictures that count as alike.
 
     Raises:
         UserError: usearch is not installed.
@@ -92,7 +92,7 @@ def near_duplicates(parts: Iterable[Pictured], least: float) -> dict[str, tuple[
 
 
 def _greedy(vectors: np.ndarray, order: np.ndarray, least: float) -> dict[int, tuple[int, float]]:
-    """Of each picture that goes the one that stays in its place, and their cosine."""
+    """For each dropped picture, the kept one that it resembles and their cosine."""
     kept = (_Compared if len(order) <= EXACT else _Indexed)(vectors)
     like: dict[int, tuple[int, float]] = {}
     for start in range(0, len(order), BATCH):
@@ -115,25 +115,25 @@ def _greedy(vectors: np.ndarray, order: np.ndarray, least: float) -> dict[int, t
 
 
 class _Compared:
-    """Pictures that stay, each compared with all others.
+    """Kept pictures, compared exactly.
 
     Args:
         vectors: of all pictures.
     """
 
     def __init__(self, vectors: np.ndarray) -> None:
-        self._vectors = np.empty(vectors.shape, np.float32)  # memory is taken as they come
+        self._vectors = np.empty(vectors.shape, np.float32)  # grows as pictures are added
         self._places = np.empty(len(vectors), np.int64)
         self._count = 0
 
     def add(self, places: np.ndarray, vectors: np.ndarray) -> None:
-        """Adds some."""
+        """Adds pictures."""
         into = slice(self._count, self._count + len(places))
         self._vectors[into], self._places[into] = vectors, places
         self._count = into.stop
 
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each vector the nearest that stays, and their cosine."""
+        """The nearest kept picture of each vector, and the cosine."""
         places, best = np.full(len(vectors), -1), np.full(len(vectors), -np.inf, np.float32)
         for start in range(0, self._count, BLOCK):
             stop = min(start + BLOCK, self._count)
@@ -146,7 +146,7 @@ class _Compared:
 
 
 class _Indexed:
-    """Pictures that stay, in an index of the nearest.
+    """Kept pictures in an approximate nearest-neighbour index.
 
     Args:
         vectors: of all pictures.
@@ -164,21 +164,21 @@ class _Indexed:
         self._vectors = vectors
 
     def add(self, places: np.ndarray, vectors: np.ndarray) -> None:
-        """Adds some."""
+        """Adds pictures."""
         self._index.add(places.astype(np.uint64), vectors)
 
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each vector the nearest that stays, and their cosine."""
+        """The nearest kept picture of each vector, and the cosine."""
         if not len(self._index):
             return np.full(len(vectors), -1), np.full(len(vectors), -np.inf)
         found = self._index.search(vectors, 1)
         places = found.keys[:, 0].astype(np.int64)
-        # The index has them in half precision; the cosine is of the vectors as they are.
+        # The index is in half precision; the cosine is computed from the full vectors.
         return places, np.einsum("ij,ij->i", vectors, self._vectors[places])
 
 
 def write_duplicates(path: Path, duplicates: dict[str, tuple[str, float]]) -> None:
-    """Writes what was found, whole or not at all, since it takes a while."""
+    """Writes what was found, completely or not at all, because finding it takes a while."""
     import pyarrow
     import pyarrow.parquet
 

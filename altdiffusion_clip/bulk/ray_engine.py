@@ -1,9 +1,8 @@
-"""Scoring and drawing on a Ray cluster: one actor for each GPU (or share of a CPU), any number of machines.
+"""Scores and draws on a Ray cluster: one actor per GPU (or share of CPUs), on any number of machines.
 
-Ray Data (docs.ray.io/en/latest/data) hands out the work, holds back what the actors cannot take yet, and gives the work
-of a machine that is lost to the others. A shard is written whole or not at all, under the same name wherever it is
-scored, so that doing one twice does no harm; every machine must reach the sources and the output folder by the same
-names.
+Ray Data (docs.ray.io/en/latest/data) hands out the work at the pace of the actors, and moves the work of a lost
+machine to the others. A shard is written completely or not at all, under the same name wherever it is scored, so
+scoring one twice does no harm. Every machine must reach the sources and the output folder by the same names.
 """
 
 import io
@@ -49,7 +48,7 @@ from altdiffusion_clip.sources.row import Cursor
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, kind_of
 
 BLOCKS_AN_ACTOR = 64
-"""In which batches that are to be drawn are handed out; what is lost with an actor is one of them."""
+"""Drawing batches in one piece of work. If an actor is lost, one piece is drawn again."""
 _PNG_MARK = b"\x89PNG"
 
 
@@ -58,13 +57,13 @@ class Model:
     """What an actor loads, and how it computes.
 
     Attributes:
-        names: a folder, a single file or a hub id, that every machine reaches; of judges one or several.
-        dtype: of the arithmetic: "float32", "float16" or "bfloat16".
-        batch_size: pictures at a time; each actor measures which is fastest there if not given.
-        exact: decode pictures in full size.
-        max_pixels: pictures of more are refused.
-        workers: processes that decode, in each actor.
-        long_text: what judges do with texts that are too long.
+        names: a folder, single file or hub id that every machine can reach; for judges one or several.
+        dtype: to compute in: "float32", "float16" or "bfloat16".
+        batch_size: pictures at a time; by default each actor measures which is fastest.
+        exact: decode pictures at full size.
+        max_pixels: larger pictures are rejected.
+        workers: decoding processes in each actor.
+        long_text: how judges read texts that are too long.
     """
 
     names: tuple[str, ...]
@@ -77,7 +76,7 @@ class Model:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of that name."""
+        """The dtype with this name."""
         return getattr(torch, self.dtype)
 
 
@@ -86,11 +85,11 @@ class Cluster:
     """Where to run.
 
     Attributes:
-        address: of a cluster that is there, as `ray.init` takes it ("auto", "ray://head:10001"); a new one on this
-            machine if empty.
-        actors: at most so many at a time.
-        gpus: of each actor; 0 to compute on CPUs.
-        cpus: of each actor.
+        address: of a running cluster, as for `ray.init` ("auto", "ray://head:10001"); empty to start one on this
+                machine.
+        actors: how many at most.
+        gpus: per actor; 0 to compute on CPUs.
+        cpus: per actor.
     """
 
     address: str = ""
@@ -100,12 +99,12 @@ class Cluster:
 
 
 def connect(cluster: Cluster) -> None:
-    """Joins a cluster, or starts one on this machine, unless this process is in one already.
+    """Joins a cluster, or starts one on this machine, unless this process is already in one.
 
     Raises:
         UserError: Ray is not installed, or there is no such cluster.
     """
-    # Ray's own news go to its files; errors are raised.
+    # Ray logs to its own files; errors are raised.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
@@ -122,7 +121,7 @@ def connect(cluster: Cluster) -> None:
                 include_dashboard=False,
                 configure_logging=False,
             )
-        except Exception as error:  # Ray raises nearly anything where it finds no cluster
+        except Exception as error:  # Ray raises nearly anything if it finds no cluster
             reason = one_line(error)
             raise UserError(f"cannot join the Ray cluster {cluster.address or 'on this machine'}: {reason}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -132,7 +131,7 @@ def connect(cluster: Cluster) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Ray itself waits long for a cluster that is not there."""
+    """Fails early, because Ray itself waits long for a cluster that does not exist."""
     found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
     if not found:
         return
@@ -145,13 +144,13 @@ def _check_address(address: str) -> None:
 def score_on_ray(
     job: Job, folder: ShardFolder, model: Model, cluster: Cluster, progress: Callable[[int], object] = lambda rows: None
 ) -> Report:
-    """Scores all rows of all sources that have no score yet, as `score_sources` does.
+    """Scores all rows that have no score yet, as `score_sources` does.
 
     Args:
         job: sources and how to read them.
-        folder: for the shards, which every machine reaches.
-        model: that scores.
-        cluster: to run on; `connect` first.
+        folder: for the shards; every machine must reach it.
+        model: to score with.
+        cluster: to run on; call `connect` first.
         progress: is called with the rows of each finished shard.
     """
     import ray.data
@@ -179,10 +178,10 @@ def score_on_ray(
 
 
 class Numbers:
-    """An actor: gives out numbers of shards, each once.
+    """An actor that gives out shard numbers, each once.
 
     Args:
-        taken: those that are not to be given.
+        taken: numbers that are in use.
     """
 
     def __init__(self, taken: Sequence[int]) -> None:
@@ -190,12 +189,12 @@ class Numbers:
         self._free = (number for number in itertools.count() if number not in known)
 
     def next(self) -> int:
-        """The next one."""
+        """The next number."""
         return next(self._free)
 
 
 class ShardScorer:
-    """An actor: has the model in memory and scores one shard after the other."""
+    """An actor that holds the model and scores one shard after another."""
 
     def __init__(self, job: Job, folder: str, model: Model, numbers: Any) -> None:
         self._numbers = numbers
@@ -205,7 +204,7 @@ class ShardScorer:
         self._job, self._folder = job, ShardFolder.there(Path(folder))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scores a shard or a source, and says how many rows, and which sources cannot be read on and why."""
+        """Scores a shard or a source. Returns the number of rows, and why sources could not be read further."""
         number, spans, place = _of_item(str(batch["task"][0]))
         unfinished: dict[str, str] = {}
         common = ([self._bench], self._workers)
@@ -220,7 +219,7 @@ class ShardScorer:
         return {"rows": np.array([done]), "unfinished": np.array([json.dumps(unfinished)])}
 
     def _source(self, place: str, unfinished: dict[str, str]) -> int:
-        """Scores what is missing of a source, also of what an actor that is lost has left."""
+        """Scores what is missing of a source, including what a lost actor has left."""
         import ray
 
         job, folder = self._job, self._folder
@@ -244,8 +243,8 @@ def ray_engine(model: Model, cluster: Cluster) -> Engine:
     """Draws batches on a cluster, in order.
 
     Args:
-        model: that draws.
-        cluster: to run on; `connect` first.
+        model: to draw with.
+        cluster: to run on; call `connect` first.
     """
 
     def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
@@ -276,7 +275,7 @@ def _picture(given: bytes) -> Image.Image | str:
 
 
 class BatchDrawer:
-    """An actor: has the pipeline in memory and draws one batch after the other."""
+    """An actor that holds the pipeline and draws one batch after another."""
 
     def __init__(self, model: Model) -> None:
         pipeline = AltDiffusionPipeline.from_pretrained(model.names[0], dtype=model.torch_dtype)
@@ -284,7 +283,7 @@ class BatchDrawer:
         self._drawer = Drawer(pipeline.to(own_device()))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Draws a batch: PNGs without settings, and of a picture that there is not why."""
+        """Draws a batch as PNGs without settings; in place of a picture that failed, the reason."""
         settings = Settings.from_dict(json.loads(str(batch["job"][0])))
         return {"pictures": [[_png(each) for each in drawn_by(self._drawer, settings)]]}
 
@@ -298,9 +297,9 @@ def _png(drawn: Image.Image | str) -> bytes:
 
 
 def _by_kind(job: Job, unfinished: dict[str, str]) -> tuple[list[Source], list[Source]]:
-    """Sources that one actor reads from beginning to end, and those whose rows are counted first.
+    """Splits sources into those that one actor reads from beginning to end, and those whose rows are counted first.
 
-    To count the rows of a tar is to read it, and to begin in its middle likewise.
+    Counting the rows of a tar, or starting in its middle, means reading it.
     """
     whole: list[Source] = []
     counted: list[Source] = []
@@ -315,7 +314,7 @@ def _by_kind(job: Job, unfinished: dict[str, str]) -> tuple[list[Source], list[S
 def _missing_shards(
     job: Job, sources: Sequence[Source], folder: ShardFolder, shards: Sequence[Shard], unfinished: dict[str, str]
 ) -> Iterator[tuple[int, tuple[Span, ...]]]:
-    """Shards of all rows of some sources that no shard has; rows are counted on the cluster."""
+    """Plans shards for all rows that no shard has yet. Rows are counted on the cluster."""
     import ray
 
     count: Any = ray.remote(count_rows)
@@ -337,10 +336,10 @@ def _missing_shards(
 
 
 def cut_into_shards(spans: Sequence[Span], shard_size: int) -> Iterator[tuple[Span, ...]]:
-    """Shards of so many rows each, in order; the last may have fewer.
+    """Cuts spans into shards, in order. The last shard may have fewer rows.
 
     Args:
-        spans: rows that are to be scored.
+        spans: rows to score.
         shard_size: rows in a shard.
 
     Example:
@@ -355,7 +354,7 @@ def cut_into_shards(spans: Sequence[Span], shard_size: int) -> Iterator[tuple[Sp
         while start < last:
             taken = min(room, last - start)
             shard.append(Span(span.source, start, taken, offset))
-            # Where a shard begins in the middle, the rows before it are passed over.
+            # If a shard starts in the middle of a span, the rows before it are skipped.
             start, offset, room = start + taken, None, room - taken
             if not room:
                 yield tuple(shard)
@@ -376,7 +375,7 @@ def _actors(cluster: Cluster, tasks: int) -> dict[str, Any]:
 
 
 def own_device() -> torch.device:
-    """The GPU that Ray has given to this actor, or the CPU."""
+    """The GPU that Ray gave to this actor, or the CPU."""
     import ray
 
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")

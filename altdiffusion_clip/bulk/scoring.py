@@ -1,4 +1,4 @@
-"""Scores of rows, a shard at a time: every distinct text and picture is encoded once in each."""
+"""Scores rows, one shard at a time. Each distinct text and picture of a shard is encoded once."""
 
 import itertools
 import json
@@ -20,21 +20,21 @@ from altdiffusion_clip.sources.row import Cursor, Row
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, count_rows, read_rows
 
 BATCHES_AHEAD = 2
-"""On each device, so that it does not wait while the next batch is gathered."""
+"""Batches queued for each device, so that it never waits for the next one."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be scored.
+    """What to score.
 
     Attributes:
         sources: of the rows.
         shard_size: rows in a shard.
-        min_cosine: rows that reach it are also written, as JSON lines beside each shard.
-        retries: of faults that may pass.
-        retry_errors: rows that failed for good are scored again too.
-        captions: what becomes of several captions of a row, one of `CAPTIONS`.
-        with_vectors: the first judge's vectors of pictures and texts are written beside each shard.
+        min_cosine: rows that reach it are also written as JSON lines beside each shard.
+        retries: of temporary errors.
+        retry_errors: also score rows again that failed permanently.
+        captions: how several captions of a row are scored, one of `CAPTIONS`.
+        with_vectors: write the first judge's vectors of pictures and texts beside each shard.
     """
 
     sources: tuple[Source, ...]
@@ -46,21 +46,21 @@ class Job:
     with_vectors: bool = False
 
     def source_at(self, place: str) -> Source:
-        """The source of a place, as spans name it."""
+        """The source at a place that a span names."""
         return next(source for source in self.sources if same_place(source.place) == place)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every row of the sources, over the whole folder.
+    """Counts of all rows of the sources, over the whole folder.
 
     Attributes:
         scored: rows with a score.
-        failed: rows without one, for good.
-        to_do: rows that are still to be scored, since a fault may pass: the same command scores them.
-        kept: rows at `min_cosine` or above.
-        unfinished: sources that could not be read to their end, and why.
-        uncounted: of these, those whose rows could not be counted either; they are not in `to_do`.
+        failed: rows that failed permanently.
+        to_do: rows that failed temporarily; the same command scores them.
+        kept: rows that reach `min_cosine`.
+        unfinished: sources that could not be read to the end, and why.
+        uncounted: those of them whose rows could not be counted either, so they are not in `to_do`.
     """
 
     scored: int = 0
@@ -72,7 +72,7 @@ class Report:
 
     @property
     def rows(self) -> int:
-        """All that are known of."""
+        """All rows that are known."""
         return self.scored + self.failed + self.to_do
 
     @property
@@ -82,7 +82,7 @@ class Report:
 
 
 Placed = tuple[Row, str, Cursor, Cursor]
-"""A row, the place of its source, and the cursors before and after it."""
+"""A row, the place of its source, and the cursors before and after the row."""
 
 
 def score_sources(
@@ -92,16 +92,16 @@ def score_sources(
     workers: Workers,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Report:
-    """Scores all rows of all sources that have no score yet.
+    """Scores all rows that have no score yet.
 
-    A source that cannot be read on is left where it is, and the others are scored; the same call goes on with it.
+    If a source cannot be read further, the others are still scored. The same call again continues with it.
 
     Args:
         job: sources and how to read them.
         folder: for the shards.
         benches: the judges, on each device.
-        workers: that prepare pictures.
-        progress: is called with the rows of each finished shard.
+        workers: to prepare pictures.
+        progress: called with the number of rows of each finished shard.
     """
     shards = folder.remove_damaged()
     unfinished: dict[str, str] = {}
@@ -121,15 +121,15 @@ def score_stream(
     benches: Sequence[Bench],
     workers: Workers,
 ) -> Iterator[int]:
-    """Scores rows as they come, shard after shard; gives the rows of each.
+    """Scores rows as they come, shard after shard, and yields the number of rows of each.
 
     Args:
         job: of the run.
         folder: for the shards.
-        stream: of the rows.
-        next_number: gives the number of the next shard.
+        stream: the rows.
+        next_number: returns the number of the next shard.
         benches: the judges, on each device.
-        workers: that prepare pictures.
+        workers: to prepare pictures.
     """
     while (first := next(stream, None)) is not None:
         part = itertools.chain([first], itertools.islice(stream, job.shard_size - 1))
@@ -137,7 +137,7 @@ def score_stream(
 
 
 def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Report:
-    """Adds up all shards of a folder, and what is missing of sources that could not be read to their end.
+    """Adds up all shards of a folder, and what is missing of sources that could not be read to the end.
 
     Args:
         job: of the run.
@@ -166,13 +166,13 @@ def report_of(job: Job, folder: ShardFolder, unfinished: dict[str, str]) -> Repo
 def missing(
     job: Job, sources: Sequence[Source], shards: Sequence[Shard], unfinished: dict[str, str]
 ) -> Iterator[Placed]:
-    """The rows of some sources that no shard has.
+    """The rows of some sources that are in no shard.
 
     Args:
         job: of the run.
         sources: of the rows.
-        shards: that are there.
-        unfinished: gets the reason of each source that cannot be read on.
+        shards: that exist.
+        unfinished: gets the reason for each source that cannot be read further.
     """
     spans = spans_by_source(shards)
     for source in sources:
@@ -186,7 +186,7 @@ def missing(
 
 
 def placed(source: Source, cursor: Cursor, count: int | None, retries: Retries) -> Iterator[Placed]:
-    """Some rows of a source, each with where it stands.
+    """Some rows of a source with their positions.
 
     Raises:
         UserError: as `read_rows`.
@@ -199,7 +199,7 @@ def placed(source: Source, cursor: Cursor, count: int | None, retries: Retries) 
 
 
 def to_score_again(job: Job, shards: Sequence[Shard]) -> list[Shard]:
-    """Shards with rows whose error may have passed, or with any error if that is asked for."""
+    """Shards with rows that failed temporarily, or with any error if that is asked for."""
     return [shard for shard in shards if shard.to_do or (job.retry_errors and shard.failed)]
 
 
@@ -211,15 +211,15 @@ def score_again(
     workers: Workers,
     unfinished: dict[str, str],
 ) -> int:
-    """Scores the rows of a shard again that have no score and may get one; gives how many.
+    """Scores the rows of a shard again that have no score but may get one. Returns how many.
 
     Args:
         job: of the run.
         folder: of the shard.
-        shard: as it is.
+        shard: the existing shard.
         benches: the judges, on each device.
-        workers: that prepare pictures.
-        unfinished: gets the reason if a source cannot be read; the shard then stays as it is.
+        workers: to prepare pictures.
+        unfinished: gets the reason if a source cannot be read; the shard is then left alone.
     """
     before = folder.rows(shard.number)
     again = [row.may_pass or (job.retry_errors and bool(row.error)) for row in before]
@@ -228,7 +228,7 @@ def score_again(
         try:
             for row, *_ in placed(job.source_at(span.source), Cursor(span.start, span.offset), span.count, job.retries):
                 for each in captions_of(row, job.captions) if job.captions == "each" else (row,):
-                    # What has its score needs no picture, which may lie in memory.
+                    # Rows with a score no longer need their picture, which may be in memory.
                     rows.append(each if again[len(rows)] else without_bytes(each))
         except (UserError, UnfinishedError) as error:
             unfinished[span.source] = str(error)
@@ -252,14 +252,14 @@ def score_shard(
     workers: Workers,
     job: Job,
 ) -> int:
-    """Scores the rows of a shard as they come and writes it, whole or not at all; gives how many there are.
+    """Scores the rows of a shard as they come, and writes it completely or not at all. Returns how many rows it has.
 
     Args:
         folder: for the shard.
         number: of the shard.
-        rows: of the shard, in order; without any, nothing is written.
+        rows: of the shard, in order; if there are none, nothing is written.
         benches: the judges, on each device.
-        workers: that prepare pictures.
+        workers: to prepare pictures.
         job: of the run.
     """
     spans: list[Span] = []
@@ -283,7 +283,7 @@ def score_shard(
 def _score(
     rows: Iterable[Row], benches: Sequence[Bench], workers: Workers, job: Job
 ) -> tuple[list[Row], list[Scored], Embeddings | None]:
-    """The rows, their scores, and the vectors if they are wanted."""
+    """The rows with their scores, and the vectors if wanted."""
     captions: list[int] = []
 
     def parted() -> Iterator[Row]:

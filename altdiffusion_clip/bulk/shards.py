@@ -1,4 +1,4 @@
-"""The folder that a scoring run writes: shards of Parquet, each whole or not there, and what they were made from."""
+"""The folder of a scoring run: Parquet shards, each complete or absent, and the plan they were made from."""
 
 import itertools
 import json
@@ -19,21 +19,21 @@ from altdiffusion_clip.sources.row import FIRST, Cursor
 
 logger = logging.getLogger(__name__)
 PLAN, LOCK = "_plan.json", "_lock"
-"""With an underscore, so that the folder opens as one Parquet data set."""
+"""It starts with an underscore, so that the folder can be opened as one Parquet data set."""
 
 UNITS = {"cosine": "[-1, 1]", "clip_score": "100 max(cosine, 0)", "score": "none"}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A row's score, or what was wrong.
+    """A row's scores, or its error.
 
     Attributes:
         row_id: of the row.
-        scores: of its picture and text, one for each judge; empty if there are none.
-        error: one line; empty if there is a score.
-        may_pass: the error may be gone another time, so the row is still to be scored.
-        language: of its text, as the row has it.
+        scores: of its picture and text, one per judge; empty if it failed.
+        error: one line; empty if it has scores.
+        may_pass: the error may be temporary, so the row will be scored again.
+        language: of its text, if the row has one.
     """
 
     row_id: str
@@ -45,14 +45,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Span:
-    """Rows of one source that follow each other.
+    """Consecutive rows of one source.
 
     Attributes:
         source: its place.
-        start: the number of the first row.
-        count: of the rows.
-        offset: of the first byte of the first row, if the source can be read from there.
-        end: of the first byte after the last row, likewise.
+        start: index of the first row.
+        count: number of rows.
+        offset: byte offset of the first row, if the source can be read from there.
+        end: byte offset after the last row, likewise.
     """
 
     source: str
@@ -64,14 +64,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is there.
+    """An existing shard.
 
     Attributes:
         number: in its name.
         spans: the rows in it.
         scored: rows with a score.
         failed: rows without one, for good.
-        to_do: rows whose error may pass.
+        to_do: rows that failed temporarily.
         kept: rows at `min_cosine` or above.
     """
 
@@ -84,13 +84,13 @@ class Shard:
 
 
 class ShardFolder:
-    """Shards `part-000000.parquet` and on.
+    """Shards `part-000000.parquet`, `part-000001.parquet` and so on.
 
     Args:
-        folder: made if it is not there.
-        plan: what decides the scores: columns, the judges' fingerprints and so on. A folder made from another plan is
-            refused.
-        sources: the stamp of each source by its place. Sources may be added; those that were scored may not change.
+        folder: created if it does not exist.
+        plan: what decides the scores: columns, the judges' fingerprints and so on. A folder with another plan is
+                rejected.
+        sources: the stamp of each source by its place. Sources may be added, but scored ones must not change.
 
     Raises:
         UserError: the folder belongs to another run, a source has changed, or the folder cannot be written.
@@ -130,17 +130,17 @@ class ShardFolder:
 
     @classmethod
     def there(cls, folder: Path) -> Self:
-        """A folder that another process has made, for its shards alone."""
+        """Opens a folder that another process created, only for its shards."""
         shards = cls.__new__(cls)
         shards.folder, shards.columns = folder, columns_of(planned(folder) or {})
         return shards
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs from the folder.
+        """Locks the folder for this run.
 
         Raises:
-            UserError: another run is at work on it.
+            UserError: another run is using it.
         """
         taken = f"another run is writing to {self.folder}; wait for its end, or stop it"
         lock = lock_of(self.folder / LOCK, taken)
@@ -155,9 +155,9 @@ class ShardFolder:
         return self.folder / f"part-{number:06d}.parquet"
 
     def shards(self) -> list[Shard]:
-        """The shards that are there, in order. What is damaged, or has rows of another shard, is not."""
+        """The existing shards, in order. Damaged ones, and ones with rows of another shard, are left out."""
         found: list[Shard] = []
-        rows: dict[str, list[tuple[int, int]]] = {}  # sorted, and none overlaps another
+        rows: dict[str, list[tuple[int, int]]] = {}  # sorted and disjoint
         for path in sorted(self.folder.glob("part-*.parquet")):
             shard = _shard_of(path)
             if shard is None:
@@ -172,7 +172,7 @@ class ShardFolder:
         return found
 
     def remove_damaged(self) -> list[Shard]:
-        """Takes away what `shards` leaves out, and gives the others."""
+        """Removes what `shards` leaves out, and returns the others."""
         shards = self.shards()
         good = {self.path(shard.number) for shard in shards}
         for path in self.folder.glob("part-*.parquet"):
@@ -183,7 +183,7 @@ class ShardFolder:
         return shards
 
     def free_numbers(self) -> Iterator[int]:
-        """Numbers of shards that are not there, the smallest first."""
+        """The numbers that no shard has, the smallest first."""
         taken = {_number_of(path) for path in self.folder.glob("part-*.parquet")}
         return (number for number in itertools.count() if number not in taken)
 
@@ -199,7 +199,7 @@ class ShardFolder:
         kept: int = 0,
         vectors: Embeddings | None = None,
     ) -> None:
-        """Writes a shard, whole or not at all, and before it what belongs to it."""
+        """Writes a shard completely or not at all, after the files that belong to it."""
         import pyarrow
         import pyarrow.parquet
 
@@ -251,7 +251,7 @@ class ShardFolder:
 
 
 def columns_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the scores in a plan's shards: of the first judge its measure, of the others with their names.
+    """The names of the score columns of a plan: the first judge's measure, and the other judges' names.
 
     Example:
         >>> columns_of({"judges": [{"name": "emoji-m9", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]})
@@ -262,10 +262,10 @@ def columns_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def planned(folder: Path) -> dict[str, Any] | None:
-    """What the run in a folder was told, or None if there is none.
+    """The plan of the run in a folder, or None if there is none.
 
     Raises:
-        UserError: that cannot be read.
+        UserError: the plan cannot be read.
     """
     path = folder / PLAN
     if not path.is_file():
@@ -278,7 +278,7 @@ def planned(folder: Path) -> dict[str, Any] | None:
 
 
 def spans_by_source(shards: Sequence[Shard]) -> dict[str, list[Span]]:
-    """The spans of shards by their sources; of a source without any, an empty list."""
+    """The spans of shards by source. A source without any has an empty list."""
     found: defaultdict[str, list[Span]] = defaultdict(list)
     for shard in shards:
         for span in shard.spans:
@@ -287,10 +287,10 @@ def spans_by_source(shards: Sequence[Shard]) -> dict[str, list[Span]]:
 
 
 def gaps(spans: Sequence[Span]) -> list[tuple[Cursor, int | None]]:
-    """Where rows of a source are missing: from which row on, and how many; None for all that follow.
+    """The gaps in a source: first row and number of rows; None for all that follow.
 
     Args:
-        spans: of the source that are there.
+        spans: of the source that exist.
 
     Example:
         >>> [(cursor.row, count) for cursor, count in gaps([Span("a", 2, 3, end=70)])]
@@ -306,7 +306,7 @@ def gaps(spans: Sequence[Span]) -> list[tuple[Cursor, int | None]]:
 
 
 def read_shards(folder: Path) -> list[Scored]:
-    """All rows of a run, in order; for tests and small runs."""
+    """All rows of a run, in order. For tests and small runs."""
     shards = ShardFolder.there(folder)
     return [row for path in sorted(folder.glob("part-*.parquet")) for row in shards.rows(_number_of(path))]
 
@@ -317,7 +317,7 @@ def _number_of(path: Path) -> int:
 
 def _overlaps(rows: Sequence[tuple[int, int]], span: Span) -> bool:
     place = bisect(rows, (span.start,))
-    beside = rows[max(0, place - 1) : place + 1]  # no others can reach into it
+    beside = rows[max(0, place - 1) : place + 1]  # no earlier span can overlap
     return any(start < span.start + span.count and span.start < stop for start, stop in beside)
 
 

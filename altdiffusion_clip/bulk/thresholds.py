@@ -7,18 +7,18 @@ import numpy as np
 _HALF = 1 << 16
 
 Stream = Callable[[], Iterable[tuple[str, np.ndarray]]]
-"""Gives, each time anew, groups and some of their finite scores, float32 (scores,)."""
+"""Each call starts again, and yields groups with some of their finite scores, float32 (scores,)."""
 
 
 def order_statistics(stream: Stream, ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[int, float]]:
-    """The scores of given ranks, from 0 of the smallest, in each group.
+    """Finds the scores with given ranks in each group. Rank 0 is the smallest.
 
-    A float32 that is not negative is ordered as its bits are, and the others the other way round. So the upper half of
-    the bits is counted in a first pass, and the lower half of those that share the wanted upper half in a second.
+    Non-negative float32 numbers are ordered as their bits are, and negative ones in reverse. So a first pass counts the
+    upper halves of the bits, and a second pass the lower halves of those that share the wanted upper half.
 
     Args:
-        stream: of the scores.
-        ranks: the ranks that are wanted, by group; below the number of the group's scores.
+        stream: the scores.
+        ranks: the wanted ranks by group, less than the number of the group's scores.
 
     Example:
         >>> order_statistics(lambda: [("a", np.float32([3, -1, 2]))], {"a": [0, 2]})
@@ -49,11 +49,11 @@ def order_statistics(stream: Stream, ranks: Mapping[str, Sequence[int]]) -> dict
 
 
 def quantiles(stream: Stream, counts: Mapping[str, int], share: float) -> dict[str, float]:
-    """Quantiles by group, between two scores as numpy's "linear" has them.
+    """Quantiles by group, interpolated as numpy's "linear" does.
 
     Args:
-        stream: of the scores.
-        counts: of the scores of each group.
+        stream: the scores.
+        counts: the number of scores in each group.
         share: from 0 to 1.
     """
     places = {group: (count - 1) * share for group, count in counts.items()}
@@ -67,7 +67,7 @@ def quantiles(stream: Stream, counts: Mapping[str, int], share: float) -> dict[s
 
 
 def _ordered(scores: np.ndarray) -> np.ndarray:
-    """Numbers that are in the order of the scores, uint32."""
+    """Maps scores to uint32 numbers with the same order."""
     bits = np.ascontiguousarray(scores + np.float32(0), np.float32).view(np.uint32)  # -0 becomes 0
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 

@@ -1,1 +1,1 @@
-"""Reading and naming checkpoints."""
+"""Reads, names, converts and merges checkpoints."""

@@ -13,7 +13,7 @@ TEXT_TOWER = "text_model."
 
 
 def published_name(name: str) -> str:
-    """The name that a published AltCLIP has for a tensor.
+    """The name of a tensor in published AltCLIPs.
 
     Example:
         >>> published_name("text_model.roberta.encoder.layers.0.output.dense.bias")

@@ -1,4 +1,4 @@
-"""What each part of a checkpoint consists of, and the configurations of the published sizes."""
+"""The tensors that each part of a checkpoint should have, and the configurations of the published sizes."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from altdiffusion_clip.checkpoints.altclip import published_name
 from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 
 CONFIGS = Path(__file__).parent / "configs"
-"""Configurations of the published checkpoints, for single files, which have none. m2 and m9 have equal ones."""
+"""Configurations of the published checkpoints, for single files without one. Those of m2 and m9 are equal."""
 
 LANGUAGES = {
     "m2": "en zh",
@@ -25,14 +25,14 @@ CONFIG_FILES = {
     "text_encoder": "text_encoder/config.json",
     "altclip": "scorer/config.json",
 }
-"""Where a folder has the configuration of each part; a folder that is an AltCLIP has its own at the top."""
+"""The subfolder of each part's configuration. An AltCLIP folder has its own at the top."""
 
-# Buffers that older libraries saved, XLM-R's pooler that nothing reads, and a scale that stage files carry.
+# Buffers that older libraries saved, XLM-R's unused pooler, and a scale that stage files contain.
 _UNUSED = re.compile(r"(^|\.)position_ids$|roberta\.pooler\.|^(text_model\.)?pooler\.")
 
 
 def published_configs(text_encoder: CheckpointTensors) -> Path | None:
-    """The configurations of the published checkpoint that has a text encoder of this size, if there is one."""
+    """The configurations of the published checkpoint whose text encoder has this size, if there is one."""
     embeddings, projection = "roberta.embeddings.word_embeddings.weight", "transformation.weight"
     if embeddings not in text_encoder or projection not in text_encoder:
         return None
@@ -46,27 +46,27 @@ def published_configs(text_encoder: CheckpointTensors) -> Path | None:
 def model_name(text_encoder: CheckpointTensors, hint: str = "") -> str:
     """Which AltDiffusion or AltCLIP a text encoder belongs to: "m18", "m9", "m2", or "m2 or m9".
 
-    m2 and m9 have tensors of the same names and shapes, so only what the checkpoint is called tells them apart.
+    The tensors of m2 and m9 have the same names and shapes, so only the name of the checkpoint tells them apart.
 
     Args:
         text_encoder: its tensors.
-        hint: what the checkpoint is called.
+        hint: the name of the checkpoint.
     """
     if "transformation_pre.weight" in text_encoder or "m18" in hint.lower():
         return "m18"
-    if text_encoder.shape("transformation.weight")[0] == 1024:  # an AltCLIP-m18, which lacks the second projection
+    if text_encoder.shape("transformation.weight")[0] == 1024:  # an AltCLIP-m18, without the second projection
         return "m18"
     named = re.search(r"m(2|9)(?!\d)", hint.lower())
     return f"m{named[1]}" if named else "m2 or m9"
 
 
 def languages(model: str) -> str:
-    """The ISO codes of a model's languages, in words where it is not known which model it is."""
+    """The ISO codes of a model's languages, or a phrase if the model is ambiguous."""
     return LANGUAGES.get(model) or " or ".join(f"{codes} ({m})" for m, codes in list(LANGUAGES.items())[:2])
 
 
 def expected_shapes(part: str, config: Mapping[str, Any]) -> dict[str, torch.Size]:
-    """The names and shapes of a part's tensors, from its configuration; nothing is allocated.
+    """The names and shapes of a part's tensors according to its configuration. Nothing is allocated.
 
     Args:
         part: "unet", "vae", "text_encoder" or "altclip".
@@ -78,12 +78,12 @@ def expected_shapes(part: str, config: Mapping[str, Any]) -> dict[str, torch.Siz
 
 
 def is_unused(name: str) -> bool:
-    """Whether published files may carry this tensor although nothing reads it."""
+    """Whether this is an unused tensor that published files may contain."""
     return _UNUSED.search(name) is not None
 
 
 def _build(part: str, config: dict[str, Any]) -> torch.nn.Module:
-    # Imported here: each of these takes its time, and most checkpoints need few of them.
+    # Imported here, because each import takes time and most checkpoints need few of them.
     if part == "unet":
         from diffusers import UNet2DConditionModel
 

@@ -16,7 +16,7 @@ TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.j
 
 _SMALL = (".json", ".txt", ".model", ".md")
 
-# Repositories whose tokenizer is the one that all published AltDiffusions have, should it be in the hub's cache.
+# Repositories with the tokenizer of all published AltDiffusions, in case one is in the hub's cache.
 _SAME_TOKENIZER = (
     ("BAAI/AltDiffusion-m9", "tokenizer/"),
     ("BAAI/AltDiffusion-m18", "tokenizer/"),
@@ -32,12 +32,12 @@ _SAME_TOKENIZER = (
 def write_companions(
     checkpoint: Checkpoint, destination: Path, tokenizer: str | os.PathLike[str] | None = None, **hub: Any
 ) -> None:
-    """Writes a checkpoint's configurations and tokenizer, in the layout of a folder.
+    """Writes a checkpoint's configurations and tokenizer in the layout of a folder.
 
     Args:
         checkpoint: of any layout.
         destination: an existing folder.
-        tokenizer: a folder or hub id that has the tokenizer of a single file, which may bring none.
+        tokenizer: a folder or hub id with the tokenizer, in case a single file has none.
         **hub: for the hub id.
 
     Raises:
@@ -53,7 +53,7 @@ def write_companions(
     for name, text in checkpoint.embedded.items():
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
         (destination / name).write_text(text, encoding="utf-8")
-    # Single files hold no weights for these.
+    # Single files have no weights for these.
     for part in ("safety_checker", "image_encoder"):
         shutil.rmtree(destination / part, ignore_errors=True)
     _modernise_index(destination, without=("safety_checker", "image_encoder"))
@@ -67,9 +67,9 @@ def write_companions(
 
 
 def small_files(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that are neither weights nor their indices, by their path in it.
+    """The files of a model's folder that are neither weights nor indices, by relative path.
 
-    Of its subfolders, those of the components that model_index.json names and that of the scorer count.
+    Of its subfolders, only the components in model_index.json and the scorer count.
     """
     index = folder / "model_index.json"
     components = [name for name in read_json(index) if not name.startswith("_")] if index.is_file() else []
@@ -89,7 +89,7 @@ def _copy_small_files(source: Path, destination: Path) -> None:
 
 
 def _modernise_index(folder: Path, without: tuple[str, ...]) -> None:
-    """Renames what today's libraries no longer have, and takes out the components that are not there."""
+    """Renames classes that today's libraries no longer have, and removes missing components."""
     path = folder / "model_index.json"
     index = json.loads(path.read_text(encoding="utf-8").replace("CLIPFeatureExtractor", "CLIPImageProcessor"))
     for part in without:
@@ -104,7 +104,7 @@ def _write_tokenizer(
 ) -> None:
     folder.mkdir(exist_ok=True)
     if given is None and any((folder / name).is_file() for name in VOCABULARIES):
-        return  # the configurations' folder has brought it
+        return  # copied from the folder of configurations
     if given is None:
         for name in VOCABULARIES:
             content = embedded_file(checkpoint.path, name)
@@ -123,13 +123,13 @@ def _write_tokenizer(
 
 
 def _known_tokenizer(checkpoint: Checkpoint) -> Path | None:
-    """A folder with the tokenizer: beside the file, or in the hub's cache. Nothing is fetched."""
+    """Finds a folder with the tokenizer, beside the file or in the hub's cache. Nothing is downloaded."""
     beside = checkpoint.path.parent
     for folder in (beside, beside / "tokenizer"):
         if any((folder / name).is_file() for name in VOCABULARIES):
             return folder
     if checkpoint.config_folder is None or checkpoint.config_folder.parent != CONFIGS:
-        return None  # of another size, so the published vocabulary is not its own
+        return None  # another size, so it does not use the published vocabulary
     from huggingface_hub import try_to_load_from_cache
 
     for repository, subfolder in _SAME_TOKENIZER:

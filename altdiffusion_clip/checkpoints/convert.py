@@ -1,4 +1,4 @@
-"""Writing a checkpoint in another layout, in little memory and whole or not at all."""
+"""Writes a checkpoint in another layout, with little memory, completely or not at all."""
 
 import json
 import os
@@ -27,20 +27,20 @@ from altdiffusion_clip.errors import CheckpointError, UserError
 from altdiffusion_clip.files import atomic_folder, atomic_path, free_bytes
 
 SINGLE_FILE = ".safetensors"
-"""What the name of a destination ends in that is to be a single file."""
+"""The suffix of a destination that is to be a single file."""
 
 _OTHER_PARTS = ("safety_checker", "image_encoder")
 
 
 @dataclass
 class Conversion:
-    """What `convert` has written.
+    """What `convert` wrote.
 
     Attributes:
         destination: the folder or file.
         layout: of it.
         nbytes: its weights, in bytes.
-        left_out: what the source has and the destination's layout has no place for.
+        left_out: what the source has but the destination's layout cannot hold.
     """
 
     destination: Path
@@ -62,18 +62,18 @@ def convert(
 ) -> Conversion:
     """Writes a checkpoint of any published layout as a diffusers folder or as a single file, in safetensors.
 
-    One tensor at a time is in memory. Weights are written bit by bit as they are, unless `dtype` says otherwise.
-    An AltCLIP becomes a folder in transformers' layout.
+    Only one tensor at a time is in memory. Weights are copied bit by bit, unless `dtype` is given. An AltCLIP becomes a
+    folder in transformers' layout.
 
     Args:
         source: "emoji-m9", a folder, a single file, or a hub id.
-        destination: a folder that is not there yet, or a file whose name ends in .safetensors.
+        destination: a new folder, or a file whose name ends in .safetensors.
         dtype: of the floating point tensors.
         variant: such as "fp16", for the names of the weights in a folder.
-        config: a diffusers folder of the same sizes, for a single file of sizes that were never published.
-        tokenizer: a folder or hub id that has the tokenizer, for a single file that brings none.
-        extract_ema: take the moving average of the UNet's weights in place of the last ones.
-        progress: is called with the bytes written and those to write.
+        config: a diffusers folder of the same sizes, for a single file of unpublished sizes.
+        tokenizer: a folder or hub id with the tokenizer, for a single file without one.
+        extract_ema: take the moving average of the UNet's weights instead of the last weights.
+        progress: called with the bytes written and the total.
         **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id.
 
     Raises:
@@ -101,7 +101,7 @@ def write_checkpoint(
 ) -> Conversion:
     """Writes an opened checkpoint as a folder or a single file; see `convert`.
 
-    Its tensors may be any that are read lazily, such as those that `altdiffusion_clip.checkpoints.merge` computes.
+    Its tensors can be any that are read lazily, such as those computed by `altdiffusion_clip.checkpoints.merge`.
 
     Raises:
         UserError: the destination cannot be written: it exists, or the disk is full. Nothing is left there.
@@ -147,7 +147,7 @@ class _Job:
         self.written, self.total = 0, 0
 
     def folder(self, variant: str | None) -> list[tuple[str, list[TensorToWrite]]]:
-        """The files of a folder, by their path in it, and what they hold."""
+        """The files of a folder with their tensors, by relative path."""
         middle = f".{variant}" if variant else ""
         if self.checkpoint.layout is Layout.ALTCLIP:
             return [(f"model{middle}.safetensors", list(self.part("altclip")))]
@@ -162,13 +162,13 @@ class _Job:
         return files
 
     def single_file(self) -> list[tuple[str, list[TensorToWrite]]]:
-        """The single file that the WebUIs read."""
+        """The tensors of a single file for the WebUIs."""
         everything = []
         for part, prefix in (("unet", ldm.UNET), ("vae", ldm.VAE)):
             rename = ldm_name(part, self.checkpoint.configs[part])
             for tensor in self.part(part):
                 name = rename(tensor.name)
-                # LDM has 1x1 convolutions where diffusers has the matrices of the autoencoder's attention.
+                # In the autoencoder's attention, LDM has 1x1 convolutions and diffusers has matrices.
                 shape = (*tensor.shape, 1, 1) if ldm.is_vae_attention_matrix(name) and part == "vae" else tensor.shape
                 everything.append(TensorToWrite(prefix + name, torch.Size(shape), tensor.dtype, tensor.read))
         for tensor in self.part("text_encoder"):
@@ -177,7 +177,7 @@ class _Job:
         return [("", everything)]
 
     def part(self, part: str) -> Iterator[TensorToWrite]:
-        """The tensors of a part, under diffusers' names."""
+        """The tensors of a part under diffusers' names."""
         checkpoint = self.checkpoint
         averaged = part == "unet" and self.extract_ema and checkpoint.ema is not None
         tensors = checkpoint.ema if averaged and checkpoint.ema is not None else checkpoint.tensors[part]
@@ -191,7 +191,7 @@ class _Job:
         return TensorToWrite(name, shape, dtype, lambda: tensors[name])
 
     def other_parts(self) -> list[str]:
-        """Components of a diffusers folder that are no part of an AltDiffusion's drawing."""
+        """Components of a diffusers folder that AltDiffusion does not draw with."""
         folder = self.checkpoint.path
         if self.checkpoint.layout is not Layout.DIFFUSERS:
             return []
@@ -222,7 +222,7 @@ class _Job:
 
 
 def _embedded_configs(checkpoint: Checkpoint) -> dict[str, str]:
-    """The metadata that lets a single file be read without anything beside it."""
+    """The metadata that makes a single file self-contained."""
     if checkpoint.is_single_file:
         return {EMBEDDED_CONFIGS: json.dumps(checkpoint.embedded)} if checkpoint.embedded else {}
     texts = {

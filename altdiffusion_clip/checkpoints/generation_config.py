@@ -1,4 +1,4 @@
-"""How a model is best drawn with, where its folder says so: `generation_config.json`, as transformers names it."""
+"""A model's own defaults for drawing, from `generation_config.json` in its folder."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ _KINDS: dict[str, tuple[type, ...]] = {"guidance_scale": (int, float), "num_infe
 
 
 def read_generation_config(model: str) -> dict[str, Any]:
-    """Settings that a model's folder states: `guidance_scale`, `num_inference_steps`, or neither.
+    """Reads the defaults in a model's folder: `guidance_scale`, `num_inference_steps`, or neither.
 
     Args:
-        model: its name, or its folder; nothing is fetched.
+        model: its name or folder. Nothing is downloaded.
 
     Example:
         >>> read_generation_config("emoji-m9")

@@ -1,4 +1,4 @@
-"""What a checkpoint is and whether it is whole."""
+"""Finds out what a checkpoint is and whether it is complete."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ class Part:
         tensors: how many there are.
         parameters: their elements.
         nbytes: their size in the file, in bytes.
-        dtypes: the dtypes, the commonest first.
-        missing: names that the configuration asks for.
-        surplus: names that nothing reads.
-        misshapen: names whose shape is not the configuration's, with both.
+        dtypes: the dtypes, the most common first.
+        missing: names that the configuration requires.
+        surplus: names that are not used.
+        misshapen: names whose shape differs from the configuration's, with both shapes.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Inspection:
     """What a checkpoint is.
 
     Attributes:
-        path: where it lies.
+        path: its folder or file.
         layout: in words.
-        model: "m2", "m9", "m18", or "m2 or m9", which have the same shapes.
+        model: "m2", "m9", "m18", or "m2 or m9" because these have the same shapes.
         languages: ISO codes.
         has_ema: whether it also has the moving average of the UNet's weights.
-        parts: each of its parts.
+        parts: its parts.
     """
 
     path: str
@@ -54,16 +54,16 @@ class Inspection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no tensor is missing or of another shape."""
+        """Whether no tensor is missing or misshapen."""
         return not any(part.missing or part.misshapen for part in self.parts)
 
 
 def inspect(checkpoint: Checkpoint, name: str = "") -> Inspection:
-    """Looks a checkpoint over; no tensor is read.
+    """Inspects a checkpoint without reading tensors.
 
     Args:
         checkpoint: of any layout.
-        name: what its user calls it, which may say whether it is m2 or m9.
+        name: the user's name for it, which may tell m2 from m9.
 
     Example:
         >>> from altdiffusion_clip.checkpoints.layouts import open_checkpoint
@@ -86,7 +86,7 @@ def _part(checkpoint: Checkpoint, part: str) -> Part:
     expected = expected_shapes(part, checkpoint.configs[part])
     optional: set[str] = set()
     if part == "text_encoder" and not checkpoint.configs[part].get("has_pre_transformation"):
-        optional = {"pre_LN.weight", "pre_LN.bias"}  # m2 and m9 were published with and without it
+        optional = {"pre_LN.weight", "pre_LN.bias"}  # m2 and m9 were published with it and without
     dtypes = Counter(str(tensors.dtype(name)).removeprefix("torch.") for name in tensors)
     return Part(
         name=part,

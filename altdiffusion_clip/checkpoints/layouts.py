@@ -1,4 +1,4 @@
-"""What a checkpoint is, told by what it holds, and its parts under one naming whatever its layout."""
+"""Recognises the layout of a checkpoint by its contents, and gives its parts the same names in every layout."""
 
 import json
 import re
@@ -19,15 +19,15 @@ from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS
 
 EMBEDDED_CONFIGS = "altdiffusion_clip.configs"
-"""Name of the safetensors metadata in which `convert` puts a single file's configurations, as JSON."""
+"""The safetensors metadata key under which `convert` stores configurations as JSON."""
 
 EMBEDDED_FILES = ldm.CONDITIONING + "files."
-"""Before the names of the byte tensors in which `convert` puts a single file's tokenizer."""
+"""The prefix of the byte tensors in which `convert` stores the tokenizer."""
 
 _IS_CONFIG = re.compile(r"(\w+/)?\w+\.json")
 
 TODAYS_NAMES = {"vae": ldm.todays_vae_name}
-"""For parts whose tensors had other names in some published folders."""
+"""Renaming functions for parts whose tensors have other names in some published folders."""
 
 
 class Layout(StrEnum):
@@ -46,15 +46,14 @@ class Checkpoint:
     Attributes:
         path: its folder or file.
         layout: which of the published ones.
-        tensors: of each part that it has, out of "unet", "vae", "text_encoder" and "altclip", under the names of
-            diffusers' folders and published AltCLIPs. A FlagAI file and an AltCLIP have their text tower in both
-            of the last two.
-        ema: the moving average of the UNet's tensors, under the same names, if it is there beside the UNet. Of a file
-            that has the average alone, that is its UNet.
-        unet_is_average: whether it is.
+        tensors: of its parts, out of "unet", "vae", "text_encoder" and "altclip", under the names of diffusers' folders
+                and published AltCLIPs. The text tower of a FlagAI file or an AltCLIP is in both of the last two.
+        ema: the moving average of the UNet's tensors under the same names, if the checkpoint has both. If it has only
+                the average, that is its UNet.
+        unet_is_average: whether the UNet is the moving average.
         configs: the configuration of each part.
-        config_folder: where the configurations lie, in diffusers' layout; None if they are in the file itself.
-        embedded: the configuration files that the single file itself holds, by their path in a folder.
+        config_folder: the folder of the configurations in diffusers' layout; None if they are in the file itself.
+        embedded: the configuration files inside the single file, by relative path.
     """
 
     path: Path
@@ -68,11 +67,11 @@ class Checkpoint:
 
     @property
     def is_single_file(self) -> bool:
-        """Whether it is one file in the LDM layout."""
+        """Whether it is a single file in the LDM layout."""
         return self.layout in (Layout.WEBUI, Layout.FLAGAI)
 
     def shape(self, part: str, name: str) -> torch.Size:
-        """The shape of a tensor as diffusers' folders have it."""
+        """The shape of a tensor in diffusers' layout."""
         shape = self.tensors[part].shape(name)
         if part == "vae" and self.is_single_file and len(shape) == 4 and ".attentions." in name:
             return torch.Size(shape[:2])
@@ -80,15 +79,15 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
-    """Tells what a folder or file is, and reads the names and shapes of its tensors.
+    """Recognises a folder or file, and reads the names and shapes of its tensors.
 
     Args:
         path: a folder or a single file.
-        config: a folder in diffusers' layout that has the configurations of a single file; by default those in
-            the file, or those of the published checkpoint of its size.
+        config: a diffusers folder with the configurations of a single file; by default those in the file, or those
+                of the published checkpoint of its size.
 
     Raises:
-        CheckpointError: it is none of the published layouts, or damaged; the message says what it is.
+        CheckpointError: it has none of the published layouts, or is damaged. The message says what it is.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -98,7 +97,7 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
 
 
 def is_altdiffusion_file(path: Path) -> bool:
-    """Whether a file is an AltDiffusion in the LDM layout; False for anything else, also what cannot be read."""
+    """Whether a file is an AltDiffusion in the LDM layout. False for anything else, readable or not."""
     try:
         tensors = CheckpointTensors(path)
     except CheckpointError:
@@ -108,7 +107,7 @@ def is_altdiffusion_file(path: Path) -> bool:
 
 
 def embedded_file(path: Path, name: str) -> bytes | None:
-    """The bytes of a tokenizer file that a single file holds, or None."""
+    """The bytes of a tokenizer file inside a single file, or None."""
     tensors = CheckpointTensors(path)
     key = EMBEDDED_FILES + name
     return bytes(tensors[key].numpy()) if key in tensors else None
@@ -155,18 +154,18 @@ def _open_diffusers_folder(folder: Path, index: dict[str, Any]) -> Checkpoint:
         configs[part] = read_json(folder / file)
     for part in ("safety_checker", "image_encoder"):
         if has_weights(folder / part) and index.get(part, [None])[0]:
-            CheckpointTensors.in_folder(folder / part)  # only to find a damaged file now and not when it is used
+            CheckpointTensors.in_folder(folder / part)  # finds a damaged file now, not when it is used
     return Checkpoint(folder, Layout.DIFFUSERS, tensors, configs=configs, config_folder=folder)
 
 
 def _altclip_tensors(folder: Path) -> CheckpointTensors:
     """The tensors of an AltCLIP's folder.
 
-    One that lies beside the text encoder it belongs to, as `scorer` in a pipeline's folder, need not hold that again:
-    what is missing is read from there.
+    An AltCLIP beside its text encoder, such as `scorer` in a pipeline's folder, need not repeat it: missing tensors are
+    read from there.
 
     Raises:
-        CheckpointError: it is in neither place.
+        CheckpointError: tensors are in neither place.
     """
     own = CheckpointTensors.in_folder(folder, published_name)
     beside = folder.parent / "text_encoder"
@@ -180,7 +179,7 @@ def _altclip_tensors(folder: Path) -> CheckpointTensors:
 
 
 def _name_in_altclip(name: str) -> str | None:
-    """A text encoder's tensor as an AltCLIP calls it, which has no place for m18's second projection."""
+    """An AltCLIP's name for a text encoder's tensor; None for m18's second projection, which AltCLIPs lack."""
     return None if name.startswith("transformation_pre.") else published_name(TEXT_TOWER + name)
 
 
@@ -214,11 +213,11 @@ def _open_single_file(path: Path, config: Path | None) -> Checkpoint:
 def _configurations(
     everything: CheckpointTensors, path: Path, text_encoder: CheckpointTensors, given: Path | None
 ) -> tuple[dict[str, dict[str, Any]], Path | None, dict[str, str]]:
-    """A single file's configurations by part, the folder they lie in if any, and those in the file itself."""
+    """A single file's configurations by part, their folder if any, and those inside the file."""
     if given is None and EMBEDDED_CONFIGS in everything.metadata:
         try:
             texts = json.loads(everything.metadata[EMBEDDED_CONFIGS])
-            # These names become paths, and whoever wrote the file chose them.
+            # These names become paths, and they come from whoever wrote the file.
             embedded = {name: text for name, text in texts.items() if _IS_CONFIG.fullmatch(name)}
             configs = {part: json.loads(embedded[file]) for part, file in CONFIG_FILES.items() if part != "altclip"}
         except (ValueError, AttributeError, KeyError, TypeError) as error:
@@ -237,14 +236,14 @@ def _configurations(
 def drawing_parts(
     everything: CheckpointTensors, configs: Mapping[str, dict[str, Any]]
 ) -> tuple[dict[str, CheckpointTensors], CheckpointTensors]:
-    """The UNet and the autoencoder of a single file in the LDM layout, under diffusers' names.
+    """The UNet and the autoencoder of an LDM single file, under diffusers' names.
 
     Args:
-        everything: in the file.
+        everything: all tensors in the file.
         configs: of the parts "unet" and "vae".
 
     Returns:
-        The parts "unet" and "vae", and the moving average of the UNet's tensors; each empty where the file has none.
+        The parts "unet" and "vae", and the moving average of the UNet's tensors. What the file lacks is empty.
     """
     to_unet, to_vae = (_diffusers_names(part, configs) for part in ("unet", "vae"))
     averages = {ldm.ema_name(name): diffusers_name for name, diffusers_name in to_unet.items()}
@@ -260,12 +259,12 @@ def drawing_parts(
 
 
 def _diffusers_names(part: str, configs: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """LDM's names of the UNet's or the autoencoder's tensors, without their prefixes, and diffusers' for them."""
+    """Maps LDM's names of a part's tensors, without their prefix, to diffusers' names."""
     return {ldm_name(part, configs[part])(name): name for name in expected_shapes(part, configs[part])}
 
 
 def ldm_name(part: str, config: Mapping[str, Any]) -> Callable[[str], str]:
-    """How LDM calls the tensors of a UNet or an autoencoder of this configuration, without its prefix."""
+    """A function that gives LDM's name of a part's tensor, without its prefix."""
     if part == "vae":
         blocks = len(config["block_out_channels"])
         return lambda name: ldm.vae_name(name, blocks)
@@ -312,7 +311,7 @@ def _without(prefix: str) -> Callable[[str], str | None]:
 
 
 def _stranger(tensors: CheckpointTensors) -> str:
-    """What a file without AltDiffusion's text encoder is."""
+    """Says what a file without AltDiffusion's text encoder is."""
     names = list(tensors)
 
     def any_starts(*starts: str) -> bool:

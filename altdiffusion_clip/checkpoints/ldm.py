@@ -1,7 +1,7 @@
-"""How single files in the LDM layout name the tensors that diffusers' folders hold.
+"""Maps diffusers' tensor names to those of single files in the LDM layout.
 
-The layout is that of CompVis' latent-diffusion, which FlagAI and the WebUIs write. Names go one way, from
-diffusers to LDM; read with the names that a model of the wanted shape has, the table goes the other way too.
+The layout comes from CompVis' latent-diffusion. FlagAI and the WebUIs write it. The functions map from diffusers to
+LDM. Applied to all names of a model, they give the reverse table too.
 """
 
 import re
@@ -11,7 +11,7 @@ UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 EMA = "model_ema."
 CONDITIONING = "cond_stage_model."
-"""The WebUIs have the text encoder there, FlagAI a whole AltCLIP, whose text tower is its `text_model.`."""
+"""The WebUIs store the text encoder here, FlagAI a whole AltCLIP with the text tower as its `text_model.`."""
 
 _UNET_ENDS = {
     "time_embedding.linear_1.": "time_embed.0.",
@@ -47,7 +47,7 @@ def unet_name(name: str, layers_per_block: int, blocks_with_attention: Iterable[
     Args:
         name: diffusers' name.
         layers_per_block: of the UNet's configuration.
-        blocks_with_attention: which of the up blocks have attention; their upsampler comes after it.
+        blocks_with_attention: the up blocks that have attention; their upsampler comes after it.
 
     Raises:
         KeyError: LDM's UNet has no such tensor.
@@ -80,7 +80,7 @@ def vae_name(name: str, blocks: int) -> str:
 
     Args:
         name: diffusers' name.
-        blocks: how many blocks the encoder has, and the decoder.
+        blocks: the number of blocks of the encoder and of the decoder.
 
     Raises:
         KeyError: LDM's autoencoder has no such tensor.
@@ -109,7 +109,7 @@ def vae_name(name: str, blocks: int) -> str:
 
 
 def ema_name(name: str) -> str:
-    """Where LDM keeps the moving average of a UNet tensor, whose LDM name is given without its prefix.
+    """LDM's name for the moving average of a UNet tensor, from its LDM name without the prefix.
 
     Example:
         >>> ema_name("input_blocks.0.0.weight")
@@ -119,7 +119,7 @@ def ema_name(name: str) -> str:
 
 
 def todays_vae_name(name: str) -> str:
-    """diffusers' name of an autoencoder's tensor, for that which it had until 0.15 and published folders may have.
+    """diffusers' current name of an autoencoder's tensor, from the one before 0.15, which published folders may have.
 
     Example:
         >>> todays_vae_name("encoder.mid_block.attentions.0.query.bias")
@@ -133,7 +133,7 @@ def todays_vae_name(name: str) -> str:
 
 
 def is_vae_attention_matrix(name: str) -> bool:
-    """Whether LDM keeps this tensor of the autoencoder as a 1x1 convolution where diffusers has a matrix.
+    """Whether this tensor of the autoencoder is a 1x1 convolution in LDM and a matrix in diffusers.
 
     Args:
         name: LDM's, without its prefix.

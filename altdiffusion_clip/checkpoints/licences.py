@@ -1,4 +1,4 @@
-"""Under which licence a model is published."""
+"""The licence of a model."""
 
 import re
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Licence:
     """A licence.
 
     Attributes:
-        id: as model cards write it.
-        name: as people write it.
-        url: where its text is; empty if not known.
+        id: as in model cards.
+        name: for people to read.
+        url: of its text; empty if unknown.
     """
 
     id: str
@@ -38,18 +38,18 @@ class Licence:
 
     @property
     def restricts_use(self) -> bool:
-        """Whether it forbids uses, and asks that everybody who uses the model be told so (the OpenRAIL family)."""
+        """Whether it restricts uses and requires that users are told so (the OpenRAIL family)."""
         return "openrail" in self.id
 
 
 def licence_of(model: str) -> Licence | None:
-    """The licence of a model, from its card (`README.md`) if that lies in its folder; nothing is fetched.
+    """Finds the licence of a model, from the card (`README.md`) in its folder. Nothing is downloaded.
 
     Args:
         model: "emoji-m9", a folder, a single file, or a hub id.
 
     Returns:
-        The licence; None if neither the card nor this project knows of one.
+        The licence, or None if it is unknown.
 
     Example:
         >>> licence_of("emoji-m9").name
@@ -67,7 +67,7 @@ def licence_of(model: str) -> Licence | None:
 
 
 def card_of(model: str) -> str:
-    """The text of a model's card (`README.md`) without its metadata; empty if there is none in its folder.
+    """The text of the card (`README.md`) in a model's folder without its metadata; empty if there is none.
 
     Example:
         >>> card_of("emoji-m9").splitlines()[0]
@@ -90,7 +90,7 @@ def _stated(card: Path) -> str | None:
 
     try:
         metadata = metadata_load(card) or {}
-    except (OSError, ValueError, yaml.YAMLError):  # no UTF-8, or damaged front matter
+    except (OSError, ValueError, yaml.YAMLError):  # not UTF-8, or damaged front matter
         return None
     stated = metadata.get("license")
     if isinstance(stated, list):

@@ -1,7 +1,7 @@
-"""Giving other people's weights the languages of an AltDiffusion, without training.
+"""Gives a fine-tuned Stable Diffusion the languages of an AltDiffusion, without training.
 
-AltDiffusion's UNet is Stable Diffusion's, moved a little by the alignment to another text encoder. Where others have
-moved the same Stable Diffusion elsewhere, to a style say, both moves can be added: target + strength · (alt - base)
+Alignment to another text encoder moved AltDiffusion's UNet a little away from Stable Diffusion's. Where others moved
+the same Stable Diffusion elsewhere, for example to a style, both changes can be added: target + strength · (alt - base)
 (task arithmetic, arXiv 2212.04089).
 """
 
@@ -28,7 +28,7 @@ from altdiffusion_clip.checkpoints.tensors import CheckpointTensors
 from altdiffusion_clip.errors import CheckpointError, UserError
 
 WHAT = ("all", "keys-and-values")
-"""What may be added: the whole difference, or that of the layers that read the text."""
+"""What to add: the whole difference, or only that of the layers that read the text."""
 
 
 def merge(
@@ -43,27 +43,27 @@ def merge(
     progress: Callable[[int, int], object] = lambda written, total: None,
     **hub: Any,
 ) -> Conversion:
-    """Writes a model that draws as the target does, from prompts in the languages of an AltDiffusion.
+    """Writes a model that draws in the target's style, from prompts in the languages of an AltDiffusion.
 
-    Its autoencoder is the target's, its text encoder, tokenizer and scorer are the AltDiffusion's. One tensor at a time
-    is in memory.
+    The autoencoder is the target's; the text encoder, tokenizer and scorer are the AltDiffusion's. Only one tensor at a
+    time is in memory.
 
     Args:
         base: the Stable Diffusion that both were made from: a folder, a single file or a hub id.
         alt: the AltDiffusion.
-        target: what others made of the base.
-        destination: a folder that is not there yet, or a file whose name ends in .safetensors.
-        strength: how much of the difference is added.
+        target: another fine-tuned model of the base.
+        destination: a new folder, or a file whose name ends in .safetensors.
+        strength: the factor of the difference.
         what: one of `WHAT`.
-        dtype: of the weights; as they are in the target if not given.
-        tokenizer: where the AltDiffusion's tokenizer lies, should it be a single file that brings none.
-        progress: is called with the bytes written and those to write.
+        dtype: of the weights; the target's by default.
+        tokenizer: the AltDiffusion's tokenizer, in case it is a single file without one.
+        progress: called with the bytes written and the total.
         **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for hub ids.
 
     Raises:
-        CheckpointError: one of the three cannot be used, or their UNets are of different shapes; the message names the
-            first tensor that differs.
-        UserError: the destination cannot be written, or `what` is not known.
+        CheckpointError: one of the three cannot be used, or their UNets have different shapes. The message names the
+                first tensor that differs.
+        UserError: the destination cannot be written, or `what` is unknown.
     """
     if what not in WHAT:
         raise UserError(f"what to merge is {what!r}; choose one of {', '.join(WHAT)}")
@@ -73,7 +73,7 @@ def merge(
     of_base, of_target = (unet_and_vae(fetch(name, **hub), checkpoint) for name in (base, target))
     unet = Sum(of_target["unet"], checkpoint.tensors["unet"], of_base["unet"], strength, what)
     unet.check(str(target), str(alt), str(base))
-    # A part that is a single file names its tensors as LDM does; here all have diffusers' names.
+    # All tensors have diffusers' names here, also those of single files.
     merged = dataclasses.replace(
         checkpoint, tensors={**checkpoint.tensors, "unet": unet, "vae": of_target["vae"]}, ema=None
     )
@@ -85,10 +85,10 @@ def unet_and_vae(path: Path, like: Checkpoint) -> dict[str, CheckpointTensors]:
 
     Args:
         path: a diffusers folder or a single file.
-        like: an AltDiffusion of the same sizes, whose configurations say what a single file's tensors are.
+        like: an AltDiffusion of the same sizes, whose configurations explain a single file's tensors.
 
     Raises:
-        CheckpointError: it has none.
+        CheckpointError: it has no UNet or autoencoder.
     """
     if path.is_dir():
         if not (path / "unet" / "config.json").is_file():
@@ -103,13 +103,13 @@ def unet_and_vae(path: Path, like: Checkpoint) -> dict[str, CheckpointTensors]:
 
 
 class Sum(CheckpointTensors):
-    """target + strength · (alt - base), tensor by tensor, computed when it is read.
+    """target + strength · (alt - base), computed tensor by tensor when it is read.
 
     Args:
-        target: the sum's names, and by default its dtypes, are those of these.
-        alt: moved.
-        base: from here.
-        strength: how much of the difference is added.
+        target: gives the names, and by default the dtypes.
+        alt: the changed tensors.
+        base: what they were changed from.
+        strength: the factor of the difference.
         what: one of `WHAT`.
     """
 
@@ -124,7 +124,7 @@ class Sum(CheckpointTensors):
         target = self._target[name]
         if not target.is_floating_point() or (self._only_text and not reads_text(name)):
             return target
-        # A sum of halves in halves would lose what the alignment moved least.
+        # Adding in half precision would lose the smallest changes.
         difference = self._alt[name].float() - self._base[name].float()
         return (target.float() + self._strength * difference.reshape(target.shape)).to(target.dtype)
 
@@ -135,18 +135,18 @@ class Sum(CheckpointTensors):
         return len(self._target)
 
     def shape(self, name: str) -> torch.Size:
-        """The shape of a tensor, which is not read."""
+        """The shape of a tensor, without reading it."""
         return self._target.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor, which is not read."""
+        """The dtype of a tensor, without reading it."""
         return self._target.dtype(name)
 
     def check(self, target: str, alt: str, base: str) -> None:
-        """Refuses three UNets that are not of one shape.
+        """Rejects three UNets of different shapes.
 
         Raises:
-            CheckpointError: the first tensor that differs is named.
+            CheckpointError: it names the first tensor that differs.
         """
         for name in self._alt:
             for place, tensors in ((target, self._target), (base, self._base)):
@@ -155,7 +155,7 @@ class Sum(CheckpointTensors):
                         f"the UNet of {place} lacks {name}, which {alt} has; they have no common base"
                     )
                 theirs, ours = tensors.shape(name), self._alt.shape(name)
-                # Projections are matrices in some and 1x1 convolutions in others.
+                # Projections are matrices in some UNets and 1x1 convolutions in others.
                 if theirs.numel() != ours.numel():
                     raise CheckpointError(
                         f"{name} is {tuple(theirs)} in {place} and {tuple(ours)} in {alt}; they have no common base"
@@ -163,7 +163,7 @@ class Sum(CheckpointTensors):
 
 
 def reads_text(name: str) -> bool:
-    """Whether a tensor of a UNet belongs to what reads the text: keys and values of the cross-attention.
+    """Whether a tensor of a UNet reads the text, as the keys and values of the cross-attention do.
 
     Example:
         >>> reads_text("mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight")

@@ -1,4 +1,4 @@
-"""What a user may call a model: a hub id, a folder, or the name of one in the package."""
+"""The names of models: a hub id, a folder, or a model in the package."""
 
 import os
 from importlib import resources
@@ -10,25 +10,25 @@ _PACKAGED = {
     EMOJI_M9: ("altdiffusion_clip.emoji", ("scorer", "teacher", "distilled")),
     EMOJI_M18: ("altdiffusion_clip.emoji_m18", ("scorer", "teacher")),
 }
-"""Models in the package: where each lies, and the models in its folder beside the AltDiffusion.
+"""Models in the package: their folders, and the other models in these.
 
-These are its AltCLIP, the English CLIP that taught it, and stage 1's text encoder.
+Those are the AltCLIP, the English CLIP that was its teacher, and the text encoder after stage 1.
 """
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-"""What transformers and diffusers take for huggingface_hub."""
+"""The keyword arguments of transformers and diffusers that go to huggingface_hub."""
 
 SCORER = "scorer"
-"""Name of the AltCLIP folder inside a diffusers folder."""
+"""The name of the AltCLIP folder inside a diffusers folder."""
 
 
 def emoji_m9_folder() -> Path:
-    """Where emoji-m9 lies."""
+    """The folder of emoji-m9."""
     return _folder_of(EMOJI_M9)
 
 
 def is_packaged(name: str) -> bool:
-    """Whether a name is that of a model in the package, or of a part of one."""
+    """Whether a name is a model in the package, or a part of one."""
     first, _, part = name.partition("/")
     return first in _PACKAGED and (not part or part in _PACKAGED[first][1])
 
@@ -100,10 +100,10 @@ def fetch(name: str | os.PathLike[str], **hub: Any) -> Path:
 
 
 def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
-    """The folder of a place that `resolve_scorer` gave; a hub id is fetched first, safetensors if it has them.
+    """The local folder of what `resolve_scorer` returned. A hub id is downloaded first, safetensors if it has them.
 
-    Nothing of the folders beside it is fetched. Of a hub id without a subfolder it is the one named `scorer`, if there
-    is one.
+    Other folders of the repository are not downloaded. For a hub id without a subfolder, it is the folder `scorer` if
+    there is one.
 
     Args:
         place: a folder or a hub id.
@@ -111,7 +111,7 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
         **hub: `revision`, `token`, `cache_dir`, `local_files_only`, as in huggingface_hub.
 
     Raises:
-        OSError: there is no such folder or repository, or the hub cannot be reached.
+        OSError: the folder or repository does not exist, or the hub cannot be reached.
     """
     if Path(place).is_dir():
         return Path(place) / (subfolder or "")
@@ -120,9 +120,9 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     if subfolder is None and _is_in_hub(place, f"{SCORER}/config.json", **hub):
-        subfolder = SCORER  # a pipeline that brings its scorer
+        subfolder = SCORER  # a pipeline with its scorer
     prefix = f"{subfolder}/" if subfolder else ""
-    # The hub's patterns take slashes too: without the second kind, the folders below would all be fetched.
+    # In the hub's patterns, * matches slashes too: without the second kind, all subfolders would be downloaded.
     others = [] if subfolder else ["*/*"]
     small = [f"{prefix}{pattern}" for pattern in ("*.json", "*.txt", "*.model")]
     for weights in ("*.safetensors", "*.bin", "*.pt"):
@@ -135,19 +135,19 @@ def fetch_folder(place: str, subfolder: str | None = None, **hub: Any) -> Path:
 
 
 def _is_in_hub(place: str, file: str, **hub: Any) -> bool:
-    """Whether a repository has a file, which is fetched if it has."""
+    """Whether a repository has a file; if so, it is downloaded."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
         hf_hub_download(place, file, **hub)
-    except EntryNotFoundError:  # of the hub, or of the cache alone
+    except EntryNotFoundError:  # from the hub, or only from the cache
         return False
     return True
 
 
 def component_folder(name: str | os.PathLike[str], subfolder: str | None = None, **kwargs: Any) -> Path:
-    """Where the weights lie that transformers' `from_pretrained` has loaded with the same arguments."""
+    """The path of the weights that transformers' `from_pretrained` loaded with the same arguments."""
     if Path(name).is_dir():
         return Path(name) / (subfolder or "")
     from transformers.utils import cached_file

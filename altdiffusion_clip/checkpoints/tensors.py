@@ -1,4 +1,4 @@
-"""Tensors out of checkpoint files by name, each read when asked for."""
+"""Reads tensors from checkpoint files by name, each when it is needed."""
 
 import json
 import pickle
@@ -15,10 +15,10 @@ from torch import Tensor
 from altdiffusion_clip.errors import CheckpointError
 
 WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
-"""What transformers and diffusers call the weights of a folder, before variant, shard number and suffix."""
+"""The stems of transformers' and diffusers' weight files, before variant, shard number and suffix."""
 
 LET_GO_AFTER = 2**29
-"""Bytes read of a memory-mapped pickle after which it is opened anew, so that what was read can leave memory."""
+"""Bytes read from a memory-mapped pickle before it is reopened, so that those pages can leave memory."""
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -37,17 +37,17 @@ _SAFETENSORS_DTYPES = {
 
 
 class CheckpointTensors(Mapping[str, Tensor]):
-    """The tensors of one or several files by name, each read when asked for.
+    """The tensors of one or several files by name, each read when it is needed.
 
-    Safetensors are memory-mapped. A pickle is too, where torch has written it as a zip file, and is read with
-    `weights_only=True`: nothing in it is executed. Which of them a file is, its first bytes say.
+    Safetensors are memory-mapped, and so are pickles that torch wrote as zip files. Pickles are read with
+    `weights_only=True`, so nothing in them is executed. The first bytes of a file tell its format.
 
     Args:
-        files: one file, or the shards of one checkpoint.
-        rename: gives a tensor its name here for its name in the file, or None to leave it out.
+        files: one file, or the shards of a checkpoint.
+        rename: maps a name in the file to the name here, or to None to leave the tensor out.
 
     Raises:
-        CheckpointError: a file is damaged, holds no weights, or would have to run code.
+        CheckpointError: a file is damaged, has no weights, or would have to run code.
 
     Example:
         >>> import tempfile
@@ -78,7 +78,7 @@ class CheckpointTensors(Mapping[str, Tensor]):
         """The weights of one component's folder.
 
         Raises:
-            CheckpointError: there are none, a shard is missing, or a file is damaged.
+            CheckpointError: there are no weights, a shard is missing, or a file is damaged.
         """
         return cls(*weight_files(folder), rename=rename)
 
@@ -90,7 +90,7 @@ class CheckpointTensors(Mapping[str, Tensor]):
             tensor = self._pickles[path][stored]
             self._read_of_pickles += tensor.nbytes
             return tensor
-        # Opened for each tensor: a file that stays open keeps what was read of it in memory.
+        # Opened for each tensor, because an open file keeps what was read in memory.
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(stored)
 
@@ -98,23 +98,23 @@ class CheckpointTensors(Mapping[str, Tensor]):
         return iter(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places  # Mapping's own would read the tensor
+        return name in self._places  # Mapping's own `__contains__` would read the tensor
 
     def __len__(self) -> int:
         return len(self._places)
 
     def shape(self, name: str) -> torch.Size:
-        """The shape of a tensor, which is not read."""
+        """The shape of a tensor, without reading it."""
         return self._shapes[name][0]
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor, which is not read."""
+        """The dtype of a tensor, without reading it."""
         return self._shapes[name][1]
 
     def together(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors for a model to keep, each file memory-mapped once.
+        """Memory-maps each file once, for tensors that a model keeps.
 
-        What is read of any of them stays in memory as long as one of them does.
+        Pages that were read stay in memory as long as any of the tensors exists.
         """
         places = {name: self._places[name] for name in names}
         tensors: dict[str, Tensor] = {}
@@ -128,11 +128,11 @@ class CheckpointTensors(Mapping[str, Tensor]):
         return tensors
 
     def rows(self, name: str, most: int = 2**26) -> Iterator[Tensor]:
-        """Reads a tensor in blocks of rows, each of which can be let go before the next is read.
+        """Reads a tensor in blocks of rows. Each can be freed before the next is read.
 
         Args:
             name: of a tensor with at least one dimension.
-            most: bytes in a block.
+            most: bytes per block.
         """
         path, stored = self._places[name]
         shape, dtype = self._shapes[name]
@@ -145,7 +145,7 @@ class CheckpointTensors(Mapping[str, Tensor]):
                 yield file.get_slice(stored)[start : start + step]
 
     def select(self, rename: Callable[[str], str | None]) -> "CheckpointTensors":
-        """The same files under other names, without those for which `rename` gives None."""
+        """The same tensors under other names, without those that `rename` maps to None."""
         other = CheckpointTensors()
         other.files, other.metadata, other._pickles = self.files, self.metadata, self._pickles
         for old, place in self._places.items():
@@ -155,7 +155,7 @@ class CheckpointTensors(Mapping[str, Tensor]):
         return other
 
     def joined(self, other: "CheckpointTensors") -> "CheckpointTensors":
-        """The tensors of both."""
+        """The tensors of both, in one mapping."""
         both = CheckpointTensors()
         both.files, both.metadata = (*self.files, *other.files), {**other.metadata, **self.metadata}
         for part in (other, self):
@@ -187,10 +187,10 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
 
     Args:
         folder: of the component.
-        variant: such as "fp16"; without it, the files that are no variant come before those that are.
+        variant: such as "fp16"; if not given, files without a variant are preferred.
 
     Raises:
-        CheckpointError: there are none, or shards that the index names are missing.
+        CheckpointError: there are no files, or shards in the index are missing.
     """
     for suffix in (".safetensors", ".bin"):
         for base in WEIGHT_NAMES:
@@ -207,17 +207,17 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether `weight_files` would look for any file in this folder."""
+    """Whether this folder has any file that `weight_files` looks for."""
     return any(
         next(folder.glob(f"{base}*{suffix}*"), None) for base in WEIGHT_NAMES for suffix in (".safetensors", ".bin")
     )
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file is torch's (a zip file, or a bare pickle as torch wrote them before 1.6)."""
+    """Whether torch wrote a file (a zip file, or a bare pickle before torch 1.6)."""
     with path.open("rb") as file:
         start = file.read(9)
-    # A safetensors file begins with the length of its header, which begins with a brace.
+    # A safetensors file begins with the length of its header, and the header begins with a brace.
     return start[8:9] != b"{" and start.startswith((b"PK", b"\x80"))
 
 

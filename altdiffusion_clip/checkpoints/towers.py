@@ -1,4 +1,4 @@
-"""Whether two text towers are the same one, whatever dtypes their weights have been through."""
+"""Compares text towers, whatever dtypes their weights have been through."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ from altdiffusion_clip.adapters import base_tensors
 from altdiffusion_clip.checkpoints.architectures import is_unused
 
 _OPTIONAL = ("pre_LN.", "transformation_pre.")
-"""Beginnings of names that some published towers lack; compared where both have them."""
+"""Prefixes of tensors that some published towers lack. They are compared if both have them."""
 
 _HALVES = (torch.float16, torch.bfloat16)
-_ULP = 2.0**-7  # of bfloat16, relative
+_ULP = 2.0**-7  # relative, for bfloat16
 
 
 class TowerTensors(Protocol):
-    """Tensors by name, of which few rows are in memory at a time: `CheckpointTensors`, or `ModuleTensors`."""
+    """Tensors by name, read a few rows at a time: `CheckpointTensors` or `ModuleTensors`."""
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -30,11 +30,11 @@ class TowerTensors(Protocol):
         """Of a tensor."""
 
     def rows(self, name: str, most: int) -> Iterator[Tensor]:
-        """A tensor in blocks of so many bytes."""
+        """Reads a tensor in blocks of limited size, in bytes."""
 
 
 class ModuleTensors:
-    """The tensors of a module in memory, as they are without adapters.
+    """The tensors of a module, without adapters.
 
     Args:
         module: on any device.
@@ -58,17 +58,17 @@ class ModuleTensors:
         return self._tensors[name].dtype
 
     def rows(self, name: str, most: int) -> Iterator[Tensor]:
-        """A tensor in blocks of so many bytes, on the CPU."""
+        """Reads a tensor in blocks of limited size, in bytes, on the CPU."""
         tensor = self._tensors[name]
         for part in tensor.split(max(1, most * len(tensor) // max(1, tensor.nbytes))):
             yield part.cpu()
 
 
 def first_difference(one: TowerTensors, other: TowerTensors) -> str | None:
-    """The first tensor in which two text towers differ, or None.
+    """Finds the first tensor in which two text towers differ, or None.
 
     Args:
-        one: of a file or a module.
+        one: from a file or a module.
         other: likewise.
     """
     for name in [*one, *(name for name in other if name not in one)]:
@@ -80,7 +80,7 @@ def first_difference(one: TowerTensors, other: TowerTensors) -> str | None:
             return name
         if one.shape(name) != other.shape(name):
             return name
-        # Blocks of as many rows on both sides, of whichever dtypes.
+        # Blocks have the same number of rows on both sides, whatever the dtypes.
         most = [2**24 * tower.dtype(name).itemsize for tower in (one, other)]
         for ours, theirs in zip(one.rows(name, most[0]), other.rows(name, most[1]), strict=True):
             if not same_weights(ours, theirs):
@@ -89,11 +89,11 @@ def first_difference(one: TowerTensors, other: TowerTensors) -> str | None:
 
 
 def same_weights(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors are the same weights, each rounded by the dtypes that it has been through.
+    """Whether two tensors are the same weights, allowing for the rounding of dtypes they have been through.
 
-    Files in half precision that were loaded in float32 hold rounded numbers still. So if either is what a half would
-    hold, both are compared in that half. One that has been float16 and one that has been bfloat16 may be apart by one
-    rounding.
+    Half-precision files that were loaded in float32 still have rounded numbers. So if either tensor consists of
+    numbers of a half type, both are compared in that type. If one has been float16 and the other bfloat16, they may
+    differ by one rounding.
 
     Args:
         ours: of any floating dtype.
@@ -114,7 +114,7 @@ def same_weights(ours: Tensor, theirs: Tensor) -> bool:
         if any(halves[0] in seen for seen in been_in) and torch.equal(*(_through(halves, t) for t in pair)):
             return True
     if torch.bfloat16 in been_in[0] + been_in[1]:
-        # From float16 files to bfloat16: rounded twice.
+        # From float16 to bfloat16, so rounded twice.
         once = [_through([torch.float16, torch.bfloat16], t) for t in pair]
         if torch.equal(*once):
             return True

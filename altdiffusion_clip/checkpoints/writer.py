@@ -1,4 +1,4 @@
-"""Writing safetensors one tensor at a time, so that a checkpoint need not fit into memory."""
+"""Writes safetensors one tensor at a time, so that a checkpoint need not fit in memory."""
 
 import json
 import struct
@@ -27,13 +27,13 @@ _DTYPE_NAMES = {
 
 @dataclass(frozen=True)
 class TensorToWrite:
-    """A tensor that is read when its turn comes.
+    """A tensor that is read when it is written.
 
     Attributes:
         name: in the file.
         shape: in the file.
         dtype: in the file.
-        read: gives it, in any dtype, and in any shape of as many elements.
+        read: returns it, in any dtype and any shape with the same number of elements.
     """
 
     name: str
@@ -55,13 +55,13 @@ def write_safetensors(
 ) -> int:
     """Writes a safetensors file, holding one tensor in memory at a time.
 
-    safetensors' own `save_file` takes all tensors at once, in memory and in their final dtype.
+    safetensors' own `save_file` needs all tensors in memory at once, in their final dtype.
 
     Args:
-        path: the file; the caller sees to it that it is a temporary one.
+        path: the file. The caller should pass a temporary one.
         tensors: in any order.
-        metadata: beside {"format": "pt"}, without which transformers does not take the file.
-        progress: is called with the number of bytes after each tensor.
+        metadata: in addition to {"format": "pt"}, which transformers requires.
+        progress: called with the number of bytes after each tensor.
 
     Returns:
         The size of the file in bytes.
@@ -78,7 +78,7 @@ def write_safetensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'ones': tensor([1., 1.], dtype=torch.float16)}
     """
-    # In the library's own order, which keeps every tensor aligned to the size of its elements.
+    # In safetensors' own order, which aligns every tensor to its element size.
     ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0

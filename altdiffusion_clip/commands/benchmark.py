@@ -1,4 +1,4 @@
-"""`altdiffusion benchmark`: this project's claims, measured on your machine."""
+"""`altdiffusion benchmark`: measures this project's claims on your machine."""
 
 import argparse
 import ast
@@ -13,7 +13,7 @@ from typing import Any
 from altdiffusion_clip.errors import UserError
 
 PARTS = frozenset({"__init__", "report", "full_size", "timing"})
-"""Files that hold no benchmark."""
+"""Files that are not benchmarks."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Runs them. Returns whether all ran and every claim holds."""
+    """Runs the benchmarks. Returns whether all ran and every claim holds."""
     scripts = find_benchmarks()
     if not options.names:
         for name, path in scripts.items():
@@ -78,12 +78,12 @@ def what_it_measures(script: Path) -> str:
 
 
 def takes_device(script: Path) -> bool:
-    """Whether it has an option for the device."""
+    """Whether a script has a --device option."""
     return '"--device"' in script.read_text(encoding="utf-8")
 
 
 def measure(script: Path, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
-    """Runs a script in a process of its own; its figures, and its exit code. What else it says goes to stderr."""
+    """Runs a script in its own process and returns its figures and exit code. Its other output goes to stderr."""
     figures = []
     process = subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -99,13 +99,13 @@ def measure(script: Path, arguments: list[str]) -> tuple[list[dict[str, Any]], i
                 print(line, end="", file=sys.stderr)
         return figures, process.wait()
     finally:
-        if process.poll() is None:  # we are asked to stop
+        if process.poll() is None:  # Ctrl-C or SIGTERM
             process.terminate()
             process.wait()
 
 
 def line_of(figure: dict[str, Any]) -> str:
-    """A figure for people."""
+    """Formats a figure for people to read."""
     if "ratio" in figure:
         ratio = f"{figure['ratio']:.2f} times (goal {figure['goal']})"
     elif "ratio_at_most" in figure:

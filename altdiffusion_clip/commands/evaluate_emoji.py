@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> bool:
                     pipeline, scorer, language, options.prompts, n=options.num_images, drawn_from=drawn_from
                 )
             )
-            # With one picture of each there is nothing to choose.
+            # With one picture per prompt there is nothing to choose from.
             for drawn_from in (("prompt", "name") if options.num_images > 1 else ("prompt",))
             for language in languages
         ]

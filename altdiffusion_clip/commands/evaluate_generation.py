@@ -1,4 +1,4 @@
-"""`altdiffusion evaluate generation`: do pictures fit their prompts as well in every language?"""
+"""`altdiffusion evaluate generation`: do pictures fit their prompts equally well in every language?"""
 
 import argparse
 import json
@@ -61,7 +61,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Draws if asked to, measures, prints, writes."""
+    """Draws if asked to, then measures, prints and writes."""
     for name in ("count", "num_images", "steps"):
         given = getattr(options, name)
         if given is not None and given < 1:
@@ -125,7 +125,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
-    """Draws the prompts of the scenes whose pictures are not there yet."""
+    """Draws the prompts whose pictures do not exist yet."""
     from altdiffusion_clip.commands.loading import load_pipeline
     from altdiffusion_clip.drawing.generation import generate
     from altdiffusion_clip.drawing.settings import usual_guidance_scale, usual_steps

@@ -1,4 +1,4 @@
-"""`altdiffusion evaluate retrieval`: texts find their images and images their texts."""
+"""`altdiffusion evaluate retrieval`: finds images by their texts and texts by their images."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "layout), xtd10, crossmodal-3600, webdataset, or jsonl.",
     )
     parser.add_argument("folder", nargs="?", type=Path, help="Folder of the data set.")
-    # Here a judge may also be a file of embeddings.
+    # Here a judge may also be a file of embeddings
     add_judge_option(parser)
     parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="Languages (default: all).")
     parser.add_argument("--split", default="", help="Split (default: the one that published figures use).")

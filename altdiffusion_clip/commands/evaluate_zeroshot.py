@@ -1,4 +1,4 @@
-"""`altdiffusion evaluate zeroshot`: pictures are classified by the names of their classes."""
+"""`altdiffusion evaluate zeroshot`: classifies pictures by the names of their classes."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`altdiffusion filter`: keeps the rows of data sets whose pictures and texts fit."""
+"""`altdiffusion filter`: keeps the rows of a data set whose pictures and texts fit."""
 
 import argparse
 import json
@@ -70,7 +70,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Filters. Returns whether every row was decided."""
+    """Filters. Returns whether every row was decided on."""
     from tqdm import tqdm
 
     from altdiffusion_clip.bulk.filter_page import write_filter_page

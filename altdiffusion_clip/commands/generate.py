@@ -223,7 +223,7 @@ def _packing(options: argparse.Namespace) -> "Packing | None":
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    """What holds for every row that does not say otherwise."""
+    """The settings of rows that do not set their own."""
     from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale, usual_steps
 
     usual = usual_guidance_scale(options.model)
@@ -245,7 +245,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
 
 
 def _again(options: argparse.Namespace) -> "Settings":
-    """What a picture was drawn with."""
+    """The settings that a picture was drawn with."""
     from altdiffusion_clip.drawing.png_text import settings_from
     from altdiffusion_clip.drawing.settings import usual_guidance_scale
 
@@ -286,7 +286,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _records(options: argparse.Namespace) -> tuple["Callable[[], Iterator[Record | str]]", list[str]]:
-    """What gives the rows, and a line for each prompt of the command line that is empty."""
+    """A function that gives the rows, and one line for each empty prompt on the command line."""
     from altdiffusion_clip.drawing.generation import with_places
     from altdiffusion_clip.sources.records import is_table, read_records
 
@@ -321,7 +321,7 @@ def _lines(file: Path, encoding: str) -> list[str]:
 
 
 def _check_columns(options: argparse.Namespace, file: str) -> None:
-    """Looks for the columns that prompts come from, in the first row."""
+    """Checks that the first row has the columns that prompts come from."""
     from altdiffusion_clip.sources.records import read_records
     from altdiffusion_clip.sources.texts import check_encoding
 
@@ -342,7 +342,7 @@ def _languages(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _templates(options: argparse.Namespace) -> list[str]:
-    """Prompts of the command line that are filled from a table."""
+    """Prompts from the command line that are filled in from a table."""
     from altdiffusion_clip.sources.records import is_table
 
     is_filled = options.prompts_file and is_table(options.prompts_file)
@@ -364,7 +364,7 @@ def _devices(options: argparse.Namespace) -> list["torch.device"]:
 
 
 def _made_fast(pipelines: "Sequence[AltDiffusionPipeline]", base: "Settings") -> "Settings":
-    """Optimizes the pipelines, as they were when a picture is drawn again, and notes how."""
+    """Optimizes the pipelines and records how; to draw a picture again, as they were optimized then."""
     from dataclasses import replace
 
     for pipeline in pipelines:
@@ -383,7 +383,7 @@ def _on_ray(options: argparse.Namespace) -> "Engine":
 
 
 def _collect(options: argparse.Namespace, output: "OutputFolder", rows: "Iterator[Row]") -> list[str]:
-    """Waits for all pictures, and returns a line for each that failed."""
+    """Waits for all pictures and returns one line for each that failed."""
     from tqdm import tqdm
 
     failed: dict[str, str] = {}
@@ -402,7 +402,7 @@ def _collect(options: argparse.Namespace, output: "OutputFolder", rows: "Iterato
 def _dry_run(
     options: argparse.Namespace, output: "OutputFolder", missing: "Iterator[list[Task]]", drawer: "Drawer"
 ) -> bool:
-    """Says what a run would do. Returns whether all rows can be drawn."""
+    """Prints what a run would do. Returns whether all rows can be drawn."""
     from altdiffusion_clip.drawing.estimate import estimate_of
 
     estimate = estimate_of(output, missing, drawer)

@@ -1,4 +1,4 @@
-"""`altdiffusion inspect`: says what a checkpoint is and whether it is whole."""
+"""`altdiffusion inspect`: says what a checkpoint is and whether it is complete."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Looks the checkpoint over. Returns whether it is whole, and its tower the same as the other's."""
+    """Inspects a checkpoint. Returns whether it is complete and, if another is named, has the same tower."""
     if options.things:
         return _list_things(options)
 

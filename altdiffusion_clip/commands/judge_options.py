@@ -1,4 +1,4 @@
-"""Options of the commands that score: which judges, and where their vectors are kept."""
+"""Options of the commands that score: which judges to use, and where to keep their vectors."""
 
 import argparse
 import sys
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 
 OWN = "own"
-"""The judge that a model brings with it."""
+"""The judge that comes with a model."""
 
 
 def add_judge_option(parser: "argparse._ActionsContainer", older: str = "", default: str = EMOJI_M9) -> None:
-    """Adds --judge, which may be given several times.
+    """Adds --judge, which can be repeated.
 
     Args:
         parser: of the command, or a group of its options.
         older: another name of the option.
-        default: where none is given; `OWN` for that of the model that draws.
+        default: the judge if none is given; `OWN` for the one of the model that draws.
     """
     shown = "own, the model's; none for no judge" if default == OWN else default
     parser.add_argument(
@@ -55,12 +55,12 @@ def add_long_text_option(parser: "argparse._ActionsContainer") -> None:
 
 
 def judges_of(options: argparse.Namespace) -> list[str]:
-    """The judges that were named, or the one that is meant where none was."""
+    """The judges that were named, or the default one."""
     return options.judges or [options.default_judge]
 
 
 def panel_for(options: argparse.Namespace, pipeline: "AltDiffusionPipeline") -> "Panel | None":
-    """The judges of a pipeline's pictures; None if it brings none and none was named."""
+    """The judges of a pipeline's pictures; None if none was named and the pipeline has none."""
     from altdiffusion_clip.commands.loading import brings_scorer
     from altdiffusion_clip.judges.names import load_panel
 
@@ -81,7 +81,7 @@ def add_cache_options(parser: "argparse._ActionsContainer", is_kept: bool = True
 
     Args:
         parser: of the command.
-        is_kept: vectors are kept unless the user says otherwise.
+        is_kept: keep vectors unless the user says otherwise.
     """
     where = "$ALTDIFFUSION_CACHE, or the system's cache folder"
     parser.add_argument(
@@ -105,7 +105,7 @@ def add_cache_options(parser: "argparse._ActionsContainer", is_kept: bool = True
 
 
 def bench_for(options: argparse.Namespace, panel: "Panel", batch_size: int) -> "Bench":
-    """A bench of a panel, with the cache and the vectors that were named."""
+    """A bench for a panel, with the cache and the vectors that the options name."""
     from altdiffusion_clip.judges.embedding_files import read_embeddings
     from altdiffusion_clip.judges.encoding import Bench
 
@@ -129,7 +129,7 @@ def cache_of(options: argparse.Namespace) -> Path | None:
 
 
 def cache_by(options: argparse.Namespace) -> "Callable[[str], VectorCache] | None":
-    """What makes the cache of a judge's fingerprint; None if nothing is kept."""
+    """A function that makes a cache from a judge's fingerprint; None if nothing is kept."""
     from altdiffusion_clip.judges.cache import VectorCache
 
     folder = cache_of(options)

@@ -1,4 +1,4 @@
-"""Loading what a command names, with one line for a name that cannot be loaded."""
+"""Loads what a command names; a name that cannot be loaded gives a one-line error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def opened(model: str, config: Path | None = None) -> "Checkpoint":
 
 
 def brings_scorer(model: str) -> bool:
-    """Whether a checkpoint has an AltCLIP in it."""
+    """Whether a checkpoint contains an AltCLIP."""
     if Path(model).is_file():
         return "altclip" in opened(model).tensors
     return resolve_scorer(model)[1] is not None
@@ -51,7 +51,7 @@ def brings_scorer(model: str) -> bool:
 
 @contextmanager
 def _one_line_for(model: str) -> Iterator[None]:
-    """Makes a `UserError` of what goes wrong with a checkpoint."""
+    """Turns whatever goes wrong with a checkpoint into a `UserError`."""
     if looks_local(resolve(model)) and not Path(resolve(model)).exists():
         raise UserError(f"there is no file or folder {model}; give one, or a hub id, or {EMOJI_M9}")
     try:

@@ -1,4 +1,4 @@
-"""`altdiffusion merge`: gives other people's weights the languages of an AltDiffusion."""
+"""`altdiffusion merge`: gives a Stable Diffusion style the languages of an AltDiffusion."""
 
 import argparse
 

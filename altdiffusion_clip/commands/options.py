@@ -16,7 +16,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_model_options(parser: "argparse._ActionsContainer", several: bool = False) -> None:
-    """Adds --device, which may name `several`, and --dtype."""
+    """Adds --device, which takes several devices if `several` is set, and --dtype."""
     more = ", or several, such as cuda:0,cuda:1" if several else ""
     parser.add_argument(
         "--device", default="auto", help=f"cpu, cuda, cuda:1, mps or xpu{more} (default: a GPU if there is one)."
@@ -27,10 +27,10 @@ def add_model_options(parser: "argparse._ActionsContainer", several: bool = Fals
 
 
 def device_of(name: str) -> "torch.device":
-    """The device of that name; a GPU if there is one for "auto".
+    """The device with a name; for "auto", a GPU if there is one.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     import torch
 
@@ -46,7 +46,7 @@ def device_of(name: str) -> "torch.device":
 
 
 def dtype_of(name: str) -> "torch.dtype":
-    """The torch dtype of that name."""
+    """The torch dtype with a name."""
     import torch
 
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
@@ -58,7 +58,7 @@ def prepare_output() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("altdiffusion: %(message)s"))
     handler.addFilter(_once())
-    package.handlers[:] = [handler]  # of this command alone, should another have run in the same process
+    package.handlers[:] = [handler]  # only of this command, in case another ran in this process before
 
     import diffusers
     import transformers
@@ -71,7 +71,7 @@ def prepare_output() -> None:
 
 @contextmanager
 def writing() -> Iterator[Callable[[int, int], object]]:
-    """A progress bar on stderr, moved by a function of the bytes written and those to write."""
+    """A progress bar on stderr. Yields a function that takes the bytes written and the total."""
     from tqdm import tqdm
 
     with tqdm(desc="writing", unit="B", unit_scale=True, file=sys.stderr) as bar:

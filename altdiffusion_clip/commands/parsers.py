@@ -1,4 +1,4 @@
-"""How the commands present themselves: help in groups, with examples at the end."""
+"""Argument parsers whose help is grouped and ends with examples."""
 
 import argparse
 import textwrap
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     Args:
         description: one or more paragraphs.
         examples: whole command lines.
-        **more: as `argparse.ArgumentParser` takes them.
+        **more: passed to `argparse.ArgumentParser`.
     """
 
     def __init__(self, *args: Any, description: str = "", examples: Sequence[str] = (), **more: Any) -> None:

@@ -24,10 +24,10 @@ def add_ray_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_ray_options(options: argparse.Namespace) -> None:
-    """Refuses numbers that no cluster has.
+    """Rejects numbers that make no sense for a cluster.
 
     Raises:
-        UserError: the first of them is named.
+        UserError: it names the first of them.
     """
     if options.actors < 1:
         raise UserError("--actors must be 1 or more")

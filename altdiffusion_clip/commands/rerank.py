@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 FEW = 500
-"""Pictures that are not worth the start of processes."""
+"""With fewer pictures than this, starting worker processes does not pay."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> bool:
     bench = bench_for(options, panel, options.batch_size)
     names = [str(file) for file in files]
     count = default_workers(device.type != "cpu") if options.workers is None else options.workers
-    # A process takes seconds to start, in which two threads read some hundreds of pictures.
+    # A process takes seconds to start. Two threads read some hundreds of pictures in that time.
     with Workers(bench.preparation(options.exact), count if len(files) > FEW else 0) as workers:
         ranked = ranking(options.prompt, [Located(name) for name in names], names, [bench], workers)
 
@@ -114,7 +114,7 @@ def _row(image: "RankedImage") -> dict[str, Any]:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table, in which other judges have a column each, and the file is last."""
+    """A row of the table: each further judge has its own column, and the file comes last."""
     others = row.get("judges", {})
     own = {key: value for key, value in row.items() if key not in ("file", "judges")}
     return {**own, **others, "file": row["file"]}

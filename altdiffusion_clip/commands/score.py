@@ -1,4 +1,4 @@
-"""`altdiffusion score`: how well pictures and texts fit, for whole data sets."""
+"""`altdiffusion score`: scores how well pictures and texts fit, for whole data sets."""
 
 import argparse
 import importlib.util
@@ -127,9 +127,9 @@ def run(options: argparse.Namespace) -> bool:
     devices = [device_of(name) for name in options.device.split(",")]
     panel = _panel(options, devices[0])
     before = planned(options.output) or {}
-    # What "auto" became is kept, so that a run ends in the arithmetic in which it began.
+    # What "auto" resolved to is recorded, so that a run ends with the dtype it began with.
     dtype = options.dtype if options.dtype != "auto" else before.get("dtype") or _dtype(options, panel)
-    # A source that cannot be reached now is as it was.
+    # A source that cannot be reached now counts as unchanged.
     known = before.get("sources", {})
     stamps = {same_place(place): known[same_place(place)] for place, _ in refused if same_place(place) in known}
     stamps |= {same_place(source.place): stamp_of(source.place, retries) for source in sources}
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> bool:
 def _sources(
     options: argparse.Namespace, retries: "Retries"
 ) -> "tuple[tuple[Source, ...], tuple[tuple[str, str], ...]]":
-    """The sources that can be read, and the others with what is wrong; at least one can."""
+    """The sources that can be read, and the others with the reason. At least one can be read."""
     from altdiffusion_clip.sources.names import check_protocols, expand, label_of
     from altdiffusion_clip.sources.row import Columns
     from altdiffusion_clip.sources.rows import Source, check_source
@@ -228,7 +228,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":
-    """The judges, whose scores of a row depend on that row alone."""
+    """The judges. Each of them must score a row independently of other rows."""
     from altdiffusion_clip.judges.base import is_dual
     from altdiffusion_clip.judges.names import load_panel
 
@@ -242,9 +242,9 @@ def _panel(options: argparse.Namespace, device: "torch.device") -> "Panel":
 
 
 def _dtype(options: argparse.Namespace, panel: "Panel") -> str:
-    """The arithmetic that is fastest."""
+    """The fastest dtype."""
     if options.engine == "ray":
-        # What is faster on this machine says nothing of another's.
+        # What is fastest here may not be on another machine.
         return "float16" if cluster_of(options).gpus else "float32"
     from altdiffusion_clip.judges.encoding import fastest_dtype
 
@@ -285,7 +285,7 @@ def _on_ray(
     progress: Callable[[int], object],
 ) -> "Report":
     """Scores on a Ray cluster."""
-    del panel, devices  # the plan has its fingerprints; each actor loads its own
+    del panel, devices  # only for the fingerprints in the plan; each actor loads its own
     from altdiffusion_clip.bulk.ray_engine import Model, connect, score_on_ray
     from altdiffusion_clip.judges.pictures import default_workers
 
@@ -305,7 +305,7 @@ def _on_ray(
 
 
 def _plan(options: argparse.Namespace, panel: "Panel", dtype: str) -> dict[str, object]:
-    """All that decides the scores, so that a folder is not mixed of two runs."""
+    """Everything that decides the scores, so that a folder never mixes two runs."""
     return {
         "columns": [options.image_column, options.text_column, options.language_column, options.id_column],
         "image_root": options.image_root,

@@ -1,4 +1,4 @@
-"""`altdiffusion train`: the stages that made AltCLIP and AltDiffusion, and what people do with them after.
+"""`altdiffusion train`: the stages that made AltCLIP and AltDiffusion, and fine-tuning.
 
 Every setting of a stage is an option of its command: a field of its dataclass in `altdiffusion_clip.training.configs`.
 """
@@ -65,9 +65,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def add_settings(parser: argparse.ArgumentParser, config: type[RunConfig]) -> None:
-    """Adds an option for each field of a dataclass; those that are not given are left out of the namespace."""
+    """Adds an option for each field of a dataclass. Options that are not given stay out of the namespace."""
     kinds = typing.get_type_hints(config)
-    # A stage's own settings first, then those of every run.
+    # First the settings of the stage, then those of every run.
     fields = dataclasses.fields(config)
     own = [field for field in fields if field.name not in RunConfig.__dataclass_fields__]
     of_every_run = parser.add_argument_group("every run")
@@ -112,7 +112,7 @@ def run_recipe(options: argparse.Namespace) -> bool:
     """Trains all stages of a recipe.
 
     Raises:
-        UserError: no recipe is named, or it cannot be run; the message says why.
+        UserError: no recipe is named, or it cannot be run.
     """
     if not options.recipe:
         raise UserError(f"name a stage ({', '.join(STAGES)}), or --recipe with one of {', '.join(names())}")
@@ -132,7 +132,7 @@ def _prepare() -> None:
 
 
 def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) -> bool:
-    """Runs a stage and prints what came of it, after what is said first; whether it came to its end."""
+    """Runs a stage, prints `said` and the outcome, and returns whether the stage was finished."""
     from altdiffusion_clip.training.accelerators import is_lost_peer
     from altdiffusion_clip.training.loop import Stopped
 
@@ -163,10 +163,10 @@ def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) 
 
 
 def read_config(options: argparse.Namespace) -> RunConfig:
-    """The settings of a call: those of its YAML, with the options in their place.
+    """The settings of a call: those of its YAML file, overridden by the options.
 
     Raises:
-        UserError: something needed is missing, or not as it should be.
+        UserError: a required setting is missing, or one is invalid.
     """
     stage = STAGES[options.stage]
     kind = stage.config

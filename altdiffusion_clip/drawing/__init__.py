@@ -1,1 +1,1 @@
-"""Pictures from prompts, one or thousands: what is to be drawn, the call, the output folder, and pages to look at."""
+"""Draws pictures from prompts, one or thousands: the plan, the pipeline call, the output folder and its pages."""

@@ -1,4 +1,4 @@
-"""Calls of a pipeline from settings."""
+"""Calls pipelines with settings."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 
 CHANGED_STRENGTH, PAINTED_STRENGTH = 0.8, 1.0
-"""diffusers' own, of a change to a whole picture and of one behind a mask."""
+"""diffusers' defaults for changing a whole picture and for inpainting."""
 NOT_A_NUMBER = "the picture is not a number; try --dtype float32"
 REFUSED = "the model's safety checker refused the picture"
 
 
 def draw_batch(pipeline: "AltDiffusionPipeline", settings: Settings) -> list[Image.Image | None]:
-    """Draws the pictures of one batch from their prompts, None for one that came out as not a number.
+    """Draws the pictures of one batch from their prompts. A picture that is not a number becomes None.
 
-    Each picture's latents come from a CPU generator of its own seed, so they do not depend on the batch or
-    the device.
+    Each picture's latents come from a CPU generator with its own seed, so they do not depend on the batch or the
+    device.
     """
     size = {"height": settings.height, "width": settings.width}
     return [None if isinstance(drawn, str) else drawn for drawn in _draw(pipeline, settings, settings.is_alone, size)]
 
 
 def _draw(pipeline: Any, settings: Settings, one_by_one: bool, more: dict[str, Any]) -> list[Image.Image | str]:
-    """The pictures of a batch, and of one that there is not why."""
+    """The pictures of a batch; in place of a failed one, the reason."""
     prompts = list(settings.batch_prompts or (settings.prompt,) * len(settings.batch_seeds))
     seeds = list(settings.batch_seeds)
     parts = (
@@ -57,19 +57,19 @@ def call_pipeline(
 
     Args:
         pipeline: the pipeline.
-        settings: of the batch; sizes and pictures are left to `more`, since not every pipeline takes them.
-        prompts: one for each picture; that of the settings for each of its `batch_seeds` if not given.
+        settings: of the batch. Sizes and pictures go into `more`, because not every pipeline takes them.
+        prompts: one for each picture; by default the prompt of the settings for each of its `batch_seeds`.
         seeds: likewise.
-        **more: of the pipeline's call.
+        **more: further arguments of the call.
 
     Returns:
-        What the pipeline gives as `output_type="np"`.
+        The pipeline's output for `output_type="np"`.
 
     Raises:
-        UserError: the settings name a scheduler that there is not.
+        UserError: the scheduler does not exist.
     """
     seeds = seeds or settings.batch_seeds
-    # A prompt that is drawn several times is encoded once.
+    # A prompt that is drawn several times is encoded only once.
     one = len(set(prompts)) < 2
     prompt: Any = (prompts[0] if prompts else settings.prompt) if one else list(prompts)
     pipeline.enable_long_prompts(settings.prompt_windows)
@@ -87,28 +87,28 @@ def call_pipeline(
 
 
 class Drawer:
-    """A pipeline that draws any settings: from prompts, from other pictures, with LoRAs.
+    """Draws any settings with one pipeline: from prompts, from other pictures, with LoRAs.
 
     Args:
-        pipeline: from prompts; the others share its parts.
+        pipeline: for text to image; the pipelines for other tasks share its components.
     """
 
     def __init__(self, pipeline: "AltDiffusionPipeline") -> None:
         self.pipeline = pipeline
         self._lora = ""
-        self._loaded: dict[str, str] = {}  # names of adapters by their places
+        self._loaded: dict[str, str] = {}  # adapter names by path or hub id
 
-    # Kept, because a pipeline keeps the prompts that it has encoded.
+    # Cached, because a pipeline caches the prompts that it has encoded.
     @functools.cached_property
     def changing(self) -> Any:
-        """The pipeline that changes pictures."""
+        """The image-to-image pipeline."""
         from altdiffusion_clip.pipelines.alt_diffusion import AltDiffusionImg2ImgPipeline
 
         return self._silent(AltDiffusionImg2ImgPipeline)
 
     @functools.cached_property
     def inpainting(self) -> Any:
-        """The pipeline that draws anew what a mask shows."""
+        """The inpainting pipeline."""
         from altdiffusion_clip.pipelines.alt_diffusion import AltDiffusionInpaintPipeline
 
         return self._silent(AltDiffusionInpaintPipeline)
@@ -119,7 +119,7 @@ class Drawer:
         return pipeline
 
     def draw(self, settings: Settings) -> list[Image.Image | str]:
-        """Draws the pictures of one batch; in place of one that there is not it gives why, in one line.
+        """Draws the pictures of one batch. In place of a failed one, it returns the reason in one line.
 
         Raises:
             UserError: a LoRA, a picture or a mask cannot be used.
@@ -152,7 +152,7 @@ class Drawer:
                 name = f"lora{len(self._loaded)}"
                 try:
                     self.pipeline.load_lora_weights(place, adapter_name=name)
-                except Exception as error:  # peft, safetensors and the hub have errors of their own
+                except Exception as error:  # peft, safetensors and the hub raise their own errors
                     raise UserError(f"the LoRA {place} cannot be used: {one_line(error)}") from error
                 self._loaded[place] = name
             names.append(self._loaded[place])
@@ -166,10 +166,10 @@ class Drawer:
 
 
 def loras_of(given: str) -> list[tuple[str, float]]:
-    """LoRAs and their weights, of "NAME:WEIGHT, NAME:WEIGHT"; a weight that is not given is 1.
+    """Parses LoRAs and their weights from "NAME:WEIGHT, NAME:WEIGHT". The default weight is 1.
 
     Raises:
-        UserError: a weight is no number.
+        UserError: a weight is not a number.
 
     Example:
         >>> loras_of("style.safetensors:0.8, owner/name")
@@ -194,7 +194,7 @@ def _opened(path: str) -> Image.Image:
 
 @contextmanager
 def scheduled(pipeline: Any, name: str) -> Iterator[None]:
-    """Lends a pipeline another scheduler.
+    """Gives a pipeline another scheduler for the duration of a block.
 
     Args:
         pipeline: of diffusers.
@@ -213,12 +213,12 @@ def scheduled(pipeline: Any, name: str) -> Iterator[None]:
 
 
 def size_multiple(pipeline: Any) -> int:
-    """What heights and widths must be multiples of, in pixels: the UNet halves latents once per block but the last."""
+    """The number of pixels that sizes must be multiples of: the UNet halves latents after each block but the last."""
     return int(pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1))
 
 
 def pictures_of(arrays: np.ndarray) -> list[Image.Image | None]:
-    """Pictures of what a pipeline gives as `output_type="np"`, None for one that is not a number.
+    """Converts a pipeline's `output_type="np"` to pictures, with None for one that is not a number.
 
     Args:
         arrays: float (pictures, height, width, 3), in [0, 1].

@@ -1,4 +1,4 @@
-"""What a run would take, before it is begun."""
+"""Estimates what a run will take."""
 
 import io
 import json
@@ -17,12 +17,12 @@ class Estimate:
     """What a run would draw.
 
     Attributes:
-        pictures: in all.
-        there: of them, with the same settings.
-        wrong: rows that cannot be drawn, each with its reason.
-        seconds: for what is missing, on this machine.
-        bytes: that it takes on the disk.
-        free: bytes there.
+        pictures: in total.
+        there: how many exist with the same settings.
+        wrong: rows that cannot be drawn, with the reasons.
+        seconds: to draw the missing ones on this machine.
+        bytes: of disk space for them.
+        free: bytes of free disk space.
     """
 
     pictures: int
@@ -33,7 +33,7 @@ class Estimate:
     free: int
 
     def said(self, as_json: bool) -> str:
-        """In lines, or as one JSON object."""
+        """The estimate as lines, or as one JSON object."""
         if as_json:
             return json.dumps({**asdict(self), "missing": self.pictures - self.there}, ensure_ascii=False)
         left = self.pictures - self.there - len(self.wrong)
@@ -45,7 +45,7 @@ class Estimate:
 
 
 def estimate_of(output: OutputFolder, missing: Iterable[list[Task]], drawer: Drawer) -> Estimate:
-    """Reckons a run from one picture that is drawn in few steps, and not kept."""
+    """Estimates a run from one picture that is drawn in a few steps and thrown away."""
     steps, count, wrong, size = 0, 0, list[str](), 0
     fixed = per_step = 0.0
     for batch in missing:
@@ -54,7 +54,7 @@ def estimate_of(output: OutputFolder, missing: Iterable[list[Task]], drawer: Dra
             continue
         if not count:
             settings = replace(batch[0].settings, batch_seeds=(batch[0].settings.seed,))
-            drawer.draw(replace(settings, num_inference_steps=1))  # whatever the first call does besides
+            drawer.draw(replace(settings, num_inference_steps=1))  # the first call has one-off costs
             spent = []
             for few in (2, 6):
                 started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A folder of drawn pictures that is complete at every moment, and goes on where a run was stopped."""
+"""A folder of drawn pictures that is consistent at every moment, and can be continued after a stop."""
 
 import json
 import logging
@@ -37,23 +37,23 @@ MOST_IN_A_FOLDER = 10_000
 
 
 class OutputFolder:
-    """Pictures, `results.jsonl` with a row for each, contact sheets and pages.
+    """Pictures, `results.jsonl` with one row per picture, contact sheets and pages.
 
-    A picture is written whole, then its row. Ranks are written when all pictures of a group are there.
+    A picture is written completely before its row. Ranks are written once all pictures of a group exist.
 
-    Several runs share a folder if each is told its `shard`. Their rows are in files of their own, until a run without
-    one puts them together and writes the pages.
+    Several runs can share a folder if each has its own `shard`. Each writes its rows to its own file, until a run
+    without a shard merges them and writes the pages.
 
     Args:
-        folder: made if it is not there.
-        panel: judges the pictures, if given; the first judge ranks them.
-        keep: of each group's pictures only so many stay, the best ones; all if not given.
-        overwrite: pictures that are there are drawn again.
-        shard: which of how many runs this is, from (1, N) to (N, N).
-        packing: pictures of finished groups are packed into few files, and leave the folder.
+        folder: created if it does not exist.
+        panel: the judges; the first one ranks the pictures. None for no judging.
+        keep: keep only so many pictures of each group, the best ones; all by default.
+        overwrite: draw existing pictures again.
+        shard: the number of this run and of all runs, from (1, N) to (N, N).
+        packing: move pictures of finished groups into a few large files.
 
     Raises:
-        UserError: the folder cannot be written, or holds something else.
+        UserError: the folder cannot be written, or has other contents.
     """
 
     def __init__(
@@ -74,32 +74,32 @@ class OutputFolder:
         self.log = Log(folder / (RESULTS_FILE if shard is None else shard_file(*shard)))
         packed = (row["file"] for row in self.log if packing and row["file"] and is_packed(row["file"]))
         self._next_pack = max((pack_of(file)[1] + 1 for file in packed), default=0)
-        # Of runs before this one.
+        # the merged rows of earlier runs
         self._earlier = Log(folder / RESULTS_FILE) if shard else None
         self._bench = None if panel is None else _bench_of(panel)
         self._left: Counter[str] = Counter()
         self._unranked: set[str] = set()
-        self._lock = threading.RLock()  # what is to be drawn next is looked up while a batch is saved
+        self._lock = threading.RLock()  # the next tasks are looked up while a batch is being saved
         self._has_new = False
         self._overwritten: set[str] = set()
         self._files: dict[str, str] = {}
         self._ordinal = 0
         self.planned = self.drawn = 0
-        """Pictures of the plan, and those of them that were there."""
+        """The number of planned pictures, and how many of them existed."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs from the folder.
+        """Locks the folder for this run.
 
         Raises:
-            UserError: another run is at work on it.
+            UserError: another run is using it.
         """
         taken = (
             f"another run is drawing into {self.folder}; wait for its end, stop it, or share the folder by --shard 1/2 "
             "and --shard 2/2"
         )
         with ExitStack() as locks:
-            # Other shares hold the first one for a moment.
+            # Other shards hold the first lock for a moment.
             whole = lock_of(self.folder / LOCK, taken, timeout=2 if self._shard else 0)
             locks.callback(whole.release)
             if self._shard is None:
@@ -113,7 +113,7 @@ class OutputFolder:
             yield
 
     def _take_shards(self) -> None:
-        """Puts the rows of runs that shared the folder into this one's file."""
+        """Merges the rows of runs that shared the folder."""
         with self._one_line():
             for path in sorted(self.folder.glob(SHARD_FILES)):
                 rows = [row for row in Log(path) if (self.log.get(name_of(row)) or {"error": True}).get("error")]
@@ -122,20 +122,20 @@ class OutputFolder:
                 path.unlink()
 
     def numbers(self) -> dict[str, list[str]]:
-        """The ids that rows without one have had, by prompt."""
+        """The ids that were given to rows without one, by prompt."""
         return dict(self.log.numbers if self._earlier is None else self._earlier.numbers)
 
     def plan(self, tasks: Iterable[Task]) -> None:
-        """Counts what is to be there in the end, so that groups are ranked when they are whole."""
+        """Counts the planned pictures, so that groups can be ranked when they are complete."""
         for task in tasks:
             self._left[sys.intern(task.group)] += 1
             self.planned += 1
 
     def is_done(self, task: Task) -> bool:
-        """Whether a picture is there, drawn with the same settings.
+        """Whether a picture exists with the same settings.
 
         Raises:
-            UserError: it was drawn with others.
+            UserError: it exists with other settings.
         """
         with self._lock:
             row = self._row_of(task.name)
@@ -164,23 +164,23 @@ class OutputFolder:
         return (self.folder / file).is_file()
 
     def pass_over(self, task: Task) -> None:
-        """Notes that a picture of the plan is there already."""
+        """Notes that a planned picture already exists."""
         with self._lock:
             self._left[task.group] -= 1
             self.drawn += 1
             self._files.pop(task.name, None)
 
     def add(self, drawn: Sequence[tuple[Task, Image.Image | str]]) -> list[Row]:
-        """Writes the pictures of a batch, and their rows once the pictures are on the disk.
+        """Writes the pictures of a batch, then their rows.
 
         Args:
-            drawn: what was to be drawn, and the picture, or in one line why there is none.
+            drawn: the tasks with their pictures, or with one line that says why there is none.
 
         Returns:
             The rows that are new or have changed.
 
         Raises:
-            UserError: they cannot be written; rows name only pictures that are there.
+            UserError: they cannot be written. Rows never name pictures that do not exist.
         """
         rows: dict[str, Row] = {}
         pictures: list[tuple[Row, Image.Image]] = []
@@ -209,7 +209,7 @@ class OutputFolder:
         return list(rows.values())
 
     def finish(self) -> None:
-        """Ranks groups that were left unfinished, and writes the contact sheets and the pages, best first."""
+        """Ranks unfinished groups, and writes the contact sheets and pages, best first."""
         with self._one_line():
             is_new = self._has_new or self._unranked or not (self.folder / INDEX).is_file()
             for group in sorted(self._unranked):
@@ -235,7 +235,7 @@ class OutputFolder:
             yield sorted(self.log.rows(names), key=lambda row: row["rank"] or 0)
 
     def _write(self, rows: dict[str, Row], groups: Sequence[str]) -> None:
-        """Ranks groups, writes rows, and then takes away the pictures that are not kept."""
+        """Ranks groups, writes rows, then removes the pictures that are not kept."""
         dropped: list[str] = []
         for group in groups:
             dropped += self._rank(group, rows, keeps_all=self._left[group] > 0)
@@ -257,7 +257,7 @@ class OutputFolder:
             (self.folder / _thumbnail_of(file)).unlink(missing_ok=True)
 
     def _pack(self, everything: bool = False) -> None:
-        """Packs the pictures of finished groups when they fill a file, or all."""
+        """Packs the pictures of finished groups if they fill a file, or all of them."""
         if self._packing is None:
             return
         while self._packable and (everything or len(self._packable) >= self._packing.pictures):
@@ -275,7 +275,7 @@ class OutputFolder:
             )
             self._next_pack += 1
             self.log.sync()
-            for file in files:  # after the list says where they are now
+            for file in files:  # only after the rows name their new place
                 (self.folder / file).unlink()
 
     def _row(self, task: Task) -> Row:
@@ -299,7 +299,7 @@ class OutputFolder:
         }
 
     def _place(self, task: Task) -> str:
-        """Where a new picture goes: it follows from its place in the plan."""
+        """The path of a new picture, which follows from its position in the plan."""
         number, self._ordinal = self._ordinal, self._ordinal + 1
         if self.planned <= MOST_IN_A_FOLDER:
             return f"{task.name}.png"
@@ -340,7 +340,7 @@ class OutputFolder:
             row["score"] = named_scores(values[0], first.measure, others=more)
 
     def _rank(self, group: str, rows: dict[str, Row], keeps_all: bool) -> list[str]:
-        """Ranks a group; adds rows that have changed, and gives the files that are not kept."""
+        """Ranks a group, adds changed rows, and returns the files that are not kept."""
         if self.panel is None:
             return []
         earlier = self.log.rows(name for name in self.log.groups.get(group, ()) if name not in rows)
@@ -352,7 +352,7 @@ class OutputFolder:
                 self._score([(row, load_image(path))])
         scored = [row for row in mine if row["score"] is not None and row.get("judge") == self._judge]
         if scored and not self.panel.is_by_row:
-            # Such judges compare the pictures of a group.
+            # These judges compare the pictures of a group.
             self._note_scores(scored, torch.tensor([row["members"] for row in scored]).T)
         dropped = []
         for rank, row in enumerate(sorted(scored, key=lambda row: -_first(row)), start=1):

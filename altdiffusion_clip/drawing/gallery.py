@@ -1,4 +1,4 @@
-"""Pictures side by side: contact sheets, and pages for the browser."""
+"""Shows pictures side by side: contact sheets and HTML pages."""
 
 import functools
 import html
@@ -14,7 +14,7 @@ from altdiffusion_clip.files import atomic_path, write_text
 from altdiffusion_clip.images import load_image
 
 THUMBNAIL = 192
-"""Side of the small pictures of pages, in pixels; smaller pictures are shown as they are."""
+"""The longer side of thumbnails, in pixels. Smaller pictures need none."""
 THUMBNAILS = "thumbnails"
 INDEX = "index.html"
 SHEET_ROWS, SHEET_COLUMNS, MOST_SHEETS = 40, 8, 20
@@ -22,21 +22,21 @@ PAGE_PICTURES, TABLE_ROWS = 1000, 100
 
 _LABEL, _WORDS, _GAP = 22, 26, 8
 _CELL, _SMALL_CELL, _FEW = THUMBNAIL, 128, 64
-"""Sides of the pictures on a sheet, of up to so many, and of more."""
+"""Sizes of the pictures on a sheet of up to `_FEW` pictures, and of more."""
 _FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "PingFang.ttc", "msyh.ttc", "Hiragino Sans GB.ttc",
     "wqy-zenhei.ttc", "WenQuanYi Zen Hei.ttf", "malgun.ttf", "meiryo.ttc", "NotoNaskhArabic-Regular.ttf",
     "NotoSansThai-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "DejaVuSans.ttf",
 )  # fmt: skip
-"""Of systems, by their files; Pillow knows where they are kept."""
+"""File names of system fonts. Pillow finds them."""
 
 Row = dict[str, Any]
 Section = tuple[str, str, Sequence[tuple[Path, str]]]
-"""Words, what stands for them where there is no font, and pictures with their labels."""
+"""A heading, its replacement if no font has its letters, and pictures with labels."""
 
 
 def shown_score(score: Mapping[str, Any]) -> str:
-    """A row's score as people read it: what it is, its number, and those of other judges.
+    """Formats a row's score for people: its measure, the number, and those of other judges.
 
     Example:
         >>> shown_score({"cosine": 0.25, "clip_score": 25.0, "judges": {"sharpness": 7.0}})
@@ -48,12 +48,12 @@ def shown_score(score: Mapping[str, Any]) -> str:
 
 
 def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
-    """Writes contact sheets and pages of a folder's results, in parts that can be opened.
+    """Writes contact sheets and pages of a folder's results, split into parts of a reasonable size.
 
     Args:
-        folder: of the pictures; gets `contact-sheet.png`, `contact-sheet-2.png`, ..., `MOST_SHEETS` at most;
-            `index.html`, `index-2.html`, ..., of all pictures; and where prompts are in several languages `table.html`
-            with a row for each prompt and a column for each language.
+        folder: of the pictures. It gets `contact-sheet.png`, `contact-sheet-2.png`, ..., at most `MOST_SHEETS`;
+                    `index.html`, `index-2.html`, ..., with all pictures; and for several languages `table.html`, with a row for
+                    each prompt and a column for each language.
         groups: rows, the best of each first.
     """
     shown = ([row for row in group if row["file"] and _small(folder, row).is_file()] for group in groups)
@@ -82,12 +82,12 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Path, str]], columns: int = SHEET_COLUMNS) -> None:
-    """Writes one picture with all pictures, in the order given, a label below each.
+    """Writes one picture that shows all pictures in the given order, each with a label below.
 
     Args:
-        path: where to; the suffix chooses the format.
+        path: of the file; the suffix decides the format.
         pictures: files and labels.
-        columns: pictures in a row, at most.
+        columns: pictures per row, at most.
     """
     columns = max(1, min(columns, len(pictures)))
     _draw_sheet(path, [("", "", pictures)], columns)
@@ -109,7 +109,7 @@ def _write_sheet(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> 
 
 
 def _is_grid(groups: Sequence[Sequence[Row]]) -> bool:
-    """Whether several prompts of one picture each can share a row."""
+    """Whether prompts with one picture each can share a row."""
     return len(groups) > 1 and all(len(group) == 1 for group in groups)
 
 
@@ -118,7 +118,7 @@ def _label(row: Row) -> str:
 
 
 def _mark(row: Row) -> str:
-    """What tells a picture from others of its group: its seed, and what is varied."""
+    """What distinguishes a picture from others of its group: its seed, and what is varied."""
     if "name" not in row:
         return f"seed {row['seed']}"
     return str(row["name"]).removeprefix(f"{group_of(row)}-").replace("-", ", ").replace("seed", "seed ")
@@ -129,7 +129,7 @@ def _words(row: Row) -> str:
 
 
 def _small(folder: Path, row: Row) -> Path:
-    """The small picture of a row, or the picture itself; of one that is packed there is the small one alone."""
+    """The thumbnail of a row, or the picture itself if it has none. A packed picture always has one."""
     small = folder / (row.get("thumbnail") or Path(THUMBNAILS, row["file"]).with_suffix(".webp"))
     return small if small.is_file() else folder / row["file"]
 
@@ -159,7 +159,7 @@ def _draw_sheet(path: Path, sections: Sequence[Section], columns: int) -> None:
                 left = _GAP + place * (cell + _GAP)
                 image = load_image(file)
                 scale = cell / max(image.size)
-                # Enlarged pixels stay sharp; reductions are smoothed.
+                # Sharp pixels when enlarging, smooth when reducing.
                 filtering = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 image = image.resize(size, filtering)
@@ -168,7 +168,7 @@ def _draw_sheet(path: Path, sections: Sequence[Section], columns: int) -> None:
                 draw.text((left, top + cell + 4), _fitting(label, font, cell), fill="black", font=font)
             top += cell + _LABEL + _GAP
     with atomic_path(path) as temporary:
-        sheet.save(temporary, compress_level=1)  # of a PNG; a sheet is large, and no one's archive
+        sheet.save(temporary, compress_level=1)  # for PNG: a sheet is large and easily made again
 
 
 def _batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -177,7 +177,7 @@ def _batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _fitting(text: str, font: Any, width: int) -> str:
-    """A text, cut where it does not fit into so many pixels."""
+    """Cuts a text to a width in pixels."""
     text = " ".join(text.split())
     while len(text) > 1 and font.getlength(text) > width:
         text = text[: int(len(text) * 0.9) - 1] + "…"
@@ -186,7 +186,7 @@ def _fitting(text: str, font: Any, width: int) -> str:
 
 @functools.lru_cache(maxsize=512)
 def _font_for(text: str, size: int) -> Any:
-    """A font that has the letters of a text, of Pillow's own or of this system; None if none has."""
+    """A font with the letters of a text, Pillow's own or a system font; None if there is none."""
     if text.isascii():
         return _own_font(size)
     for font in _system_fonts(size):
@@ -199,7 +199,7 @@ def _font_for(text: str, size: int) -> Any:
 
 @functools.cache
 def _own_font(size: int) -> Any:
-    """Pillow's, of Latin letters."""
+    """Pillow's own font, with Latin letters."""
     return ImageFont.load_default(size)
 
 
@@ -246,7 +246,7 @@ td img {{ width: 7rem; }}
 
 _LINKS = "<!-- links -->"
 _PIXELATED = 128
-"""Pictures up to so many pixels are enlarged with sharp edges."""
+"""Pictures of up to so many pixels are enlarged with sharp edges."""
 
 
 def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> None:
@@ -263,7 +263,7 @@ def _write_page(folder: Path, number: int, groups: Sequence[Sequence[Row]]) -> N
 
 
 def _link_pages(folder: Path, count: int, tables: int) -> None:
-    """Puts links to the others into each page, now that their number is known."""
+    """Adds links to the other pages to each page, now that their number is known."""
     for number in range(1, count + 1):
         path = folder / f"index{_part(number)}.html"
         others = [(f"index{_part(number - 1)}", "previous")] if number > 1 else []
@@ -306,7 +306,7 @@ class _Table:
         )
 
     def write(self) -> int:
-        """Writes the pages if there are several languages, and says how many they are."""
+        """Writes the pages if there are several languages, and returns their number."""
         if len(self._languages) < 2:
             return 0
         head = "".join(f'<th scope="col">{html.escape(language)}</th>' for language in self._languages)
@@ -328,7 +328,7 @@ class _Table:
 
 
 def _link(folder: Path, row: Row) -> str:
-    """To the picture, or to what is left of it here."""
+    """The link target: the picture, or its thumbnail if it is packed."""
     file = _small(folder, row).relative_to(folder).as_posix() if is_packed(row["file"]) else row["file"]
     return html.escape(file, quote=True)
 

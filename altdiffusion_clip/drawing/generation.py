@@ -1,4 +1,4 @@
-"""Drawing what is planned into a folder, on one device, on several, or on a Ray cluster."""
+"""Draws planned pictures into a folder, on one device, on several, or on a Ray cluster."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from altdiffusion_clip.judges.ensembles import Panel
 
 BATCHES_AHEAD = 2
-"""That are drawn while earlier ones are saved and scored."""
+"""How many batches may be drawn while earlier ones are saved and scored."""
 
 Drawn = list[Image.Image | str]
-"""The pictures of a batch; in place of one that there is not, why."""
+"""The pictures of a batch; in place of a failed one, the reason."""
 Engine = Callable[[Iterable[list[Task]]], Iterator[tuple[list[Task], Drawn]]]
-"""Draws batches, in order."""
+"""Draws batches in order."""
 
 
 def batches_of(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
-    """Batches of pictures that have all but prompt and seed in common; rows that are wrong come alone, as they stand.
+    """Groups tasks into batches that differ only in prompt and seed. Wrong rows form batches of their own.
 
-    The batches of a plan are always the same, whatever of it is there already.
+    The batches of a plan are always the same, however much of it exists already.
 
     Args:
         tasks: in order.
@@ -54,12 +54,12 @@ def batches_of(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
 
 
 def missing_of(batches: Iterable[list[Task]], output: OutputFolder) -> Iterator[list[Task]]:
-    """What is still to be drawn.
+    """The batches that still have to be drawn.
 
-    In half precision a picture depends, in its last bits, on its batch: such a batch is drawn whole again.
+    In half precision the last bits of a picture depend on its batch, so an incomplete batch is drawn again as a whole.
 
     Raises:
-        UserError: a picture is there with other settings.
+        UserError: a picture exists with other settings.
     """
     for batch in batches:
         done = [output.is_done(task) for task in batch]
@@ -76,23 +76,23 @@ def missing_of(batches: Iterable[list[Task]], output: OutputFolder) -> Iterator[
 
 
 def settings_of_batch(batch: Sequence[Task]) -> Settings:
-    """What draws a batch."""
+    """The settings of a whole batch."""
     return batch[0].settings.beside([task.settings for task in batch])
 
 
 def draw_into(
     output: OutputFolder, batches: Iterable[list[Task]], engine: Engine, overlaps: bool = True
 ) -> Iterator[Row]:
-    """Draws batches into a folder, and writes its sheets and pages in the end, also when it is stopped.
+    """Draws batches into a folder, and finally writes its sheets and pages, even when stopped.
 
     Args:
         output: the folder.
-        batches: what is to be drawn.
-        engine: that draws.
-        overlaps: batches are saved and scored while the next ones are drawn; else, where the same cores do both, then.
+        batches: to draw.
+        engine: draws the batches.
+        overlaps: save and score batches while the next ones are drawn. This does not pay if the same cores do both.
 
     Yields:
-        Rows as they are written, again when they get their ranks.
+        Rows as they are written, and again when they get their ranks.
 
     Raises:
         UserError: the folder cannot be written.
@@ -123,10 +123,10 @@ def _in_batch(task: Task, beside: Settings) -> Task:
 
 
 def local_engine(drawers: Sequence[Drawer]) -> Engine:
-    """Draws on the devices of this machine, each with a pipeline of its own.
+    """Makes an engine that draws on devices of this machine, each with its own pipeline.
 
     Args:
-        drawers: one for each device.
+        drawers: one per device.
     """
 
     def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
@@ -145,7 +145,7 @@ def local_engine(drawers: Sequence[Drawer]) -> Engine:
 
         with ThreadPoolExecutor(len(drawers), "devices") as threads:
             for batch in batches:
-                if not free:  # whichever device is done first goes on
+                if not free:  # wait for whichever device is done first
                     yield from finished()
                 drawer = free.pop()
                 running[threads.submit(_drawn_of, drawer, batch)] = batch, drawer
@@ -160,7 +160,7 @@ def _drawn_of(drawer: Drawer, batch: Sequence[Task]) -> Drawn:
 
 
 def drawn_by(drawer: Drawer, settings: Settings) -> Drawn:
-    """The pictures of a batch. What goes wrong belongs to its rows, and the rest goes on."""
+    """The pictures of a batch. An error goes into its rows, and the others continue."""
     count = len(settings.batch_seeds)
     try:
         return drawer.draw(settings)
@@ -168,15 +168,15 @@ def drawn_by(drawer: Drawer, settings: Settings) -> Drawn:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return ["more memory is needed than there is; try a smaller --batch-size"] * count
-    except Exception as error:  # a row's LoRA, picture or size may make diffusers raise anything
+    except Exception as error:  # a row's LoRA, picture or size can make diffusers raise anything
         return [one_line(error)] * count
 
 
 def engine_again(drawer: Drawer) -> Engine:
-    """Draws a picture in the batch in which it was drawn before.
+    """Makes an engine that draws a picture again within its original batch.
 
     Args:
-        drawer: that draws.
+        drawer: to draw with.
     """
 
     def draw(batches: Iterable[list[Task]]) -> Iterator[tuple[list[Task], Drawn]]:
@@ -209,7 +209,7 @@ def generate(
     dtype: torch.dtype = torch.float32,
     **settings: Any,
 ) -> Iterator[Row]:
-    """Draws prompts or a table of them into a folder, and gives each row as it is written.
+    """Draws prompts or a table into a folder, and yields each row as it is written.
 
     The same call again draws what is missing.
 
@@ -218,20 +218,20 @@ def generate(
             scheduler, lora, image, mask, strength, id, language and columns of your own; or the path of such a table.
         model: a name, or an AltDiffusion pipeline.
         output: the folder.
-        name: what a pipeline is called in results.
-        seeds: of rows that name none.
-        languages: columns that hold the prompt in a language.
-        vary: columns and the values that each takes.
-        judge: as for `rank`; pictures are not ranked if not given.
-        keep: of each prompt's pictures only so many stay, the best.
-        batch_size: pictures at a time, in half precision; in float32 each is drawn alone.
-        overwrite: draw again what is there.
-        device: for a model that is given by name.
-        dtype: of its arithmetic.
-        **settings: of all rows: `num_inference_steps`, `guidance_scale`, `negative_prompt`, ... as `Settings` has them.
+        name: of a pipeline in the results.
+        seeds: of rows without one.
+        languages: columns with the prompt in each language.
+        vary: values by column; every combination is drawn.
+        judge: as for `rank`; by default pictures are not ranked.
+        keep: keep only so many pictures of each prompt, the best ones.
+        batch_size: pictures at a time in half precision; in float32 each is drawn alone.
+        overwrite: draw existing pictures again.
+        device: for a model given by name.
+        dtype: for a model given by name.
+        **settings: for all rows: `num_inference_steps`, `guidance_scale`, `negative_prompt`, ..., as in `Settings`.
 
     Raises:
-        UserError: something that is said of all rows is wrong, or the folder cannot be written.
+        UserError: an argument for all rows is wrong, or the folder cannot be written.
 
     Example:
         >>> import tempfile
@@ -268,7 +268,7 @@ def generate(
 
 
 def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record | str]:
-    """Prompts as rows of a table."""
+    """The prompts as rows of a table."""
     if isinstance(prompts, (str, Path)):
         yield from with_places(read_records(str(prompts)), Path(prompts).parent)
         return
@@ -277,7 +277,7 @@ def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record 
 
 
 def with_places(records: Iterable[Record | str], folder: Path) -> Iterator[Record | str]:
-    """Rows whose pictures, masks and LoRAs are found from a folder, unless they are where the row says."""
+    """Resolves pictures, masks and LoRAs of rows relative to a folder, unless their paths exist as given."""
 
     def found(given: str) -> str:
         beside = folder / given
@@ -296,10 +296,10 @@ def with_places(records: Iterable[Record | str], folder: Path) -> Iterator[Recor
 
 
 def check_base(settings: Settings, multiple: int) -> None:
-    """Refuses sizes that the model cannot draw.
+    """Rejects sizes that the model cannot draw.
 
     Raises:
-        UserError: it names the first.
+        UserError: it names the first one.
     """
     for name in ("height", "width"):
         value = getattr(settings, name)

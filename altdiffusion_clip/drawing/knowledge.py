@@ -1,4 +1,4 @@
-"""What a model knows, where that can be told: the small models in the package draw something for any prompt."""
+"""What the small models in the package know. They draw something for any prompt, so users must be told."""
 
 import functools
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from altdiffusion_clip.errors import UserError
 
 @dataclass(frozen=True)
 class Unknown:
-    """What of a prompt a model does not know.
+    """The parts of a prompt that a model does not know.
 
     Attributes:
         model: its name.
-        known: English names of the things that it does know.
-        words: that it does not know, in the order of the prompt; none where that cannot be told.
+        known: English names of the things it does know.
+        words: the words it does not know, in the order of the prompt; empty if they cannot be found.
     """
 
     model: str
@@ -22,7 +22,7 @@ class Unknown:
     words: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line for whoever gave the prompt."""
+        """One line for the user."""
         listed = f"`altdiffusion inspect {self.model} --things` lists what it draws"
         if not self.known:
             return f"{self.model} knows nothing that this prompt names, so the picture shows something else; {listed}"
@@ -31,7 +31,7 @@ class Unknown:
 
 @functools.lru_cache(maxsize=4096)
 def unknown_of(model: str, prompt: str) -> Unknown | None:
-    """What of a prompt a model does not know; None if it knows all of it, or if that cannot be told.
+    """Finds the parts of a prompt that a model does not know. None if it knows everything, or if nobody can tell.
 
     Args:
         model: as the user named it.
@@ -56,10 +56,10 @@ def unknown_of(model: str, prompt: str) -> Unknown | None:
 
 
 def things_of(model: str) -> list[dict[str, str]]:
-    """The things that a model draws: of each its emoji, and its name by language code.
+    """The things that a model draws: the emoji and the names of each, by language code.
 
     Raises:
-        UserError: that is not known of this model.
+        UserError: this model has no list.
 
     Example:
         >>> things_of("emoji-m9")[0]["zh"]

@@ -1,4 +1,4 @@
-"""`results.jsonl`: a row for each picture, appended when the picture is safe; of several of one name the last holds."""
+"""`results.jsonl`: one row per picture, appended once the picture is written. The last row of a name counts."""
 
 import json
 import os
@@ -14,33 +14,33 @@ from altdiffusion_clip.files import atomic_path
 
 RESULTS_FILE = "results.jsonl"
 SHARD_FILES = "results-*-of-*.jsonl"
-"""Of runs that share a folder, while it is shared."""
+"""Rows of runs that share a folder, until they are merged."""
 SECONDS_UNSYNCED = 1.0
-"""That rows may be on their way to the disk: to wait for it at each picture would be most of what a row costs."""
+"""How long rows may remain unsynced. Syncing after every picture would be most of the cost of a row."""
 Row = dict[str, Any]
 _NEEDED = {"prompt", "seed", "file", "score", "rank", "model"}
 
 
 class Log:
-    """The rows of a folder. In memory are their names and where they stand in the file.
+    """The rows of a folder. Only their names and file offsets are in memory.
 
-    What a killed run has left of a last line is cut off.
+    If a killed run left an incomplete last line, it is cut off.
 
     Args:
         path: of the file.
 
     Raises:
-        UserError: it is no list of results.
+        UserError: the file is not a list of results.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._starts: dict[str, int] = {}
-        self._live = 0  # bytes of the lines that hold
+        self._live = 0  # bytes of the lines that count
         self.groups: dict[str, tuple[str, ...]] = {}
-        """Names by group, both in the order in which they came."""
+        """Names by group, both in order of appearance."""
         self.numbers: dict[str, list[str]] = {}
-        """Ids by prompt, of rows that were numbered, in order."""
+        """Ids of numbered rows by prompt, in order."""
         self._end = 0
         self._synced_at = 0.0
         if path.is_file():
@@ -53,7 +53,7 @@ class Log:
         return name in self._starts
 
     def __iter__(self) -> Iterator[Row]:
-        """All rows, in the order of their first lines."""
+        """All rows, in order of first appearance."""
         return self.rows(self._starts)
 
     def get(self, name: str) -> Row | None:
@@ -61,7 +61,7 @@ class Log:
         return next(self.rows([name]), None) if name in self._starts else None
 
     def rows(self, names: Iterable[str]) -> Iterator[Row]:
-        """The rows of some pictures."""
+        """The rows of several pictures."""
         starts = [self._starts[name] for name in names]
         if not starts:
             return
@@ -71,10 +71,10 @@ class Log:
                 yield json.loads(file.readline())
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Writes rows. A killed process keeps them; a machine that loses its power may lose those of the last second.
+        """Writes rows. They survive a kill. A power failure may lose those of the last second.
 
         Raises:
-            OSError: they cannot be written, and nothing of them is.
+            OSError: they cannot be written. Then none of them is.
         """
         lines = [(row, (json.dumps(row, ensure_ascii=False) + "\n").encode()) for row in rows]
         if not lines:
@@ -94,7 +94,7 @@ class Log:
             self._end += len(line)
 
     def sync(self) -> None:
-        """Has all rows on the disk, before anything is taken away because of what they say.
+        """Syncs all rows to disk. To be called before anything is deleted because of them.
 
         Raises:
             OSError: they cannot be written.
@@ -108,15 +108,15 @@ class Log:
         self._synced_at = time.monotonic()
 
     def compact(self, groups: Iterable[str] = ()) -> None:
-        """Leaves one line for each picture, group by group.
+        """Rewrites the file with one line per picture, group by group.
 
         Args:
-            groups: the order of some, which follow the others.
+            groups: the order of these groups, which come after all others.
         """
         wanted = [group for group in groups if group in self.groups]
         known = set(wanted)
         order = [*(group for group in self.groups if group not in known), *wanted]
-        # Within a group by their numbers, for several devices finish in any order, and seeds may have been added.
+        # Sorted by number within a group, because devices finish in any order and seeds may have been added.
         names = [name for group in order for name in sorted(self.groups[group], key=_by_numbers)]
         if self._live == self._end and names == sorted(self._starts, key=self._starts.__getitem__):
             return
@@ -130,7 +130,7 @@ class Log:
         with self._path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    break  # half of a line
+                    break  # an incomplete line
                 try:
                     row = json.loads(line)
                     if not row.keys() >= _NEEDED:
@@ -168,25 +168,25 @@ def _by_numbers(name: str) -> list[str | int]:
 
 
 def name_of(row: Row) -> str:
-    """Of a picture; rows of older versions have only its file."""
+    """The name of a row's picture. Rows of older versions have only the file."""
     return str(row.get("name") or Path(row["file"]).stem)
 
 
 def group_of(row: Row) -> str:
-    """Of pictures that are ranked among each other; rows of older versions have only the prompt."""
+    """The group that a row is ranked in. Rows of older versions have only the prompt."""
     return str(row.get("group", row["prompt"]))
 
 
 def shard_file(number: int, count: int) -> str:
-    """The file of one of several runs that share a folder."""
+    """The name of the rows' file of one of several runs that share a folder."""
     return f"results-{number}-of-{count}.jsonl"
 
 
 def read_results(folder: Path) -> list[Row]:
-    """The rows of a folder's results; none if there are none.
+    """Reads the rows of a folder's results; empty if there are none.
 
     Raises:
-        UserError: a file is no list of results.
+        UserError: a file is not a list of results.
     """
     rows = {name_of(row): row for row in Log(folder / RESULTS_FILE)}
     for path in sorted(folder.glob(SHARD_FILES)):

@@ -1,4 +1,4 @@
-"""Drawn pictures in few files: webdataset tars, or Parquet with the pictures inside, here or at any URL of fsspec."""
+"""Packs pictures into large files: webdataset tars, or Parquet with the pictures inside, local or at any fsspec URL."""
 
 import io
 import json
@@ -17,18 +17,18 @@ from altdiffusion_clip.sources.places import file_system_of, is_remote, under
 
 KINDS = ("tar", "parquet")
 PICTURES = 1000
-"""In a file."""
+"""Pictures per file."""
 _PACK = re.compile(r"(?P<pack>.*pictures-(?:\d+-of-\d+-)?(?P<number>\d{6})\.(?:tar|parquet)):(?P<name>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where pictures are packed.
+    """How and where pictures are packed.
 
     Attributes:
         kind: of `KINDS`.
         place: a folder or a URL.
-        pictures: in a file.
+        pictures: per file.
     """
 
     kind: str
@@ -36,17 +36,17 @@ class Packing:
     pictures: int = PICTURES
 
     def name(self, number: int, shard: tuple[int, int] | None) -> str:
-        """The place of a file."""
+        """The path or URL of a file."""
         run = f"{shard[0]}-of-{shard[1]}-" if shard else ""
         return under(self.place, f"pictures-{run}{number:06d}.{self.kind}")
 
     def write(self, place: str, folder: Path, rows: Sequence[Row]) -> None:
-        """Writes pictures with their rows, whole or not at all.
+        """Writes a file of pictures and their rows, completely or not at all.
 
         Args:
             place: of the file.
-            folder: that the pictures lie in.
-            rows: of them.
+            folder: of the pictures.
+            rows: of the pictures.
 
         Raises:
             UserError: it cannot be written.
@@ -65,12 +65,12 @@ class Packing:
                 size = filesystem.info(remote)["size"]
                 if size != Path(file.name).stat().st_size:
                     raise OSError(f"{size} bytes came to be there of {Path(file.name).stat().st_size}")
-        except Exception as error:  # every file system of fsspec's has errors of its own
+        except Exception as error:  # each fsspec file system raises its own errors
             raise UserError(f"cannot write {place}: {one_line(error)}") from error
 
 
 def is_packed(file: str) -> bool:
-    """Whether a picture of a row lies in a pack.
+    """Whether a row's picture is in a pack.
 
     Example:
         >>> is_packed("pictures-000001.tar:000-seed0.png"), is_packed("000-seed0.png")
@@ -80,14 +80,14 @@ def is_packed(file: str) -> bool:
 
 
 def pack_of(file: str) -> tuple[str, int]:
-    """The place of the pack that a picture lies in, and its number."""
+    """The path or URL of the pack that a picture is in, and the pack's number."""
     found = _PACK.fullmatch(file)
     assert found is not None
     return found["pack"], int(found["number"])
 
 
 def _write_tar(path: Path, folder: Path, rows: Sequence[Row]) -> None:
-    """Of each picture `NAME.png`, its prompt as `NAME.txt`, and its row as `NAME.json`."""
+    """Writes each picture as `NAME.png`, its prompt as `NAME.txt`, and its row as `NAME.json`."""
     with tarfile.open(path, "w") as tar:
         for row in rows:
             name = name_of(row)
@@ -103,7 +103,7 @@ def _write_tar(path: Path, folder: Path, rows: Sequence[Row]) -> None:
 
 
 def _write_parquet(path: Path, folder: Path, rows: Sequence[Row]) -> None:
-    """A row for each picture, with the picture in `image` as the `datasets` library has it."""
+    """Writes one row per picture, with the picture in the column `image` as in the `datasets` library."""
     import pyarrow
     import pyarrow.parquet
 

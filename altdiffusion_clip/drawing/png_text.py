@@ -1,4 +1,4 @@
-"""Settings in the text of a PNG: our own, and those of the WebUIs."""
+"""Settings in the text chunks of a PNG: our own and those of other tools."""
 
 import json
 import re
@@ -13,11 +13,11 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_name
 
 SETTINGS_KEY = "altdiffusion"
-"""Name of the text chunk that holds what is needed to draw the picture again."""
+"""The text chunk with everything needed to draw the picture again."""
 WEBUI_KEY = "parameters"
-"""AUTOMATIC1111's, which other tools show."""
+"""AUTOMATIC1111's text chunk, which many tools show."""
 COMFYUI_KEY = "prompt"
-"""ComfyUI's graph of nodes."""
+"""The text chunk with ComfyUI's graph of nodes."""
 
 _COMFYUI_SAMPLERS = {
     "ddim": "ddim",
@@ -41,7 +41,7 @@ def save_with_settings(image: Image.Image, settings: Settings, path: Path) -> No
 
 
 def webui_text(settings: Settings, size: tuple[int, int]) -> str:
-    """Settings as AUTOMATIC1111 writes them.
+    """Formats settings as AUTOMATIC1111 does.
 
     Example:
         >>> print(webui_text(Settings("a cat", 3, (3,), "emoji-m9", scheduler="ddim"), (64, 64)))
@@ -63,10 +63,10 @@ def webui_text(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def settings_of(path: Path) -> Settings:
-    """Reads what a PNG of this project was drawn with.
+    """Reads the settings in a PNG that this project drew.
 
     Raises:
-        UserError: it was not drawn by this project, or its settings are damaged.
+        UserError: this project did not draw it, or its settings are damaged.
     """
     text = _texts(path).get(SETTINGS_KEY)
     if text is None:
@@ -75,18 +75,18 @@ def settings_of(path: Path) -> Settings:
 
 
 def settings_from(path: Path, model: str, guidance_scale: float) -> tuple[Settings, list[str]]:
-    """Reads what a PNG of this project, of AUTOMATIC1111's WebUI or of ComfyUI was drawn with.
+    """Reads the settings in a PNG that this project, the AUTOMATIC1111 WebUI or ComfyUI drew.
 
     Args:
-        path: of the PNG.
-        model: to draw with, for one of another tool.
-        guidance_scale: where none is stated.
+        path: the PNG.
+        model: to draw with, if another tool wrote the PNG.
+        guidance_scale: if the PNG has none.
 
     Returns:
-        The settings; and what was stated besides and could not be taken.
+        The settings, and those that are not supported.
 
     Raises:
-        UserError: it holds no settings, or they are damaged.
+        UserError: it has no settings, or they are damaged.
     """
     texts = _texts(path)
     if SETTINGS_KEY in texts:
@@ -148,7 +148,7 @@ def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[
 
 
 def _scheduler_of(sampler: str, spacing: str) -> tuple[str, list[str]]:
-    """Our name of another tool's sampler, with its spacing of the steps; and what of both we do not have."""
+    """Our name of another tool's sampler and schedule, and what is not supported."""
     for name in (f"{sampler} {spacing}", f"{sampler}-{spacing}", sampler):
         try:
             ours = scheduler_name(name.strip(" -"))
@@ -188,8 +188,8 @@ def _from_comfyui(text: str, empty: Settings, path: Path) -> tuple[Settings, lis
 
 
 def _comfyui_text(nodes: dict[str, dict[str, Any]], link: Any) -> str:
-    """The words that lead to a sampler's input."""
-    for _ in range(8):  # through nodes that pass conditioning on
+    """The text that is connected to a sampler's input."""
+    for _ in range(8):  # follow nodes that pass conditioning on
         if not isinstance(link, list):
             return ""
         inputs = nodes[str(link[0])]["inputs"]

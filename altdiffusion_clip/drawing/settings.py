@@ -1,4 +1,4 @@
-"""All that decides a picture's pixels."""
+"""The settings that decide a picture's pixels."""
 
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
@@ -7,50 +7,50 @@ from altdiffusion_clip.checkpoints.generation_config import read_generation_conf
 from altdiffusion_clip.schedulers import scheduler_name
 
 STEPS = 20
-"""Steps of the scheduler, where the user names no number."""
+"""The default number of scheduler steps."""
 
 GUIDANCE_SCALE = 7.5
 """diffusers' default for Stable Diffusion."""
 
 OF_THE_BATCH = ("batch_seeds", "batch_prompts")
-"""Settings that say what was drawn beside a picture, and nothing of the picture itself."""
+"""Settings that describe the rest of a picture's batch, not the picture itself."""
 
 
 def usual_guidance_scale(model: str) -> float:
-    """The guidance scale that suits a model, by the name that the user gave it."""
+    """A model's own default guidance scale."""
     return float(read_generation_config(model).get("guidance_scale", GUIDANCE_SCALE))
 
 
 def usual_steps(model: str) -> int:
-    """The number of steps that suits a model, by the name that the user gave it."""
+    """A model's own default number of steps."""
     return int(read_generation_config(model).get("num_inference_steps", STEPS))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a picture's pixels, beside the weights and the machine.
+    """Everything that decides a picture's pixels, apart from the weights and the machine.
 
     Attributes:
         prompt: what to draw.
-        seed: of this picture's first latents.
-        batch_seeds: seeds of the pictures that were drawn in one batch with it, in order, since in half precision
-            batches of another size round differently. In float32 every picture is drawn alone.
+        seed: of this picture's initial latents.
+        batch_seeds: the seeds of its batch, in order. In half precision, batches of another size round differently. In
+                float32 every picture is drawn alone.
         model: as the user named it.
         negative_prompt: what to keep out.
-        num_inference_steps: of the scheduler.
+        num_inference_steps: scheduler steps.
         guidance_scale: of classifier-free guidance.
-        height: in pixels; None for the model's own, or that of the picture that is changed.
+        height: in pixels; None for the model's default, or the height of the picture that is changed.
         width: likewise.
         device: where it was drawn.
         dtype: of weights and arithmetic.
-        prompt_windows: of 77 tokens each, which the prompt may take.
-        fast: the dtype of an optimized pipeline's UNet, whose pictures are nearly the same; empty if it was not.
+        prompt_windows: how many windows of 77 tokens the prompt may have.
+        fast: the dtype of an optimized pipeline's UNet, whose pictures are nearly the same; empty if not optimized.
         scheduler: a name of `altdiffusion_clip.schedulers`; empty for the model's own.
-        strength: of a change to another picture; None where there was none.
-        batch_prompts: prompts of the pictures of the batch, if they are not all this one's.
+        strength: of a change to another picture; None if there is none.
+        batch_prompts: the prompts of its batch, if they differ.
         lora: files or hub ids of LoRAs with their weights, as "NAME:WEIGHT, NAME:WEIGHT".
-        image: path of the picture that is changed; empty if it was none, or is not known.
-        mask: path of a picture that is white where `image` is drawn anew.
+        image: path of the picture that is changed; empty if there is none or it is unknown.
+        mask: path of a picture that is white where `image` is to be redrawn.
     """
 
     prompt: str
@@ -74,7 +74,7 @@ class Settings:
     mask: str = ""
 
     def __post_init__(self) -> None:
-        """Takes the WebUIs' names of schedulers too.
+        """Translates the WebUIs' names of schedulers.
 
         Raises:
             UserError: there is no such scheduler.
@@ -83,10 +83,10 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings as JSON has them.
+        """Makes settings from JSON.
 
         Raises:
-            TypeError: one is not there, is unknown, or is of another kind.
+            TypeError: a setting is missing, unknown or of the wrong type.
             KeyError: likewise.
         """
         tuples = {name: tuple(values.get(name, ())) for name in OF_THE_BATCH}
@@ -97,24 +97,24 @@ class Settings:
 
     @property
     def is_alone(self) -> bool:
-        """Whether it is drawn alone, so that it does not depend on what is drawn beside it."""
+        """Whether the picture is drawn alone, so that it does not depend on a batch."""
         return self.dtype == "float32" and self.fast in ("", "float32")
 
     def beside(self, others: "list[Settings]") -> Self:
-        """The same picture in a batch."""
+        """The settings of the same picture in a batch."""
         prompts = tuple(other.prompt for other in others)
         is_one = all(prompt == self.prompt for prompt in prompts)
         return replace(self, batch_seeds=tuple(other.seed for other in others), batch_prompts=() if is_one else prompts)
 
     def batch_key(self) -> tuple[Any, ...]:
-        """What pictures of one batch have in common: all but prompt and seed."""
+        """What the pictures of a batch have in common: everything but prompt and seed."""
         apart = {"prompt", "seed", *OF_THE_BATCH}
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in apart)
 
     def difference(self, other: dict[str, Any]) -> str:
-        """The first setting of a picture that differs in a row of results, as "name is A, not B"; empty if none does.
+        """The first setting that differs from those in a row of results, as "name is A, not B"; empty if none does.
 
-        A device is no difference: a run may go on elsewhere.
+        The device does not count: a run may be continued elsewhere.
         """
         for field in fields(self):
             if field.name in (*OF_THE_BATCH, "device"):

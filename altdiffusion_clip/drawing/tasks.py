@@ -1,4 +1,4 @@
-"""What is to be drawn: prompts, tables of them and grids, as pictures one by one."""
+"""Turns prompts, tables and grids into single pictures to draw."""
 
 import hashlib
 import itertools
@@ -32,12 +32,12 @@ COLUMNS = {
     "mask": "mask",
     "strength": "strength",
 }
-"""Columns of a table, and the settings that they are."""
+"""The settings that columns of a table stand for."""
 
 OF_THE_ROW = ("id", "language")
 MOST_SEED = 2**63
 RANDOM_SEED = -1
-"""As the WebUIs have it: another seed for each picture."""
+"""A random seed for each picture, as in the WebUIs."""
 
 _WHOLE = ("seed", "width", "height", "num_inference_steps")
 _NUMBERS = ("guidance_scale", "strength")
@@ -47,14 +47,14 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Task:
-    """A picture that is to be drawn.
+    """A picture to draw.
 
     Attributes:
-        name: of its file, without the ending; it follows from id, language, what is varied, and seed.
-        group: pictures of one group are ranked among each other: those of a prompt in a language.
-        settings: of the picture; of a row that is wrong, as far as they could be read.
-        language: as the row has it.
-        own: columns of the user's own.
+        name: of its file, without the suffix; it consists of id, language, varied values and seed.
+        group: the pictures of a group are ranked together: those of a prompt in one language.
+        settings: of the picture; for a wrong row, as far as they could be read.
+        language: of the prompt, if the row has one.
+        own: the user's own columns.
         error: one line; empty if it can be drawn.
     """
 
@@ -68,15 +68,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows become pictures.
+    """How rows are turned into pictures.
 
     Attributes:
-        settings: of what a row does not say.
-        seeds: of each row that names none.
-        languages: names of columns that hold the prompt in a language; empty for the column `prompt`.
-        templates: prompts with the names of columns in braces, which are filled from each row; empty for the row's own.
-        vary: settings by their columns' names, and the values that each takes.
-        multiple: what sizes must be multiples of, in pixels.
+        settings: the defaults for rows.
+        seeds: of rows without one.
+        languages: names of columns with the prompt in each language; empty to use the column `prompt`.
+        templates: prompts with columns in braces, which are filled in from each row; empty to use the row's prompt.
+        vary: values by column; every combination is drawn.
+        multiple: sizes must be multiples of this, in pixels.
     """
 
     settings: Settings
@@ -90,16 +90,15 @@ class Plan:
 def tasks_of(
     records: Iterable[Record | str], plan: Plan, numbers: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[Task]:
-    """The pictures of a table, in order.
+    """Yields the pictures of a table, in order.
 
     Args:
-        records: rows with any of `COLUMNS`, `id` and `language`, and columns of the user's own; or what is wrong with
-            one.
-        plan: how they become pictures.
-        numbers: the ids that rows without one had in earlier runs, by prompt and in order.
+        records: rows with any of `COLUMNS`, `id`, `language` and the user's own columns; or the error of a wrong row.
+        plan: how to turn them into pictures.
+        numbers: the ids of rows without one in earlier runs, by prompt and in order.
 
     Raises:
-        UserError: something that is said of all rows is wrong.
+        UserError: an option for all rows is wrong.
 
     Example:
         >>> plan = Plan(Settings("", 0, (0,), "emoji-m9"), seeds=[7], vary={"guidance": ["3", "5"]})
@@ -124,11 +123,11 @@ def tasks_of(
 
 
 def share_of(tasks: Iterable[Task], number: int, count: int) -> Iterator[Task]:
-    """The pictures that one of several runs draws: whole groups, in turn.
+    """The pictures of one of several runs. Whole groups are dealt out in turn.
 
     Args:
-        tasks: all of them.
-        number: of the run, from 1.
+        tasks: all pictures.
+        number: of this run, from 1.
         count: of runs.
     """
     groups: dict[str, int] = {}
@@ -138,10 +137,10 @@ def share_of(tasks: Iterable[Task], number: int, count: int) -> Iterator[Task]:
 
 
 def shard_of(given: str) -> tuple[int, int]:
-    """Which of how many runs, of "2/8".
+    """Parses the number of a run and of all runs from "2/8".
 
     Raises:
-        UserError: that is none.
+        UserError: it is not valid.
 
     Example:
         >>> shard_of("2/8")
@@ -154,7 +153,7 @@ def shard_of(given: str) -> tuple[int, int]:
 
 
 class _Ids:
-    """Ids of rows that have none: their number, or that of an earlier run's row with the same prompt."""
+    """Gives ids to rows without one: their number, or the id of an earlier run's row with the same prompt."""
 
     def __init__(self, numbers: Mapping[str, Sequence[str]]) -> None:
         self._earlier = {prompt: deque(ids) for prompt, ids in numbers.items()}
@@ -207,12 +206,12 @@ def _has(record: Record, key: str) -> bool:
 
 
 def _filled(prompt: str, record: Record) -> str:
-    """A prompt with `{column}` replaced by what the row has there; other braces stay."""
+    """Fills in `{column}` from the row. Other braces are left alone."""
     return re.sub(r"\{(\w+)\}", lambda found: str(record.get(found[1], found[0])), prompt)
 
 
 def _file_name(text: str) -> str:
-    """A name that every file system takes; what had to be changed keeps apart by a hash."""
+    """A name that is valid on every file system. If it had to be changed, a hash keeps it unique."""
     name = _NOT_IN_NAMES.sub("_", text).strip(".")[:_LONGEST_NAME]
     if name == text:
         return name
@@ -220,7 +219,7 @@ def _file_name(text: str) -> str:
 
 
 def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, list[str]]:
-    """The settings of a row, and what is wrong with them."""
+    """The settings of a row, and its errors."""
     values: dict[str, Any] = {"prompt": prompt}
     errors = [] if prompt.strip() else ["the prompt is empty; say what to draw"]
     for column, name in COLUMNS.items():
@@ -246,10 +245,10 @@ def _settings_of(record: Record, prompt: str, plan: Plan) -> tuple[Settings, lis
 
 
 def _whole(given: Any) -> int:
-    """A whole number, exactly, also as tables write it: 7, "7", 7.0.
+    """Parses a whole number exactly, including the forms in tables: 7, "7", 7.0.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a whole number.
     """
     try:
         return int(str(given))
@@ -281,10 +280,10 @@ def _wrong(values: dict[str, Any], plan: Plan) -> Iterator[str]:
 
 
 def seeds_of(given: str) -> list[int]:
-    """Seeds as people write them: "0-99", "1,5,9", both together; "-1" for a random one.
+    """Parses seeds: "0-99", "1,5,9" or a mix of both; "-1" for random seeds.
 
     Raises:
-        UserError: that is none.
+        UserError: it is not valid.
 
     Example:
         >>> seeds_of("0-2,7")
@@ -302,10 +301,10 @@ def seeds_of(given: str) -> list[int]:
 
 
 def variations_of(given: Sequence[str]) -> dict[str, list[str]]:
-    """What is varied, of "NAME=VALUE,VALUE".
+    """Parses what is varied, from "NAME=VALUE,VALUE".
 
     Raises:
-        UserError: that is none.
+        UserError: it is not valid.
 
     Example:
         >>> variations_of(["guidance=3,5,7"])

@@ -1,1 +1,1 @@
-"""What people type: made plain, read for weights, parted into windows."""
+"""Prompts: normalising, weights, and windows of tokens."""

@@ -1,4 +1,4 @@
-"""The same text to the eye is the same text to the model."""
+"""Normalises text, so that what looks the same is the same to the model."""
 
 import re
 import unicodedata
@@ -6,18 +6,18 @@ import unicodedata
 _INVISIBLE = re.compile(
     "["
     "\u00ad"  # soft hyphen
-    "\u0640"  # Arabic tatweel, which only stretches a word
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks of direction
-    "\u200b\u2060\ufeff"  # spaces and joiners of no width
+    "\u0640"  # Arabic tatweel, which only lengthens a word
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction marks
+    "\u200b\u2060\ufeff"  # zero-width spaces and joiners
     "]"
 )
 
 
 def normalise(text: str) -> str:
-    """Puts letters together that came in pieces, and takes out marks that cannot be seen.
+    """Composes decomposed letters and removes invisible marks.
 
-    macOS hands over decomposed Korean and Japanese, pages and chats add marks of direction and soft hyphens; XLM-R's
-    tokenizer makes other tokens of them. Joiners that shape words (as in Hindi) and emoji stay.
+    macOS decomposes Korean and Japanese, and web pages and chats add direction marks and soft hyphens. To XLM-R's
+    tokenizer, all of these are different tokens. Joiners that shape words (as in Hindi) or emoji stay.
 
     Example:
         >>> normalise("back\u00adground")

@@ -1,4 +1,4 @@
-"""What the WebUIs' users write that is no prompt here: it is drawn as text, and a line says so."""
+"""Finds WebUI syntax that is not supported here. It is read as text, and a warning says so."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ _OTHERS = {
 
 
 def not_understood(prompt: str) -> list[str]:
-    """The kinds of syntax in a prompt that other programs read and this one does not.
+    """The kinds of syntax in a prompt that only other programs support.
 
     Example:
         >>> not_understood("a cat <lora:style:0.8> BREAK a dog")
@@ -29,7 +29,7 @@ def not_understood(prompt: str) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def warn_of_syntax(prompt: str) -> None:
-    """Warns once of each prompt that has syntax of other programs, or numbers in brackets that are no weights."""
+    """Warns once for each prompt with unsupported syntax, or with bracketed numbers that are not weights."""
     kinds = not_understood(prompt)
     if kinds:
         logger.warning(

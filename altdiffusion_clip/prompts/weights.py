@@ -1,8 +1,8 @@
-"""(word:1.3) and [word] in prompts of any script: which characters count for more, and which for less.
+"""(word:1.3) and [word] in prompts of any script: emphasis by character.
 
-The notation is that of the AUTOMATIC1111 WebUI: `(word)` multiplies the weight of what is inside by 1.1, `[word]`
-divides it by 1.1, `(word:1.3)` multiplies it by 1.3, brackets nest, and a backslash makes a bracket an ordinary
-character. Full-width brackets and colons and the digits of any script, as other keyboards write them, mean the same.
+The notation is AUTOMATIC1111's: `(word)` multiplies the weight of what is inside by 1.1, `[word]` divides it by 1.1,
+`(word:1.3)` multiplies it by 1.3, brackets nest, and a backslash makes a bracket an ordinary character. Full-width
+brackets and colons, and the digits of any script, mean the same.
 A number is a weight only if it is between 0 and `MOST` and follows a word: `(12:30)` and `(16:9)` are text.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from altdiffusion_clip.prompts.normalising import normalise
 
 STEP = 1.1
-"""What a pair of brackets without a number multiplies or divides by."""
+"""The factor of a pair of brackets without a number."""
 
 MOST = 3.0
 """The largest number that is read as a weight."""
@@ -26,12 +26,12 @@ _NUMBER = re.compile(r"[:：]\s*([+\-＋－]?[\d.．٫]+)\s*[)）]")
 
 @dataclass(frozen=True)
 class WeightedText:
-    """A prompt without its notation.
+    """A prompt with its weights parsed.
 
     Attributes:
-        text: what is left to read.
+        text: the prompt without the notation.
         weights: one for each character of the text.
-        not_weights: what looks like a weight and is read as text, as `(16:9)`.
+        not_weights: what looks like a weight but is read as text, such as `(16:9)`.
     """
 
     text: str
@@ -45,9 +45,9 @@ class WeightedText:
 
 
 def parse_weights(prompt: str) -> WeightedText:
-    """Reads the weights in a prompt, which is made plain first (see `normalise`).
+    """Parses the weights in a prompt, which is normalised first (see `normalise`).
 
-    A bracket that is never closed reaches to the end; one that closes nothing is an ordinary character.
+    A bracket that is never closed extends to the end. A closing bracket that closes nothing is an ordinary character.
 
     Example:
         >>> parsed = parse_weights("a (red:1.5) [cat]")
@@ -105,7 +105,7 @@ def parse_weights(prompt: str) -> WeightedText:
 
 
 def _is_worded(character: str) -> bool:
-    """Whether it is a letter, or a sign that stands for a thing, as an emoji is."""
+    """Whether a character is a letter, or a symbol that stands for a thing, such as an emoji."""
     return character.isalpha() or unicodedata.category(character) == "So"
 
 

@@ -1,4 +1,4 @@
-"""From prompts to token ids, without losing a word in silence."""
+"""Turns prompts into token ids, and warns of every word that is cut."""
 
 import logging
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from altdiffusion_clip.prompts.weights import WeightedText
 logger = logging.getLogger(__name__)
 
 WINDOW = 77
-"""Tokens that one encoding holds, with the two at its ends: CLIP's, kept by AltCLIP and Stable Diffusion."""
+"""Tokens in one encoding, including the two special ones: CLIP's length, kept by AltCLIP and Stable Diffusion."""
 
 _LOOK_BACK = 20
-"""Tokens before the end of a window among which a mark is looked for to end the window at."""
+"""How many tokens before its end a window may end at a punctuation mark."""
 
 _QUOTED = 2000
-"""Characters of what was cut that a warning quotes."""
+"""How many of the characters that were cut a warning quotes."""
 
 MARKS = frozenset(",.;:!?，。；：！？、،؛؟।|")
 
 
 def cut_to_window(ids: list[int]) -> list[int]:
-    """The tokens of a text as far as a window holds them. The last says that it ends, and is what a cut must not take.
+    """Cuts the tokens of a text to one window, and keeps the token that ends the text.
 
     Example:
         >>> cut_to_window([0, 5, 2]), cut_to_window([0, *range(100), 2])[-2:]
@@ -38,14 +38,14 @@ def cut_to_window(ids: list[int]) -> list[int]:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int | None = None, pad_to_max: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Tokenises prompts, made plain by `normalise`, and warns of each that is cut, with the words that were lost.
+    """Normalises and tokenises prompts, and warns of each that is cut, with the words that were lost.
 
     Args:
-        tokenizer: XLM-R's, or any other.
+        tokenizer: XLM-R's or any other.
         prompts: one string each.
-        max_length: tokens kept, with the special ones; the tokenizer's `model_max_length`, `WINDOW` at most,
-            if not given. (A published m18 tokenizer says 512, which its UNet never saw.)
-        pad_to_max: pad to `max_length` instead of the longest prompt.
+        max_length: tokens to keep, including special ones; by default the tokenizer's `model_max_length`, but at
+            most `WINDOW`. (A published m18 tokenizer says 512, which its UNet never saw.)
+        pad_to_max: pad to `max_length` instead of to the longest prompt.
 
     Returns:
         Ids and attention mask, int64 (prompts, length).
@@ -68,7 +68,7 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max
     # verbose=False: transformers' own warning speaks of indexing errors, which cutting prevents.
     for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False).input_ids, strict=True):
         if len(ids) > max_length:
-            # The kept part ends with a special token of its own, so one place fewer is left for words.
+            # The kept part ends with its own special token, so it holds one word token fewer.
             lost = tokenizer.decode(ids[max_length - 1 :], skip_special_tokens=True).strip()
             logger.warning(
                 "the prompt %r has %d tokens and only %d are used; cut: %r",
@@ -81,10 +81,10 @@ def warn_of_cuts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max
 
 @dataclass(frozen=True)
 class Windows:
-    """A prompt in as many windows as it takes.
+    """A prompt in as many windows as it needs.
 
     Attributes:
-        input_ids: int64 (windows, WINDOW), each window with the special tokens at its ends, padded on the right.
+        input_ids: int64 (windows, WINDOW), each window with special tokens at its ends, padded on the right.
         weights: float32 (windows, WINDOW), 1 for special tokens and padding.
     """
 
@@ -92,23 +92,23 @@ class Windows:
     weights: Tensor
 
     def key(self) -> tuple[bytes, bytes]:
-        """Equal for equal windows, and hashable."""
+        """A hashable key that is equal for equal windows."""
         return self.input_ids.numpy().tobytes(), self.weights.numpy().tobytes()
 
 
 def split_into_windows(
     tokenizer: PreTrainedTokenizerBase, prompt: WeightedText, most: int = 1, window: int = WINDOW
 ) -> Windows:
-    """Tokenises a prompt as one text, and parts its tokens into windows.
+    """Tokenises a prompt as one text, and splits its tokens into windows.
 
-    A window ends after a punctuation mark if there is one among its last twenty tokens. What is beyond the last
-    window is cut, with a warning that quotes it.
+    A window ends after a punctuation mark if there is one among its last twenty tokens. Text beyond the last window is
+    cut, with a warning that quotes it.
 
     Args:
-        tokenizer: XLM-R's, backed by the tokenizers library, since weights are found by characters.
-        prompt: what `parse_weights` gives.
-        most: windows.
-        window: tokens in each, with the special ones.
+        tokenizer: XLM-R's; it must be a fast tokenizer, because weights are found by character offsets.
+        prompt: from `parse_weights`.
+        most: how many windows at most.
+        window: tokens in each, including special ones.
 
     Example:
         >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
@@ -154,14 +154,14 @@ class _Token:
 
 
 def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -> list[_Token]:
-    """The tokens of a prompt, without the special ones; they are those of the prompt without brackets.
+    """The tokens of a prompt without its brackets and without special tokens, and their weights.
 
-    A token that reaches across a bracket, as in languages that set no spaces, has the mean weight of its characters.
+    A token that spans a bracket, as in languages without spaces, gets the mean weight of its characters.
     """
     encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     tokens = []
     for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-        # The space before a word belongs to its token, but not to its brackets.
+        # The space before a word belongs to the word's token, but not inside its brackets.
         weights = [prompt.weights[i] for i in range(start, end) if not prompt.text[i].isspace()]
         weight = sum(weights) / len(weights) if weights else 1.0
         tokens.append(_Token(token, weight, prompt.text[start:end][-1:] in MARKS))
@@ -169,12 +169,12 @@ def _weighted_tokens(tokenizer: PreTrainedTokenizerBase, prompt: WeightedText) -
 
 
 def after_a_mark(ends_with_mark: Sequence[bool], start: int, end: int) -> int:
-    """The last place to end a window at that begins at `start` and may reach to `end`.
+    """Where to end a window that begins at `start` and may extend to `end`.
 
     Args:
         ends_with_mark: whether each token ends with a punctuation mark.
-        start: of the window.
-        end: behind the last token that it has room for.
+        start: index of the window's first token.
+        end: index after the last token that fits.
     """
     places = range(end, max(start, end - _LOOK_BACK), -1)
     return next((place for place in places if ends_with_mark[place - 1]), end)

@@ -1,1 +1,1 @@
-"""What pages for the browser are made of."""
+"""Building blocks of HTML reports."""

@@ -1,4 +1,4 @@
-"""The frame of a page for the browser: one file that loads nothing."""
+"""The frame of an HTML page: one file that loads nothing else."""
 
 import html
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from altdiffusion_clip.files import write_text
 
 
 def write_page(path: Path, title: str, what: str, body: Sequence[str]) -> None:
-    """Writes a page, whole or not at all.
+    """Writes a page, completely or not at all.
 
     Args:
         path: where to.
         title: plain text.
-        what: what is measured and in which unit, plain text.
-        body: pieces of HTML.
+        what: what is measured and in which unit; plain text.
+        body: HTML fragments.
     """
     head = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(what)}</p>"]
     write_text(path, _PAGE.format(title=html.escape(title), body="\n".join([*head, *body])))

@@ -1,4 +1,4 @@
-"""Plots and small pictures for a page, written into it so that it stays one file."""
+"""Plots and thumbnails, embedded so that a page stays one file."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ _SIDE = 160
 
 
 def thumbnail(image: Image.Image) -> str:
-    """A picture of 160 pixels at most, as the source of an <img>."""
+    """A thumbnail of at most 160 pixels, as the `src` of an <img>."""
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
     data = io.BytesIO()
@@ -22,7 +22,7 @@ def thumbnail(image: Image.Image) -> str:
 
 
 def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], what: str) -> str:
-    """A heat map with its numbers, as an <img>; 0 to 100.
+    """A heat map with its numbers, from 0 to 100, as an <img>.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -45,7 +45,7 @@ def bars(
     columns: Sequence[str],
     what: str,
 ) -> str:
-    """Bars with their intervals, a group for each column, as an <img>.
+    """Bars with intervals, one group per column, as an <img>.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -72,13 +72,13 @@ def histograms(
     lines: Mapping[str, float],
     what: str,
 ) -> str:
-    """Outlines of histograms, each as a share of its own rows, as an <img>.
+    """Outlines of histograms, each relative to its own number of rows, as an <img>.
 
     Args:
         edges: of the bins.
-        counts: rows in each bin, by name.
-        lines: marks on the axis, by the same names.
-        what: is on the axis.
+        counts: rows per bin, by name.
+        lines: vertical lines, by the same names.
+        what: label of the axis.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -97,7 +97,7 @@ def histograms(
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     try:
-        # Without pyplot: nothing global, no window system.
+        # without pyplot, so there is no global state and no window system
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
