@@ -60,7 +60,7 @@ def new_student_config(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesConfig:
 
 
 def image_processor() -> CLIPImageProcessor:
-    """How the teacher sees pictures."""
+    """The teacher's image processor."""
     side = {"height": RESOLUTION, "width": RESOLUTION}
     return CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side)
 

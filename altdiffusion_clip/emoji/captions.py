@@ -1,12 +1,12 @@
-"""The ways to say a concept, with or without its background colour, in nine languages and one more.
+"""Captions of concepts, with or without a background colour, in nine languages and one more.
 
-The sentences are this project's own. They are built so that a name never has to be inflected: CLDR gives
-nominative forms only (and, in the package that carries them, German without capitals).
+The sentences are this project's own. They never inflect a name, because CLDR has only nominative forms (and the
+package that they come from writes German without capitals).
 """
 
 from altdiffusion_clip.emoji.concepts import Colour, Concept
 
-# In each language: the colour words in the form that the templates below need.
+# The colour words of each language, in the form that the templates below need.
 _COLOUR_WORDS = {
     "en": "white black red yellow green blue purple pink",
     "zh": "白色 黑色 红色 黄色 绿色 蓝色 紫色 粉色",
@@ -45,7 +45,7 @@ _WITH_COLOUR = {
     "it": ("{name} su sfondo {colour}", "{name} su uno sfondo {colour}", "sfondo {colour}, {name}"),
     "de": ("{name} auf {colour} hintergrund", "{name} vor {colour} hintergrund", "auf {colour} hintergrund: {name}"),
 }
-# Two things in one picture: without a word about their places, and with.
+# Two things in one picture, without and with their positions.
 _SCENE = {
     "en": ("{a_left} and {a_right}", "{a_left} on the left and {a_right} on the right"),
     "zh": ("{left}和{right}", "左边是{left},右边是{right}"),
@@ -74,7 +74,7 @@ _PLURAL_IN_ENGLISH = {"grapes", "cherries", "french fries", "glasses", "broccoli
 
 
 def captions(concept: Concept, colour: Colour | None, language: str) -> list[str]:
-    """The ways to say that a picture shows a concept, on a background of a colour or with no word about it.
+    """The captions of a concept, with or without its background colour.
 
     Args:
         concept: what the picture shows.
@@ -103,16 +103,16 @@ def captions(concept: Concept, colour: Colour | None, language: str) -> list[str
 
 
 def scene_captions(left: Concept, right: Concept, colour: Colour | None, language: str) -> list[str]:
-    """The ways to say that a picture shows two concepts beside each other.
+    """The captions of two concepts beside each other.
 
     Args:
         left: what is on the left.
         right: what is on the right.
-        colour: the background, or None for captions without a word about it.
+        colour: the background, or None for captions that do not mention it.
         language: one of `LANGUAGES` or `ADDED_LANGUAGES`.
 
     Returns:
-        Three sentences: both things in either order, and the one that says which is where.
+        Three sentences: both things in either order, and one that says which is where.
 
     Raises:
         KeyError: there are no captions in that language.

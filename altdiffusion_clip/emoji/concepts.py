@@ -1,7 +1,7 @@
 """What emoji-m9 knows: concepts with a name in each of nine languages, and background colours.
 
-The names are the CLDR short names as carried by the PyPI package ``emoji`` (Unicode License v3). They are
-frozen in ``concepts.json``, because the weights learned these words and not those of a later CLDR release.
+The names are the CLDR short names in the PyPI package ``emoji`` (Unicode License v3). They are frozen in
+``concepts.json``, because the weights learned these words and not those of a later CLDR release.
 """
 
 import functools
@@ -15,7 +15,7 @@ LANGUAGES = ("en", "zh", "es", "fr", "ru", "ja", "ko", "ar", "it")
 """ISO 639-1 codes of AltDiffusion-m9's nine languages, in the order of its model card."""
 
 ADDED_LANGUAGES = ("de",)
-"""Languages that emoji-m9 was not taught, and can be: see `altdiffusion train add-language`."""
+"""Languages that emoji-m9 does not know but can learn: see `altdiffusion train add-language`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Concept:
     """Something that emoji-m9 can draw.
 
     Attributes:
-        index: position in `concepts()`, stable for one set of weights.
+        index: position in `concepts()`, fixed for one set of weights.
         emoji: the character that the picture is rendered from.
         names: CLDR short name by language code, of `LANGUAGES` and `ADDED_LANGUAGES`.
     """
@@ -120,10 +120,10 @@ def find_colour(name: str) -> Colour:
 
 
 def is_held_out(concept: Concept, colour: Colour) -> bool:
-    """Whether this pair is kept from every training stage.
+    """Whether this pair is held out from every training stage.
 
-    Each concept has two of the eight colours held out, and each colour is held out for a quarter of the
-    concepts, so that both halves of every unseen pair are known.
+    Two of the eight colours are held out for each concept, and each colour for a quarter of the concepts, so both
+    halves of every unseen pair are known.
 
     Example:
         >>> sum(is_held_out(concepts()[0], colour) for colour in colours())
@@ -133,9 +133,9 @@ def is_held_out(concept: Concept, colour: Colour) -> bool:
 
 
 def is_pair_held_out(first: Concept, second: Concept) -> bool:
-    """Whether a picture of these two concepts together is kept from every training stage.
+    """Whether pictures of these two concepts together are held out from every training stage.
 
-    One pair in five, whichever side each concept is on.
+    One pair in five is, whichever side each concept is on.
 
     Example:
         >>> cat, dog, pig = concepts()[0], concepts()[1], concepts()[4]

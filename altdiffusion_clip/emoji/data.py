@@ -1,4 +1,4 @@
-"""The emoji world as files that the training programs read: pictures with captions, and parallel sentences."""
+"""Writes the emoji world as training data: pictures with captions, and parallel sentences."""
 
 import json
 import random
@@ -23,23 +23,23 @@ from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.training.data.captioned import CAPTIONS_FILE
 
 PICTURES_PER_PAIR = 20
-"""Of each concept on each background, at different sizes and places."""
+"""Pictures of each concept on each background, with different sizes and positions."""
 
 SCENES_PER_PAIR = 3
-"""In `write_scenes`, of every two concepts, on different backgrounds."""
+"""Pictures of each pair of concepts in `write_scenes`, on different backgrounds."""
 
 PARALLEL_FILE = "parallel.jsonl"
 
 
 def known_pairs() -> list[tuple[Concept, Colour]]:
-    """Every concept and background that training may show and say."""
+    """Every concept with every background that is not held out."""
     return [(concept, colour) for concept in concepts() for colour in colours() if not is_held_out(concept, colour)]
 
 
 def known_scenes() -> list[tuple[Concept, Concept, Colour]]:
-    """Every two concepts beside each other that training may show and say, each on one background.
+    """Every pair of concepts that is not held out, each on one background.
 
-    The background is a known one of what is on the left; of what is on the right it may be a held-out one.
+    The background is known for the concept on the left. For the one on the right it may be held out.
     """
     generator = random.Random(1)
     return [
@@ -51,15 +51,15 @@ def known_scenes() -> list[tuple[Concept, Concept, Colour]]:
 
 
 def write_data(folder: Path, languages: Sequence[str] = LANGUAGES, style: str = "plain", scenes: bool = True) -> Path:
-    """Draws every picture of the emoji world and writes its captions and parallel sentences, unless it is there.
+    """Draws the pictures of the emoji world, and writes captions and parallel sentences, unless they exist.
 
-    Held-out pairs are neither shown nor said, in parallel sentences either, or they would not be unseen.
+    Held-out pairs appear in neither pictures nor sentences, or they would not be unseen.
 
     Args:
-        folder: for `pictures/`, `captions.jsonl` and `parallel.jsonl`; written whole or not at all.
+        folder: for `pictures/`, `captions.jsonl` and `parallel.jsonl`; written completely or not at all.
         languages: of the captions.
         style: of the pictures, "plain" or "outlined".
-        scenes: also two concepts beside each other.
+        scenes: also draw two concepts beside each other.
 
     Returns:
         The folder.
@@ -76,13 +76,13 @@ def write_data(folder: Path, languages: Sequence[str] = LANGUAGES, style: str = 
 
 
 def write_scenes(folder: Path, languages: Sequence[str] = LANGUAGES) -> Path:
-    """Draws more scenes, with captions that name what is on the left first, unless they are there.
+    """Draws more scenes with captions that name the left thing first, unless they exist.
 
-    In `write_data` the two things are also named in the other order, as people do. A small UNet does not learn from
-    that which half to draw first, and mixes both things in both halves.
+    The captions of `write_data` name the two things in either order, as people do. From that, a small UNet does not
+    learn which thing belongs in which half, and mixes them.
 
     Args:
-        folder: for `pictures/` and `captions.jsonl`; written whole or not at all.
+        folder: for `pictures/` and `captions.jsonl`; written completely or not at all.
         languages: of the captions.
 
     Returns:
@@ -99,25 +99,25 @@ def write_scenes(folder: Path, languages: Sequence[str] = LANGUAGES) -> Path:
 
 
 def write_parallel(path: Path, languages: Sequence[str], scenes: bool = True) -> None:
-    """Writes what training may say, a meaning a line, each language with all its ways to say it."""
+    """Writes parallel sentences, one meaning per line, with all captions of each language."""
     with path.open("w", encoding="utf-8") as file:
         for said in _meanings(languages, scenes):
             file.write(json.dumps(said, ensure_ascii=False) + "\n")
 
 
 def sentences(languages: Sequence[str], scenes: bool = True) -> list[str]:
-    """Every sentence that training may say in some languages."""
+    """Every sentence of the training data in some languages."""
     return [sentence for said in _meanings(languages, scenes) for code in languages for sentence in said[code]]
 
 
 def shown_in_pictures() -> list[tuple[Concept, ...]]:
-    """What each picture of `write_data` shows: one concept, or the left and the right one."""
+    """The contents of each picture of `write_data`: one concept, or the left and the right one."""
     alone = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]
     return [*alone, *((left, right) for left, right, _ in known_scenes())]
 
 
 Captioned = tuple[Image.Image, dict[str, list[str]]]
-"""A picture, and in each language the ways to say what it shows."""
+"""A picture, and its captions in each language."""
 
 
 def _write_pictures(folder: Path, captioned: Iterable[Captioned]) -> None:
@@ -163,6 +163,6 @@ def _meanings(languages: Sequence[str], scenes: bool) -> Iterator[dict[str, list
     for concept, colour in known_pairs():
         yield {code: captions(concept, colour, code) for code in codes}
     for left, right, colour in known_scenes() if scenes else ():
-        # One meaning a line: the order without places, the other order, and the places.
+        # One meaning per line: either order without positions, and with positions.
         for number, said_with in enumerate((None, None, colour, colour, colour)):
             yield {code: [scene_captions(left, right, said_with, code)[number % 3]] for code in codes}

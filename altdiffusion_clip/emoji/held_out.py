@@ -1,6 +1,6 @@
-"""The pictures that no training stage has seen: other concept-colour pairs, sizes and positions.
+"""Pictures that no training stage has seen: other concept-colour pairs, sizes and positions.
 
-They ship as files, so that tests and the evaluation need no font.
+They ship as files, so tests and the evaluation need no font.
 """
 
 import random
@@ -25,7 +25,7 @@ class HeldOutPicture:
 
 
 def held_out_pictures() -> list[HeldOutPicture]:
-    """Lists the held-out pictures: `PER_PAIR` of each of two unseen colours of each concept.
+    """Lists the held-out pictures: `PER_PAIR` for each of the two unseen colours of each concept.
 
     Example:
         >>> pictures = held_out_pictures()

@@ -1,10 +1,10 @@
-"""How emoji-m9 was made: every stage from the font to the finished folder, by this project's own programs.
+"""Makes emoji-m9: every stage from the font to the finished folder, with this project's own programs.
 
-It goes AltDiffusion's own way: an English CLIP; an English diffusion model on it; a student that learns nine languages
-by stages 1 and 2; and the English model's UNet aligned to the student.
+It follows AltDiffusion: an English CLIP; an English diffusion model on it; a student that learns nine languages in
+stages 1 and 2; and the English model's UNet, aligned to the student.
 
-Run it with ``make emoji-m9``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
-stopped at any moment and given again; stages that are done are skipped.
+Run it with ``make emoji-m9``. Each stage writes a checkpoint every minute and continues from it, so the command can be
+stopped at any moment and run again. Finished stages are skipped.
 """
 
 import argparse
@@ -54,18 +54,18 @@ from altdiffusion_clip.training.vae import psnr, train_vae
 logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
 Changes = dict[str, Any]
-"""Settings in place of a stage's own: to stop in time, or to try it for a few steps."""
+"""Settings that override a stage's own: to stop in time, or to try it for a few steps."""
 
 
 def english_pictures(work: Path, run: Path) -> tuple[CLIPTokenizer, CaptionedPictures]:
-    """The English teacher's tokenizer, and all pictures with the captions that it has read."""
+    """Makes the English teacher's tokenizer, and all pictures with tokenised captions."""
     tokenizer = train_clip_tokenizer(sentences(("en",)), vocab_size=1024)
     data = [work / "data"]
     return tokenizer, CaptionedPictures.prepare(data, RESOLUTION, tokenizer, run / "data", languages=["en"])
 
 
 def vae_stage(work: Path, changes: Changes) -> None:
-    """Small crops first, because many small steps beat few large ones; whole pictures to finish."""
+    """Trains on small crops first, because many small steps beat a few large ones, then on whole pictures."""
     run = work / "vae"
     _, pictures = english_pictures(work, run)
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def vae_stage(work: Path, changes: Changes) -> None:
 
 
 def teacher_stage(work: Path, changes: Changes) -> None:
-    """An English-only CLIP: its tokenizer and its captions are English."""
+    """Trains an English-only CLIP, with an English tokenizer and English captions."""
     run = work / "teacher"
     tokenizer, pictures = english_pictures(work, run)
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def teacher_stage(work: Path, changes: Changes) -> None:
 
 
 def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
-    """Writes a Stable Diffusion of a finished autoencoder and a CLIP's text tower, whose UNet has not been trained."""
+    """Writes a Stable Diffusion from a finished autoencoder, a CLIP's text tower and an untrained UNet."""
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(vae),
@@ -118,7 +118,7 @@ def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
 
 
 def english_stage(work: Path, changes: Changes) -> None:
-    """An English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
+    """Trains an English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
     untrained = work / "english" / "untrained"
     if not untrained.exists():
         write_untrained(untrained, work / "vae" / MODEL, work / "teacher" / MODEL)
@@ -144,7 +144,7 @@ def distill_stage(work: Path, changes: Changes) -> None:
     """Stage 1: the student in nine languages learns the teacher's English."""
     student = work / "distill" / "untrained"
     if not student.exists():
-        # XLM-R's tokenizer knows a hundred languages, more than its student is taught; this one knows German besides.
+        # XLM-R's tokenizer knows more languages than its student learns. This one knows German as well.
         said = [*sentences(LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
         with atomic_folder(student) as folder:
             tokenizer = train_xlmr_tokenizer(said, folder, vocab_size=4000)
@@ -164,7 +164,7 @@ def distill_stage(work: Path, changes: Changes) -> None:
 
 
 def contrastive_stage(work: Path, changes: Changes) -> None:
-    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
+    """Stage 2: the student's captions against pictures, with the teacher's frozen vision tower."""
     config = ContrastiveConfig(
         output=work / "contrastive",
         student=str(work / "distill" / MODEL),
@@ -180,7 +180,7 @@ def contrastive_stage(work: Path, changes: Changes) -> None:
 
 
 def align_stage(work: Path, changes: Changes) -> None:
-    """The English model's UNet, on the frozen student's conditioning in all nine languages."""
+    """Aligns the English model's UNet to the frozen student's conditioning in all nine languages."""
     config = AlignConfig(
         output=work / "align",
         model=str(work / "english" / MODEL),
@@ -203,7 +203,7 @@ def align_stage(work: Path, changes: Changes) -> None:
 
 
 def scenes_stage(work: Path, changes: Changes) -> None:
-    """The aligned UNet learns which half of a scene is which, from more scenes, without forgetting the rest."""
+    """Teaches the aligned UNet which half of a scene is which, from more scenes, without forgetting the rest."""
     config = AlignConfig(
         output=work / "scenes",
         model=str(work / "align" / MODEL),
@@ -230,7 +230,7 @@ def scenes_stage(work: Path, changes: Changes) -> None:
 
 
 def recogniser_stage(work: Path, changes: Changes) -> None:
-    """The classifier that names what pictures show; it also draws the held-out renders, which it is measured on."""
+    """Trains the classifier that names what pictures show, and draws the held-out renders that it is measured on."""
     run = work / "recogniser"
     write_held_out()
     _, pictures = english_pictures(work, run)
@@ -243,9 +243,9 @@ def recogniser_stage(work: Path, changes: Changes) -> None:
 
 
 def assemble(work: Path, destination: Path) -> None:
-    """Puts the finished parts together in the published layout.
+    """Assembles the finished parts in the published layout.
 
-    Weights are in half precision where that is exact enough: the UNet, and the systems that only the evaluation reads.
+    Weights are in half precision where that is exact enough: the UNet, and the parts that only the evaluation reads.
     """
     pipeline = AltDiffusionPipeline.from_pretrained(work / "scenes" / MODEL)
     pipeline.unet.half()
@@ -270,7 +270,7 @@ STAGES: dict[str, Callable[[Path, Changes], None]] = {
     "align": align_stage,
     "scenes": scenes_stage,
 }
-"""In order; each writes into a folder of its name."""
+"""The stages in order. Each writes to a folder with its name."""
 
 
 def main() -> None:

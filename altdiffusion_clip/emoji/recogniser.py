@@ -1,4 +1,4 @@
-"""A classifier that saw renders only, never a drawn picture, to say what a drawn picture shows."""
+"""A classifier that says what a drawn picture shows. It was trained only on renders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "recogniser" / "model.safetensors"
 
 
 class Recogniser(nn.Module):
-    """A convolutional classifier of the concepts, each alone in a picture or in one half of it.
+    """A convolutional classifier of concepts that are alone in a picture or in one half of it.
 
     Example:
         >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
@@ -43,27 +43,27 @@ class Recogniser(nn.Module):
 
     @torch.inference_mode()
     def concepts_of(self, images: Sequence[Image.Image]) -> list[Concept]:
-        """What each picture shows, of all concepts."""
+        """The concept that each picture shows."""
         pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
         logits = self(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return [concepts()[i] for i in logits.argmax(1).tolist()]
 
     @torch.inference_mode()
     def scenes_of(self, images: Sequence[Image.Image]) -> list[tuple[Concept, Concept]]:
-        """What the left and the right half of each picture show, of all concepts."""
+        """The concepts in the left and the right half of each picture."""
         pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
         left, right = halves(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
         guesses = (self(half).argmax(1).tolist() for half in (left, right))
         return [(concepts()[i], concepts()[j]) for i, j in zip(*guesses, strict=True)]
 
     def accuracy(self, pictures: Sequence[HeldOutPicture]) -> float:
-        """How many renders are recognised, in percent."""
+        """The share of renders that are recognised, in percent."""
         guesses = self.concepts_of([load_image(picture.path) for picture in pictures])
         return 100 * sum(g == p.concept for g, p in zip(guesses, pictures, strict=True)) / len(pictures)
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Self:
-        """Loads the classifier that ships in the package."""
+        """Loads the classifier in the package."""
         recogniser = cls()
         recogniser.load_state_dict(load_file(path))
         return recogniser.eval()
@@ -83,7 +83,7 @@ def background_of(image: Image.Image) -> Colour:
 
 
 def halves(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The left and the right half of pictures, each widened to a square by its edges: float (batch, 3, side, side)."""
+    """The left and right halves of pictures, padded to squares with their edges: float (batch, 3, side, side)."""
     middle = pixels.shape[-1] // 2
     padding = (middle // 2, middle - middle // 2, 0, 0)
     left, right = (F.pad(half, padding, mode="replicate") for half in (pixels[..., :middle], pixels[..., middle:]))
@@ -91,9 +91,9 @@ def halves(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blurred(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Renders with the faults that a decoder could give them: softened, noisy, a little off in colour.
+    """Adds the faults of a decoder to renders: blur, noise, shifted colours.
 
-    Without these the classifier would look at an autoencoder's softness instead of what is shown.
+    Without them, the classifier would react to an autoencoder's blur instead of the contents.
     """
     count = len(pixels)
     keep = torch.rand(count, 1, 1, 1, generator=generator)

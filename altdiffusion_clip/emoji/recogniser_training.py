@@ -1,4 +1,4 @@
-"""The training of the classifier that names what drawn pictures show; it sees renders only."""
+"""Trains the classifier that says what drawn pictures show, on renders only."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ from altdiffusion_clip.training.loop import Tensors, optimise
 def train_recogniser(pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], config: RunConfig) -> Recogniser:
     """Trains a classifier of the concepts.
 
-    The renders are shifted by up to two pixels, so that of the held-out renders it has not seen the pairs and sizes,
-    but some of the positions.
+    The renders are shifted by up to two pixels, so it has not seen the pairs and sizes of the held-out renders, but
+    some of their positions.
 
     Args:
         pictures: renders.
-        shown: what each of them shows: one concept, or the left and the right one.
+        shown: the contents of each: one concept, or the left and the right one.
         config: of the run.
     """
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ class _RecogniserLoss(nn.Module):
 
 
 class _Renders:
-    """Renders, shifted and softened, with what they show; of a scene one of its halves."""
+    """Shifted and blurred renders with their concepts; for a scene, one of its halves."""
 
     def __init__(self, pictures: CaptionedPictures, shown: Sequence[Sequence[Concept]], count: int) -> None:
         self._pictures, self._count = pictures, count

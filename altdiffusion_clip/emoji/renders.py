@@ -1,8 +1,7 @@
 """Pictures of the concepts: one colour emoji on a plain background.
 
-Only training draws pictures. Everything that runs with the trained model reads the held-out pictures that
-ship in the package, so that the font (Noto Color Emoji, SIL Open Font License 1.1) is needed for retraining
-alone.
+Only training draws pictures. Everything else reads the held-out pictures in the package, so the font (Noto Color
+Emoji, SIL Open Font License 1.1) is needed only for retraining.
 """
 
 import functools
@@ -22,12 +21,12 @@ _FONT_PLACES = (
     "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",
     "/usr/share/fonts/noto/NotoColorEmoji.ttf",
 )
-_STRIKE = 109  # the one bitmap size in the font, in pixels per em
+_STRIKE = 109  # the only bitmap size in the font, in pixels per em
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the emoji lies: side of its square and offset from the centre, in pixels."""
+    """The position of the emoji: side of its square and offset from the centre, in pixels."""
 
     size: int = 50
     dx: int = 0
@@ -42,17 +41,17 @@ TRAIN_PLACEMENTS = tuple(
 HELD_OUT_PLACEMENTS = tuple(
     Placement(size, dx, dy) for size in range(47, 54, 2) for dx in range(-3, 4, 2) for dy in range(-3, 4, 2)
 )
-"""Odd sizes and odd offsets: no training picture has any of them."""
+"""Odd sizes and odd offsets, which no training picture has."""
 
 SCENE_PLACEMENTS = tuple(Placement(size, dx, dy) for size in (26, 28, 30) for dx in (-1, 0, 1) for dy in (-4, 0, 4))
-"""Of each half of a picture of two things."""
+"""Placements in each half of a picture of two things."""
 
 
 def font_path() -> Path:
     """Finds Noto Color Emoji: ``$ALTDIFFUSION_EMOJI_FONT``, or where Linux distributions put it.
 
     Raises:
-        FileNotFoundError: it is in none of these places; the message says what to install.
+        FileNotFoundError: it is not there. The message says what to install.
     """
     named = os.environ.get("ALTDIFFUSION_EMOJI_FONT")
     for place in (named,) if named else _FONT_PLACES:
@@ -79,7 +78,7 @@ def _glyph(character: str, size: int) -> Image.Image:
 
 
 def _outlined(glyph: Image.Image) -> Image.Image:
-    """An emoji in orange, its shades kept, with a dark line of two pixels around its shape: another style."""
+    """Recolours an emoji in shades of orange, with a dark outline of two pixels, as another style."""
     glyph = ImageOps.expand(glyph, 2)
     shape = glyph.getchannel("A")
     line = shape.filter(ImageFilter.MaxFilter(5))
@@ -97,8 +96,8 @@ def render(concept: Concept, colour: Colour, placement: Placement | None = None,
     Args:
         concept: what to draw.
         colour: the background.
-        placement: size and place of the emoji; centred at 50 of 64 pixels if not given.
-        style: "plain", or "outlined": in shades of orange, with a dark line around.
+        placement: size and position of the emoji; by default centred, with 50 of 64 pixels.
+        style: "plain", or "outlined" for shades of orange with a dark outline.
 
     Returns:
         An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
@@ -129,9 +128,9 @@ def render_scene(
         left: what is on the left.
         right: what is on the right.
         colour: the background.
-        placements: of the left and the right emoji, offsets counted from the middle of its half; 28 of 64 pixels
-            if not given.
-        style: as for `render`.
+        placements: of the left and the right emoji, with offsets from the middle of the half; by default 28 of 64
+                pixels.
+        style: as in `render`.
 
     Returns:
         An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.

@@ -1,4 +1,4 @@
-"""Which words of a prompt emoji-m9 knows: it draws something for any prompt, and this tells when that is not it."""
+"""Finds the words of a prompt that emoji-m9 knows. It draws something for any prompt, so users must be told."""
 
 import functools
 import re
@@ -9,14 +9,14 @@ from altdiffusion_clip.prompts.weights import parse_weights
 
 _HAS_SPACES = re.compile(r"^[^\u3040-\u30ff\u3400-\u9fff]+$")
 _STEM = 4
-"""Letters of a name that must be there; the rest may be an ending."""
+"""Letters of a name that must match. The rest may be an ending."""
 
 
 def things_in(prompt: str) -> tuple[Concept, ...]:
-    """The things that a prompt names, in any of the nine languages.
+    """Finds the things that a prompt names, in any of the nine languages.
 
     Args:
-        prompt: with weights or without.
+        prompt: with or without weights.
 
     Example:
         >>> [thing.names["en"] for thing in things_in("蓝色背景上的猫")]
@@ -26,7 +26,7 @@ def things_in(prompt: str) -> tuple[Concept, ...]:
     """
     text = normalise(parse_weights(prompt).text).casefold()
     found = {}
-    for has_ending in (False, True):  # what is written exactly so, before what may be another word's form
+    for has_ending in (False, True):  # exact matches before forms of other words
         for concept, pattern in _patterns(has_ending):
             text, count = pattern.subn(" ", text)
             if count:
@@ -36,9 +36,9 @@ def things_in(prompt: str) -> tuple[Concept, ...]:
 
 @functools.cache
 def _patterns(has_ending: bool) -> tuple[tuple[Concept, re.Pattern[str]], ...]:
-    """What a thing's names look like, the longest first; with other endings, or as they are."""
+    """Patterns of a thing's names, the longest first, exact or with other endings."""
     names = {(name.casefold(), concept) for concept in concepts() for name in concept.names.values()}
-    # People say apple for red apple.
+    # "apple" means the red apple.
     names |= {(concept.names["en"].split()[-1].casefold(), concept) for concept in concepts()}
     ordered = sorted(names, key=lambda each: (-len(each[0]), each[0], each[1].index))
     return tuple((concept, re.compile(_pattern(name, has_ending))) for name, concept in ordered)
@@ -49,6 +49,6 @@ def _pattern(name: str, has_ending: bool) -> str:
         return re.escape(name)
     if not has_ending:
         return rf"(?<!\w){re.escape(name)}(?!\w)"
-    # Plurals and cases change the last letters; Korean and Arabic have particles.
+    # Plurals and cases change the last letters. Korean and Arabic add particles.
     stem = name[: max(_STEM, len(name) - 1)] if len(name) > _STEM else name
     return rf"(?<!\w)(?:و|ال)?{re.escape(stem)}\w{{0,3}}(?!\w)"

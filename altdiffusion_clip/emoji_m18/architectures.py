@@ -8,7 +8,7 @@ from altdiffusion_clip.emoji_m18.tokenizers import MAX_LENGTH
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig
 
 PROJECT_DIM = 320
-"""Width of the conditioning and of the teacher's text tower: its own number, as m18's is."""
+"""Width of the conditioning and of the teacher's text tower. It differs from other widths, as in m18."""
 
 
 def new_vae() -> AutoencoderKL:
@@ -64,7 +64,7 @@ def new_student_config(tokenizer: XLMRobertaTokenizer) -> RobertaSeriesConfig:
 
 
 def image_processor() -> CLIPImageProcessor:
-    """How the teacher sees pictures."""
+    """The teacher's image processor."""
     side = {"height": RESOLUTION, "width": RESOLUTION}
     return CLIPImageProcessor(size={"shortest_edge": RESOLUTION}, crop_size=side)
 
@@ -72,7 +72,7 @@ def image_processor() -> CLIPImageProcessor:
 def new_unet() -> UNet2DConditionModel:
     """A UNet of 23M parameters on 16x16 latents.
 
-    Two levels, since a third one, of 4x4, is too coarse to count small things on.
+    Two levels, because a third one of 4x4 is too coarse for counting small things.
     """
     return UNet2DConditionModel(
         sample_size=RESOLUTION // 8,
@@ -89,7 +89,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, ending in pure noise so that plain grounds come out right."""
+    """Stable Diffusion's noise schedule, but ending in pure noise, so that plain grounds come out right."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

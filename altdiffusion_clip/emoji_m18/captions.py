@@ -1,7 +1,7 @@
-"""What can be said of a scene, in eighteen languages, and how people type it.
+"""Captions of scenes in eighteen languages, as people type them.
 
-A claim is what a sentence says: that of a picture of a big cat on blue "a cat" is true as well. Sentences are made of
-the words and patterns of `languages`.
+A claim is the meaning of a sentence. A picture of a big cat on blue is also described by "a cat". Sentences are built
+from the words and patterns of `languages`.
 """
 
 import functools
@@ -15,17 +15,17 @@ from altdiffusion_clip.emoji_m18.languages import LANGUAGES, language_of
 from altdiffusion_clip.emoji_m18.scenes import Scene
 
 CLAIM_KINDS = ("one", "small", "big", "pair", "beside", "above", "two", "three")
-"""What is said of how many things, where: those of a scene, and "pair", which does not say where the two things are."""
+"""The kinds of scenes, and "pair", which does not say where the two things are."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a sentence says of a picture.
+    """The meaning of a sentence about a picture.
 
     Attributes:
         kind: of `CLAIM_KINDS`.
         things: one, or two in order.
-        ground: None if nothing is said of it.
+        ground: None if the sentence does not mention it.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Claim:
     ground: Ground | None = None
 
     def is_true_of(self, scene: Scene) -> bool:
-        """Whether a scene shows what is said."""
+        """Whether the claim is true of a scene."""
         if self.ground is not None and self.ground != scene.ground:
             return False
         if self.kind == "one":
@@ -44,10 +44,10 @@ class Claim:
 
 
 def is_word_held_out(concept: Concept, language: str) -> bool:
-    """Whether the last synonym for a concept is kept from every sentence, and so from every picture.
+    """Whether the last synonym of a concept is held out from all sentences, and so from all pictures.
 
-    A quarter of those that there are, but for English: its teacher learns words from pictures alone. Parallel
-    sentences name the word beside the everyday one, and nothing else; so a text encoder has learnt it from stage 1.
+    A quarter of the synonyms are, except in English, whose teacher learns words only from pictures. Parallel sentences
+    contain the bare word beside the everyday one, so the text encoder knows it only from stage 1.
 
     Example:
         >>> from altdiffusion_clip.emoji_m18.concepts import concepts
@@ -60,7 +60,7 @@ def is_word_held_out(concept: Concept, language: str) -> bool:
 
 
 def held_out_words(language: str) -> dict[int, str]:
-    """The words of a language that are kept from every sentence, by the index of their concept."""
+    """The held-out words of a language, by the index of their concept."""
     return {
         concept.index: language_of(language).things[concept.code].names[-1][0]
         for concept in concepts()
@@ -69,13 +69,13 @@ def held_out_words(language: str) -> dict[int, str]:
 
 
 def trained_names(concept: Concept, language: str) -> tuple[tuple[str, ...], ...]:
-    """The words for a concept that sentences use, each in its forms; the everyday word first."""
+    """The words for a concept that sentences use, each with its forms, the everyday word first."""
     names = language_of(language).things[concept.code].names
     return names[:-1] if is_word_held_out(concept, language) else names
 
 
 def captions(concept: Concept, ground: Ground | None, language: str) -> list[str]:
-    """The ways to say that a picture shows a concept, on a ground or with no word about it, in its everyday word.
+    """The captions of a concept with its everyday word, with or without a ground.
 
     Args:
         concept: what the picture shows.
@@ -97,7 +97,7 @@ def captions(concept: Concept, ground: Ground | None, language: str) -> list[str
 
 
 def claim_of(scene: Scene, generator: random.Random) -> Claim:
-    """Draws something that is true of a scene; its size or count is always said, its ground mostly."""
+    """Draws a random claim that is true of a scene. It always states size or count, and usually the ground."""
     kind = scene.kind
     things = scene.things
     if kind in ("beside", "above") and generator.random() < 0.35:
@@ -108,21 +108,21 @@ def claim_of(scene: Scene, generator: random.Random) -> Claim:
 
 
 def say(claim: Claim, language: str, generator: random.Random) -> str:
-    """Says a claim in one of the ways there are, drawn at random."""
+    """Says a claim in a random wording."""
     words = language_of(language)
     if len(claim.things) == 2:
         first, second = (generator.choice(_forms(thing, language, generator)) for thing in claim.things)
         pattern = generator.choice(words.patterns[claim.kind])
         said: Sequence[str] = [pattern.format(first=first, second=second)]
         if claim.kind != "pair" and claim.ground and words.patterns["on"][0].startswith("{ground}"):
-            # Where the ground comes first, as in Chinese, it would belong to the first of two phrases alone.
+            # If the ground comes first, as in Chinese, it would apply only to the first of two phrases.
             tags = words.tags[claim.ground.name]
             return generator.choice(words.patterns["tag"]).format(thing=said[0], ground=generator.choice(tags))
     elif claim.kind == "one":
         said = _forms(claim.things[0], language, generator)
     else:
         said = getattr(words.things[claim.things[0].code], claim.kind)
-    # The plain ways are what people type most: half of the draws.
+    # Half of the sentences are plain, because that is what people type most.
     sentences = _with_ground(said, claim.ground, language)
     return generator.choice(sentences[: max(1, len(said))] if generator.random() < 0.5 else sentences)
 
@@ -133,7 +133,7 @@ def _forms(concept: Concept, language: str, generator: random.Random) -> tuple[s
 
 
 def _with_ground(said: Sequence[str], ground: Ground | None, language: str) -> list[str]:
-    """All sentences of some ways to say what is shown, the most usual first."""
+    """All sentences for some phrases, the most common first."""
     words = language_of(language)
     if ground is None:
         return [pattern.format(thing=thing) for pattern in words.patterns["alone"] for thing in said]
@@ -153,9 +153,9 @@ _CAPITALS = frozenset(LANGUAGES) - {"zh", "ja", "th", "ko", "hi", "ar"}
 
 
 def as_typed(sentence: str, language: str, generator: random.Random) -> str:
-    """A sentence as some people type it: with capitals, a full stop, traditional characters or vowel signs.
+    """Varies a sentence as people type it: capitals, a full stop, traditional characters or vowel signs.
 
-    Two sentences in three stay as they are. Chinese needs the package OpenCC.
+    Two sentences in three are left alone. Chinese needs the package OpenCC.
     """
     if generator.random() < 2 / 3:
         return sentence
@@ -188,7 +188,7 @@ def _upper(text: str, language: str) -> str:
 
 @functools.cache
 def _converter() -> Any:
-    from opencc import OpenCC  # of the `train` extra
+    from opencc import OpenCC  # from the `train` extra
 
     return OpenCC("s2t")
 

@@ -1,7 +1,8 @@
-"""How far a drawn picture is from the nearest picture that its prompt is true of, in dB.
+"""Measures how far a drawn picture is from the nearest true render of its prompt, in dB.
 
-A classifier soon says 100% and sees neither eyes nor wheels. The peak signal-to-noise ratio to the nearest of all true
-renders does. No drawing can be nearer than the autoencoder brings the render itself, so that is measured beside it.
+A classifier soon reaches 100% without looking at eyes or wheels. The peak signal-to-noise ratio to the nearest true
+render does not saturate. No drawing can be nearer than the autoencoder's reconstruction of the render, so that is
+measured as well.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ from altdiffusion_clip.emoji_m18.scenes import Scene
 
 @dataclass(frozen=True)
 class Distance:
-    """Of one picture.
+    """The distance of one picture.
 
     Attributes:
-        psnr: to the nearest true render, in dB.
+        psnr: of the picture against the nearest true render, in dB.
         nearest: that render's scene.
-        autoencoder: what the autoencoder alone makes of that render, in dB.
+        autoencoder: of the autoencoder's reconstruction against that render, in dB.
     """
 
     psnr: float
@@ -33,7 +34,7 @@ class Distance:
 
     @property
     def gap(self) -> float:
-        """How many dB the picture is further away than the autoencoder alone."""
+        """How much worse the picture is than the autoencoder alone, in dB."""
         return self.autoencoder - self.psnr
 
 
@@ -41,9 +42,9 @@ def distance_to_renders(image: Image.Image, scene: Scene, vae: AutoencoderKL) ->
     """Measures one picture.
 
     Args:
-        image: drawn from a prompt that says all of a scene but its arrangement.
+        image: drawn from a prompt that states everything about a scene except its arrangement.
         scene: in any arrangement.
-        vae: of the model that drew.
+        vae: of the model that drew it.
 
     Example:
         >>> from altdiffusion_clip.emoji_m18.architectures import new_vae
@@ -61,13 +62,13 @@ def distance_to_renders(image: Image.Image, scene: Scene, vae: AutoencoderKL) ->
 
 
 def summary(distances: Sequence[Distance]) -> dict[str, float]:
-    """The median picture and the worst tenth, beside the autoencoder's own, in dB.
+    """The median and the worst tenth of some pictures, and the autoencoder's, in dB.
 
     Args:
-        distances: of some pictures, not empty.
+        distances: at least one.
 
     Returns:
-        `psnr`, `autoencoder` and `gap`, medians; `gap_worst_tenth`, the gap that nine in ten pictures stay below.
+        Medians `psnr`, `autoencoder` and `gap`; and `gap_worst_tenth`, which nine in ten pictures do not exceed.
     """
     gaps = np.array([distance.gap for distance in distances])
     return {

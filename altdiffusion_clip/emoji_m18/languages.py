@@ -1,8 +1,8 @@
-"""The words of each language: a JSON file each, read once.
+"""The words of each language, from one JSON file per language.
 
-A file holds, for every thing, the ways to say one of it, a small and a big one, two and three; for every ground two
-kinds of phrases, "on a blue background" and "blue background"; and the patterns that sentences are made of. All
-inflection is in the files, so that another language is another file.
+A file has the forms for one of each thing, a small one, a big one, two and three; two kinds of phrases for each ground,
+"on a blue background" and "blue background"; and patterns of sentences. All inflection is in the files, so another
+language is just another file.
 """
 
 import functools
@@ -17,15 +17,15 @@ LANGUAGES = ("en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "
 
 @dataclass(frozen=True)
 class Words:
-    """How a language says one thing.
+    """The words for one thing in a language.
 
     Attributes:
-        names: for each word for it, its forms: bare, and with an article or a measure word where there is one. The
-            everyday word is first, the others are synonyms.
-        small: ways to say a small one; empty if it is not counted.
-        big: ways to say a big one.
-        two: ways to say two of it.
-        three: ways to say three of it.
+        names: the forms of each word: bare, and with an article or a measure word if there is one. The everyday word
+                comes first, then synonyms.
+        small: phrases for a small one; empty if it is not countable.
+        big: phrases for a big one.
+        two: phrases for two of it.
+        three: phrases for three of it.
     """
 
     names: tuple[tuple[str, ...], ...]
@@ -41,11 +41,11 @@ class Language:
 
     Attributes:
         code: of `LANGUAGES`.
-        things: by the code of the concept.
-        on: for each ground the phrases that go with `patterns["on"]`.
-        tags: for each ground the phrases that go with `patterns["tag"]`.
-        patterns: of sentences: "alone", "on" and "tag" with places for {thing} and {ground}; "pair", "beside" and
-            "above" with places for {first} and {second}.
+        things: by the concept's code.
+        on: the phrases of each ground for `patterns["on"]`.
+        tags: the phrases of each ground for `patterns["tag"]`.
+        patterns: of sentences: "alone", "on" and "tag" with {thing} and {ground}; "pair", "beside" and "above" with
+                {first} and {second}.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Scenes as the training programs take captioned pictures: drawn and said when they are needed, never stored."""
+"""Captioned pictures of scenes for training, drawn and written when they are needed, never stored."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ _LANGUAGE_BITS = 5
 
 
 class ScenePictures:
-    """Renders of scenes, with captions in some languages; a `Captioned` for every stage.
+    """Renders of scenes with captions in some languages: a `Captioned` for every stage.
 
-    The number of a text holds the picture that it was drawn for, its language, and the seed of its words.
+    The number of a text encodes its picture, its language and the seed of its wording.
 
     Args:
-        scenes: what the pictures show; in groups of `group` that differ in one thing each, see `with_hard_negatives`.
-        folder: for what the stages compute from the pictures once.
-        tokenizer: of the captions; None for pictures alone.
+        scenes: the contents of the pictures, in groups of `group` similar scenes (see `with_hard_negatives`).
+        folder: for what the stages compute once from the pictures.
+        tokenizer: of the captions; None for pictures only.
         languages: of the captions.
-        weights: of some languages, in place of 1.
-        group: scenes that are always drawn together.
+        weights: of some languages; 1 for the others.
+        group: number of scenes that are always drawn together.
     """
 
     side = RESOLUTION
@@ -55,7 +55,7 @@ class ScenePictures:
     # ---------------------------------------------------------------- pictures
 
     def pixels_of(self, pictures: Tensor) -> Tensor:
-        """Some pictures: uint8 (pictures, 3, side, side)."""
+        """Renders some pictures: uint8 (pictures, 3, side, side)."""
         drawn = np.stack([np.asarray(self.scenes[number].render()) for number in pictures.tolist()])
         return torch.from_numpy(drawn).permute(0, 3, 1, 2)
 
@@ -63,14 +63,14 @@ class ScenePictures:
 
     @property
     def tokens(self) -> "ScenePictures":
-        """Rows of token ids: `tokens[text]` is made up when it is asked for, since there is no end of texts."""
+        """Rows of token ids. `tokens[text]` is computed on demand, because there are endless texts."""
         return self
 
     def __getitem__(self, text: int) -> np.ndarray:
         return np.array(self._ids([text])[0])
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws pictures and one caption of each: numbers of pictures and of texts, int64 (count,) both."""
+        """Draws random pictures with one caption each: numbers of pictures and of texts, both int64 (count,)."""
         first = self._group * torch.randint(
             len(self.scenes) // self._group, (-(-count // self._group),), generator=generator
         )
@@ -80,17 +80,17 @@ class ScenePictures:
         return pictures, (((pictures << _LANGUAGE_BITS) | language) << _SEED_BITS) | seed
 
     def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `draw`: captions here are all short, and a group is not torn apart."""
+        """The same as `draw`: all captions are short, and groups stay together."""
         del pool
         return self.draw(count, generator)
 
     def caption(self, text: int) -> str:
-        """The caption of a number."""
+        """The caption with a number."""
         claim, language, words = self._said(text)
         return as_typed(say(claim, language, words), language, words)
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
-        """Token ids of some texts and their mask, int64 (texts, longest)."""
+        """Token ids and mask of some texts, int64 (texts, longest)."""
         rows = self._ids(texts.tolist())
         longest = max(len(row) for row in rows)
         ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
@@ -99,7 +99,7 @@ class ScenePictures:
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
         shown = [self.scenes[number] for number in pictures.tolist()]
-        # A claim about other things is false; few pictures are left to be looked at.
+        # A claim about other things is false, so few pictures remain to be checked.
         places: dict[frozenset[int], list[int]] = {}
         for place, scene in enumerate(shown):
             places.setdefault(frozenset(thing.index for thing in scene.things), []).append(place)
@@ -123,16 +123,16 @@ class ScenePictures:
 
 
 def with_hard_negatives(scenes: Sequence[Scene], seed: int) -> list[Scene]:
-    """Beside each scene three that differ from it in one thing: another ground, another place or count, another thing.
+    """Adds to each scene three that differ in one respect: the ground, the position or count, or the thing.
 
-    Without them a CLIP learns to tell a cat from a dog, and not two cats from three, or left from right.
+    Without them, a CLIP learns to tell a cat from a dog, but not two cats from three, or left from right.
 
     Args:
-        scenes: to begin with; none of the new ones is held out either.
-        seed: of what is changed to what.
+        scenes: the original scenes. None of the new ones is held out either.
+        seed: of the changes.
 
     Returns:
-        Four scenes for each, together.
+        Four scenes for each, one after another.
     """
     generator = random.Random(seed)
     beside = []

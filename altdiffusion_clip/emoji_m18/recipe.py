@@ -1,12 +1,12 @@
-"""How emoji-m18 is made: every stage from the sprites to the finished folder, by this project's own programs.
+"""Makes emoji-m18: every stage from the sprites to the finished folder, with this project's own programs.
 
-It goes AltDiffusion-m18's own way: an English CLIP; a student that learns eighteen languages by stages 1 and 2, with a
-second projection for its layer before the last; and a UNet on what that says. AltDiffusion aligned the UNet of an
-English Stable Diffusion; there is none of this size, so this one learns all languages at once.
+It follows AltDiffusion-m18: an English CLIP; a student that learns eighteen languages in stages 1 and 2, with a second
+projection for its penultimate layer; and a UNet conditioned on that. AltDiffusion aligned the UNet of an English Stable
+Diffusion. There is none of this size, so this UNet learns all languages at once.
 
-Run it with ``make emoji-m18``. Each stage writes a checkpoint once a minute and goes on from it, so the command may be
-stopped at any moment and given again; stages that are done are skipped. Parts that are finished lie in the package, in
-half precision, and a machine that has no runs yet begins with them.
+Run it with ``make emoji-m18``. Each stage writes a checkpoint every minute and continues from it, so the command can be
+stopped at any moment and run again. Finished stages are skipped. The package has the finished parts in half precision,
+and a machine without runs starts from them.
 """
 
 import argparse
@@ -66,7 +66,7 @@ from altdiffusion_clip.training.vae import psnr, train_vae
 logger = logging.getLogger(__name__)
 GUIDANCE = 2.0
 Changes = dict[str, Any]
-"""Settings in place of a stage's own: for another machine, to stop in time, or to try it for a few steps."""
+"""Settings that override a stage's own: for another machine, to stop in time, or to try it for a few steps."""
 
 BY_THE_CLOCK: Changes = {"steps": 1_000_000, "checkpoint_seconds": 120.0}
 PROFILES: dict[str, dict[str, Changes]] = {
@@ -83,36 +83,36 @@ PROFILES: dict[str, dict[str, Changes]] = {
         },
     },
 }  # fmt: skip
-"""What suits a machine; the CPU's are in the stages. A GPU's stages go by the clock, for it is lent by the clock."""
+"""Settings by machine. Those for a CPU are in the stages. On a GPU, stages are limited by time, as GPUs usually are."""
 
 WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
 PARALLEL_FILE = "parallel.jsonl"
 AVERAGE = "unet.safetensors"
 PACKAGED = Path(__file__).parent / "emoji-m18"
-"""Where the model lies, as far as it is finished."""
+"""The folder of the model, as far as it is finished."""
 
 ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
-"""Shares of the kinds of scenes, where all are shown."""
+"""Shares of the kinds of scenes, for the CLIPs."""
 
 DRAWN_KINDS = {"one": 5.0, "small": 1.0, "big": 1.0, "beside": 5.0, "above": 2.5, "two": 0.75, "three": 0.75}
-"""The same, for the UNet, to which pairs are hardest."""
+"""Shares for the UNet, which finds pairs hardest."""
 
 DRAWN = {"cpu": 40_000, "gpu": 300_000}
-"""Scenes that the UNet is trained with: as many as a machine encodes in a few minutes."""
+"""How many scenes the UNet is trained with: as many as the machine encodes in a few minutes."""
 
 
-# -------------------------------------------------------------------- what is read
+# -------------------------------------------------------------------- data
 
 
 def english_sentences(count: int = 60_000) -> Iterator[str]:
-    """What the teacher's tokenizer is made of."""
+    """Sentences for the teacher's tokenizer."""
     words = random.Random(1)
     for scene in draw_scenes(count, seed=2, shares=ALL_KINDS):
         yield say(claim_of(scene, words), "en", words)
 
 
 def student_sentences(count: int = 120_000) -> Iterator[str]:
-    """What the student's tokenizer is made of: captions as they are typed, and names of more than it is taught."""
+    """Sentences for the student's tokenizer: captions as people type them, and names of many other things."""
     words = random.Random(1)
     for number, scene in enumerate(draw_scenes(count, seed=3, shares=ALL_KINDS)):
         language = LANGUAGES[number % len(LANGUAGES)]
@@ -123,7 +123,7 @@ def student_sentences(count: int = 120_000) -> Iterator[str]:
 
 
 def meanings(pairs: int = 20_000) -> Iterator[Claim]:
-    """What parallel sentences say: every thing on every ground that it may be on, and a sample of the rest."""
+    """The claims of parallel sentences: every allowed thing and ground, and a sample of other scenes."""
     for concept in concepts():
         yield Claim("one", (concept,))
         for ground in grounds():
@@ -136,7 +136,7 @@ def meanings(pairs: int = 20_000) -> Iterator[Claim]:
 
 
 def write_parallel(path: Path) -> Path:
-    """Writes parallel sentences in all languages, a meaning a line, unless they are there."""
+    """Writes parallel sentences in all languages, one meaning per line, unless they exist."""
     if path.is_file():
         return path
     words = random.Random(6)
@@ -148,10 +148,10 @@ def write_parallel(path: Path) -> Path:
             for language in LANGUAGES[1:]:
                 said[language] = [as_typed(say(claim, language, words), language, words) for _ in range(2)]
                 if claim.kind == "one" and claim.ground is None and claim.things[0].index in held_out[language]:
-                    # The one place that such a word stands in, as often as the thing on all its grounds.
+                    # Held-out words appear only here, as often as the thing with all its grounds.
                     said[language] += [held_out[language][claim.things[0].index]] * len(grounds())
             file.write(json.dumps(said, ensure_ascii=False) + "\n")
-            if claim.kind == "one":  # two ways of English, each with its own reading by the teacher
+            if claim.kind == "one":  # a second English wording, which the teacher reads differently
                 other = {"en": [as_typed(say(claim, "en", words), "en", words)]}
                 other |= {code: [as_typed(say(claim, code, words), code, words)] for code in LANGUAGES[1:]}
                 file.write(json.dumps(other, ensure_ascii=False) + "\n")
@@ -159,7 +159,7 @@ def write_parallel(path: Path) -> Path:
 
 
 def captioned(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: int = 15_000) -> ScenePictures:
-    """Pictures for a CLIP: scenes of all kinds, each beside three that are nearly the same."""
+    """Pictures for a CLIP: scenes of all kinds, each with three similar ones."""
     shown = with_hard_negatives(draw_scenes(scenes, seed=7, shares=ALL_KINDS), seed=8)
     folder.mkdir(parents=True, exist_ok=True)
     return ScenePictures(shown, folder, tokenizer, languages, {"en": 2.0}, group=4)
@@ -177,10 +177,10 @@ def drawn(work: Path, profile: str, tokenizer: Any = None, languages: Sequence[s
 
 
 def vae_stage(work: Path, profile: str, changes: Changes) -> None:
-    """Whole pictures; on a CPU small crops first, because many small steps beat few large ones."""
+    """Trains on whole pictures; on a CPU on small crops first, because many small steps beat a few large ones."""
     run = work / "vae"
     pictures = ScenePictures(draw_scenes(100_000, 1, {"one": 4, "small": 1, "big": 2, "beside": 2, "above": 1}))
-    # What is small is hardest, and there it shows first that latents are few.
+    # Small things are hardest, because they get few latents.
     mostly_small = ScenePictures(draw_scenes(100_000, 11, {**ALL_KINDS, "small": 2.0, "three": 4.0}))
     torch.manual_seed(0)
     vae = new_vae()
@@ -196,9 +196,9 @@ def vae_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def latents_stage(work: Path, profile: str, changes: Changes) -> None:
-    """What the UNet's pictures are for the autoencoder."""
+    """Computes the latents of the UNet's pictures."""
     config = RunConfig(workers=changes.get("workers", 0))
-    # In half precision a CPU that has it is five times as fast, and latents are kept in half precision anyway.
+    # CPUs with bfloat16 are five times as fast in it, and latents are stored in half precision anyway.
     dtype = torch.bfloat16 if changes.get("mixed_precision") == "bf16" else torch.float32
     vae = AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=dtype).eval()
     accelerator = new_accelerator(config)
@@ -206,7 +206,7 @@ def latents_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def teacher_stage(work: Path, profile: str, changes: Changes) -> None:
-    """An English-only CLIP: its tokenizer and its captions are English."""
+    """Trains an English-only CLIP, with an English tokenizer and English captions."""
     run = work / "teacher"
     tokenizer = train_clip_tokenizer(english_sentences(), vocab_size=1536)
     torch.manual_seed(0)
@@ -222,7 +222,7 @@ def teacher_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def sentences_stage(work: Path, profile: str, changes: Changes) -> None:
-    """The student's tokenizer, and parallel sentences as it reads them."""
+    """Makes the student's tokenizer, and tokenises the parallel sentences."""
     student = work / "distill" / "untrained"
     if not student.exists():
         with atomic_folder(student) as folder:
@@ -234,7 +234,7 @@ def sentences_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def distill_stage(work: Path, profile: str, changes: Changes) -> None:
-    """Stage 1: the student in eighteen languages learns the teacher's English, in both of its readings."""
+    """Stage 1: the student learns both outputs of the English teacher, in eighteen languages."""
     config = DistillConfig(
         output=work / "distill",
         teacher=str(work / "teacher" / MODEL),
@@ -250,7 +250,7 @@ def distill_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
-    """Stage 2: the student's captions against pictures, with the teacher's vision half as it is."""
+    """Stage 2: the student's captions against pictures, with the teacher's frozen vision tower."""
     run = work / "contrastive"
     config = ContrastiveConfig(
         output=run,
@@ -267,7 +267,7 @@ def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
 
 
 def new_pipeline(work: Path) -> AltDiffusionPipeline:
-    """A pipeline of finished parts, whose UNet has not been trained."""
+    """A pipeline of the finished parts with an untrained UNet."""
     torch.manual_seed(0)
     student = work / "contrastive" / MODEL
     return AltDiffusionPipeline(
@@ -283,7 +283,7 @@ def new_pipeline(work: Path) -> AltDiffusionPipeline:
 
 
 def align_stage(work: Path, profile: str, changes: Changes) -> None:
-    """The UNet, on the frozen student's conditioning in all eighteen languages; it goes on with the packaged one."""
+    """Trains the UNet on the frozen student's conditioning in all eighteen languages, from the packaged weights on."""
     run = work / "align"
     if (PACKAGED / "unet").exists():
         model = PACKAGED
@@ -299,14 +299,14 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
         text_encoder=str(work / "contrastive" / MODEL),
         languages=list(LANGUAGES),
         weights={"en": 2.0},
-        # What brings a UNet further that many pictures have been shown to already; small batches want a small rate.
+        # For a UNet that has already seen many pictures. Small batches need a small rate.
         steps=3600,
         batch_size=16,
         learning_rate=1.5e-4,
         warmup_steps=100,
         decay_from=0.2,
-        # At the noisy end the loss is mostly that nobody can know the place of a thing, and its gradient is four times
-        # that of the middle, where the picture comes about.
+        # At the noisy end, the loss mostly says that the position of a thing cannot be known, and its gradient is four
+        # times that of the middle, where the picture takes shape.
         timestep_sampling="logit-normal",
         ema_decay=0.999,
         validate_every=2000,
@@ -322,11 +322,11 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
     align(replace(config, **changes), drawn(work, profile, tokenizer, LANGUAGES))
 
 
-# -------------------------------------------------------------------- what is kept
+# -------------------------------------------------------------------- packaging
 
 
 def write_average(work: Path) -> None:
-    """Writes the average of the UNet that is being aligned, in half precision, from its checkpoint."""
+    """Writes the moving average of the UNet from its checkpoint, in half precision."""
     checkpoint = work / "align" / CHECKPOINT_FILE
     if not checkpoint.is_file():
         return
@@ -338,7 +338,7 @@ def write_average(work: Path) -> None:
 
 
 def keep(work: Path, folder: Path) -> None:
-    """Puts the finished parts into the package, in half precision, and the UNet as far as it has come."""
+    """Puts the finished parts and the current UNet into the package, in half precision."""
     if (work / "vae" / MODEL).exists() and not (folder / "vae").exists():
         with atomic_folder(folder / "vae") as place:
             AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(place)
@@ -353,9 +353,9 @@ def keep(work: Path, folder: Path) -> None:
         encoder = RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float16)
         encoder.save_pretrained(folder / TEXT_ENCODER)
         AutoTokenizer.from_pretrained(student).save_pretrained(folder / "tokenizer")
-        with atomic_folder(folder / SCORER) as place:  # the last, since it says that all three are there
+        with atomic_folder(folder / SCORER) as place:  # last, because its existence means that all three are there
             AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(place)
-            # Its text tower lies beside it already.
+            # Its text tower is already stored beside it.
             weights = place / SAFE_WEIGHTS_NAME
             beside = {TEXT_TOWER + name for name in encoder.state_dict()}
             head = {name: tensor for name, tensor in load_file(weights).items() if name not in beside}
@@ -371,7 +371,7 @@ def keep(work: Path, folder: Path) -> None:
 
 
 def restore(work: Path, folder: Path) -> None:
-    """Puts the packaged parts where the stages look for them, if their runs are not there."""
+    """Copies packaged parts to where the stages expect them, unless there are runs."""
     for stage, part in (("vae", "vae"), ("teacher", "teacher"), ("contrastive", SCORER)):
         place = work / stage / MODEL
         if place.exists() or not (folder / part).exists():
@@ -393,11 +393,11 @@ STAGES: dict[str, Callable[[Path, str, Changes], None]] = {
     "contrastive": contrastive_stage,
     "align": align_stage,
 }
-"""In order, with the profile and the changes to each."""
+"""The stages in order. Each takes the folder, the profile and the changes."""
 
 
 def is_done(work: Path, stage: str) -> bool:
-    """Whether a stage is finished, or another that begins where it ends, or whether what it leads to is packaged."""
+    """Whether a stage, or a later one that builds on it, is finished."""
     leads_to = {
         "latents": ("align",),
         "sentences": ("distill", "contrastive"),

@@ -1,4 +1,4 @@
-"""What a drawn picture shows, found by comparing it with all renders; nothing is trained, so nothing saturates."""
+"""Recognises what a drawn picture shows by comparing it with all renders. There is nothing to train or saturate."""
 
 import functools
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from altdiffusion_clip.emoji_m18.concepts import Ground, concepts, grounds
 from altdiffusion_clip.emoji_m18.renders import RESOLUTION, Placement, render, sprite
 from altdiffusion_clip.emoji_m18.scenes import COUNTED, KINDS, Scene, arrangements
 
-_BARE = 0.25  # share of a picture that no thing covers: the biggest ones leave so much
+_BARE = 0.25  # the share of a picture that even the biggest things leave bare
 
 
 @torch.no_grad()
 def recognise(image: Image.Image) -> Scene:
-    """Finds the scene whose render is nearest to a picture, in mean square.
+    """Finds the scene whose render has the smallest mean square error to a picture.
 
-    Every thing is tried in every place of every kind of scene: 12,000 placed things, on the ground that fits best where
-    nothing lies on it. What lies in one place does not touch what lies in another, so each place is looked at alone.
+    The ground is the one that fits best where it is bare. Then every thing is tried in every position of every kind of
+    scene: 12,000 placed things. Things do not overlap, so each position is tried separately.
 
     Args:
         image: of any size.
@@ -55,7 +55,7 @@ def recognise(image: Image.Image) -> Scene:
                 if kind in COUNTED:
                     found = found.masked_fill(~counted, -torch.inf)
                 best, things = found.max(1)
-                if len(set(things.tolist())) == len(things):  # two of a thing are another kind of scene
+                if len(set(things.tolist())) == len(things):  # two of the same thing are another kind of scene
                     yield float(best.sum()), kind, tuple(things.tolist()), number
 
     _, kind, things, number = max(tried())
@@ -63,7 +63,7 @@ def recognise(image: Image.Image) -> Scene:
 
 
 def is_right(found: Scene, asked: Scene) -> bool:
-    """Whether a picture shows what was asked for, in any arrangement.
+    """Whether a picture shows the wanted scene, in any arrangement.
 
     Example:
         >>> from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
@@ -75,12 +75,12 @@ def is_right(found: Scene, asked: Scene) -> bool:
 
 
 def _misfit(picture: Tensor, bare: Tensor) -> float:
-    """How far a picture is from a bare ground, where it is nearest to it."""
+    """How far a picture is from a bare ground, in the part where it is nearest."""
     return float((picture - bare).square().sum(0).flatten().kthvalue(int(_BARE * RESOLUTION**2)).values)
 
 
 def _gain(picture: Tensor, bare: Tensor, placement: Placement) -> Tensor:
-    """By how much each thing, put into a place, brings the bare ground nearer to a picture: float (things,)."""
+    """How much nearer each thing in a position brings the bare ground to a picture: float (things,)."""
     left, top = ((RESOLUTION - placement.size) // 2 + offset for offset in (placement.dx, placement.dy))
     window = (slice(None), slice(top, top + placement.size), slice(left, left + placement.size))
     colour, alpha = _sprites(placement.size)
@@ -96,12 +96,12 @@ def _bare(ground: Ground, mirrored: bool) -> Tensor:
 
 @functools.cache
 def _sprites(size: int) -> tuple[Tensor, Tensor]:
-    """All things at a size: colours times opacity (things, 3, size, size), and opacity (things, 1, size, size)."""
+    """All things at one size: premultiplied colours (things, 3, size, size), and opacity (things, 1, size, size)."""
     canvas = np.zeros((len(concepts()), size, size, 4), np.float32)
     for row, thing in zip(canvas, concepts(), strict=True):
         pixels = np.asarray(sprite(thing.code, size), np.float32) / 255
         height, width = pixels.shape[:2]
-        # As `render` places it: both halves are rounded down.
+        # rounds as `render` does
         left, top = ((RESOLUTION - side) // 2 - (RESOLUTION - size) // 2 for side in (width, height))
         row[top : top + height, left : left + width] = pixels
     whole = torch.from_numpy(canvas).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Pictures of the things: Fluent emoji in 3D on plain and painted grounds, drawn by Pillow."""
+"""Renders things as Fluent 3D emoji on plain and painted grounds, with Pillow."""
 
 import functools
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from altdiffusion_clip.emoji_m18.concepts import Concept, Ground
 RESOLUTION = 128
 """Side of every picture, in pixels."""
 
-_FINE = 4  # shapes are painted at so many times the resolution, then shrunk: smooth edges
+_FINE = 4  # shapes are painted larger by this factor and then shrunk, for smooth edges
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a thing lies: the longer side of its sprite, and its centre's offset from the picture's, in pixels."""
+    """The placement of a thing: longer side of its sprite, and offset of its centre from the picture's, in pixels."""
 
     size: int = 84
     dx: int = 0
@@ -27,7 +27,7 @@ class Placement:
 
 @functools.cache
 def sprite(code: str, size: int) -> Image.Image:
-    """A thing at a size: RGBA, its longer side `size` pixels, read once.
+    """The sprite of a thing: RGBA, with a longer side of `size` pixels. Cached.
 
     Example:
         >>> sprite("1f431", 44).mode
@@ -46,8 +46,8 @@ def render(ground: Ground, *things: tuple[Concept, Placement], mirrored: bool = 
 
     Args:
         ground: plain or painted.
-        *things: what to draw and where, from back to front.
-        mirrored: the painted ground is seen from the other side; the things are not mirrored.
+        *things: things with their placements, from back to front.
+        mirrored: mirror the painted ground, but not the things.
 
     Returns:
         An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
@@ -79,7 +79,7 @@ _SIDE = RESOLUTION * _FINE
 
 
 def _gradient(*stops: Rgb) -> Image.Image:
-    """Colours from the top to the bottom, evenly spaced."""
+    """A vertical gradient through evenly spaced colours."""
     place = np.linspace(0, len(stops) - 1, _SIDE)
     columns = [np.interp(place, range(len(stops)), [stop[channel] for stop in stops]) for channel in range(3)]
     column = np.stack(columns, axis=1)[:, None, :].repeat(_SIDE, axis=1)
@@ -87,13 +87,13 @@ def _gradient(*stops: Rgb) -> Image.Image:
 
 
 def _ellipse(picture: Image.Image, x: float, y: float, width: float, height: float, colour: Rgb) -> None:
-    """An ellipse around a centre; all lengths are shares of the picture's side."""
+    """An ellipse around a centre. All lengths are relative to the picture's side."""
     box = [_SIDE * value for value in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
     ImageDraw.Draw(picture).ellipse(box, fill=colour)
 
 
 def _dots(picture: Image.Image, count: int, lowest: float, radius: float, colour: Rgb, seed: int) -> None:
-    """Soft round dots above a height, always in the same places and well apart."""
+    """Soft dots above a height, always in the same well-spaced positions."""
     generator = np.random.default_rng(seed)
     layer = Image.new("L", picture.size)
     placed: list[tuple[float, float]] = []
@@ -164,4 +164,4 @@ _PAINTERS: dict[str, Callable[[], Image.Image]] = {
     "desert": _desert,
     "sunset": _sunset,
 }
-"""One for each ground that is not plain."""
+"""A painter for each painted ground."""

@@ -1,4 +1,4 @@
-"""What pictures show: one thing, small or big; two things beside or above each other; two or three of a thing."""
+"""Scenes: one thing, small or big; two things beside or above each other; two or three of a thing."""
 
 import functools
 import random
@@ -12,19 +12,19 @@ from altdiffusion_clip.emoji_m18.renders import Placement, render
 
 Arrangement = tuple[Placement, ...]
 KINDS = ("one", "small", "big", "beside", "above", "two", "three")
-"""Kinds of scenes. "beside" and "above" show two things, "two" and "three" so many of one thing."""
+"""Kinds of scenes. "beside" and "above" show two things; "two" and "three" show several of one thing."""
 
 COUNTED = ("small", "big", "two", "three")
-"""Kinds that only things which can be counted are shown in."""
+"""Kinds of scenes that need a countable thing."""
 
 
 @functools.cache
 def arrangements(kind: str, is_painted: bool) -> tuple[Arrangement, ...]:
-    """All the ways in which a kind of scene is laid out on a plain or a painted ground.
+    """All arrangements of a kind of scene on a plain or painted ground.
 
-    They are few, for a UNet learns each size of a thing anew. Offsets are multiples of the autoencoder's stride, so
-    that a thing moved has the same latents, moved; and most of twice that, since the UNet has a level of half the
-    resolution. On a painted ground things stand lower, since the sky is above.
+    There are few, because a UNet has to learn each size of a thing separately. Offsets are multiples of the
+    autoencoder's stride, so that moving a thing just moves its latents; most are multiples of twice the stride, for the
+    UNet's half-resolution level. On a painted ground things stand lower, below the sky.
     """
     if kind == "one":
         return tuple((Placement(88, dx, 16 if is_painted else 0),) for dx in (-16, 0, 16))
@@ -40,14 +40,14 @@ def arrangements(kind: str, is_painted: bool) -> tuple[Arrangement, ...]:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows.
+    """The contents of a picture.
 
     Attributes:
         kind: of `KINDS`.
-        things: the left or upper one first; one thing but for "beside" and "above".
+        things: the left or upper one first; only "beside" and "above" have two.
         ground: behind them.
         arrangement: an index into `arrangements`.
-        mirrored: a painted ground is seen from the other side.
+        mirrored: whether the painted ground is mirrored.
     """
 
     kind: str
@@ -58,19 +58,19 @@ class Scene:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether a thing is kept from this ground, or these two from each other, in all training."""
+        """Whether this thing and ground, or this pair of things, are held out from all training."""
         return any(is_held_out(thing, self.ground) for thing in self.things) or (
             len(self.things) == 2 and is_pair_held_out(*self.things)
         )
 
     def render(self) -> Image.Image:
-        """Draws it."""
+        """Renders the scene."""
         placements = arrangements(self.kind, self.ground.rgb is None)[self.arrangement]
         things = self.things if len(self.things) == len(placements) else self.things * len(placements)
         return render(self.ground, *zip(things, placements, strict=True), mirrored=self.mirrored)
 
     def variants(self) -> "Iterator[Scene]":
-        """The same scene in all its arrangements, from both sides: all the true renders of one prompt."""
+        """The scene in all arrangements, mirrored and not: all true renders of one prompt."""
         is_painted = self.ground.rgb is None
         for number in range(len(arrangements(self.kind, is_painted))):
             for mirrored in (False, True) if is_painted else (False,):
@@ -78,16 +78,16 @@ class Scene:
 
 
 def draw_scene(kind: str, generator: random.Random, things: Sequence[Concept], unseen: bool = False) -> Scene:
-    """Draws a scene of a kind at random.
+    """Draws a random scene of a kind.
 
     Args:
         kind: of `KINDS`.
-        generator: of random numbers.
-        things: to choose from; at least two, and one that can be counted.
-        unseen: one that all training is kept from, and not one that may be shown.
+        generator: of the random numbers.
+        things: to choose from; at least two, and at least one countable.
+        unseen: draw a held-out scene, instead of one that training may show.
 
     Returns:
-        The scene. Of an unseen pair both things are known on its ground, and only their being together is new.
+        The scene. For an unseen pair, both things are known on its ground, and only the combination is new.
     """
     if kind in COUNTED:
         things = [thing for thing in things if thing.is_counted]
@@ -111,14 +111,14 @@ def draw_scene(kind: str, generator: random.Random, things: Sequence[Concept], u
 def draw_scenes(
     count: int, seed: int, shares: dict[str, float], things: Sequence[Concept] | None = None, unseen: bool = False
 ) -> list[Scene]:
-    """Draws scenes at random, always the same ones for the same arguments.
+    """Draws random scenes, always the same ones for the same arguments.
 
     Args:
         count: how many.
         seed: of the random numbers.
-        shares: of the kinds; any sum.
-        things: to choose from; all concepts if not given.
-        unseen: as for `draw_scene`.
+        shares: of the kinds; they need not sum to 1.
+        things: to choose from; all concepts by default.
+        unseen: as in `draw_scene`.
 
     Example:
         >>> scenes = draw_scenes(100, seed=0, shares={"one": 3, "beside": 1})

@@ -1,4 +1,4 @@
-"""The tokenizers of emoji-m9 and emoji-m18, of their captions: CLIP's BPE for the teacher, XLM-R's SentencePiece."""
+"""Trains tokenizers on captions: CLIP's BPE for the teacher, and XLM-R's SentencePiece for the student."""
 
 import io
 import json
@@ -9,20 +9,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, XLMRobertaTokenizer
 
 MAX_LENGTH = 77
-"""Tokens in one window, as in CLIP and in every Stable Diffusion."""
+"""Tokens per window, as in CLIP and every Stable Diffusion."""
 
 
 def train_clip_tokenizer(sentences: Iterable[str], vocab_size: int) -> CLIPTokenizer:
-    """Trains CLIP's byte-level BPE. Like CLIP's own, it reads any script, and knows only what it was taught."""
+    """Trains CLIP's byte-level BPE. Like CLIP's own, it reads any script, but knows only words it was trained on."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    # Both forms of each byte, so that no character is unknown, in the middle of a word or at its end.
+    # Both forms of each byte, so that no character is unknown in the middle or at the end of a word.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = [*(byte + "</w>" for byte in alphabet), "<|startoftext|>", "<|endoftext|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=alphabet, end_of_word_suffix="</w>", special_tokens=specials
     )
-    # CLIP's pre-tokenizer drops white space; ByteLevel would glue it to the next word, so words go in alone.
+    # CLIP's pre-tokenizer drops white space. ByteLevel would attach it to the next word, so words go in one by one.
     tokenizer.train_from_iterator((word for sentence in sentences for word in sentence.lower().split()), trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return CLIPTokenizer(
@@ -31,9 +31,9 @@ def train_clip_tokenizer(sentences: Iterable[str], vocab_size: int) -> CLIPToken
 
 
 def cldr_names(languages: Sequence[str]) -> list[str]:
-    """The CLDR names of all emoji, so that SentencePiece knows the letters of words that no caption has yet.
+    """The CLDR names of all emoji, so that SentencePiece knows the letters of words that no caption has.
 
-    The package emoji has them in fewer languages than eighteen; of the others there are none.
+    The package `emoji` lacks some of the eighteen languages, which get no names.
     """
     import emoji  # of the `train` extra
 
@@ -49,7 +49,7 @@ def cldr_names(languages: Sequence[str]) -> list[str]:
 
 
 def train_xlmr_tokenizer(sentences: Iterable[str], folder: Path, vocab_size: int) -> XLMRobertaTokenizer:
-    """Trains a SentencePiece unigram model and writes it to ``folder`` in the layout that XLM-R publishes."""
+    """Trains a SentencePiece unigram model and writes it to ``folder`` in XLM-R's layout."""
     import sentencepiece
 
     model = io.BytesIO()

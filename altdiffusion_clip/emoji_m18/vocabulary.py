@@ -1,4 +1,4 @@
-"""Which words of a prompt emoji-m18 knows: it draws something for any prompt, and this says when that is not it."""
+"""Finds the words of a prompt that emoji-m18 knows. It draws something for any prompt, so users must be told."""
 
 import functools
 import itertools
@@ -21,26 +21,26 @@ _SPACELESS = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")  # kana, Ch
 _SPACELESS_RUN = re.compile(f"{_SPACELESS.pattern}+")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 _ENDING, _STEM = 2, 4
-"""Letters at a word's end that inflection may change, and letters before it that it may not."""
+"""How many final letters inflection may change, and how many letters before them must match."""
 
 _PARTICLES = frozenset("的了是はがのをにとで")
-"""Of languages without spaces, left between words that are known."""
+"""Filler words of languages without spaces, left over between known words."""
 
 _AND = "و?"
-"""Arabic's, which is written together with the word after it."""
+"""Arabic prefixes, which are written together with the next word."""
 
 _NOT_HERE = frozenset({"的"})
-"""Words that are much more often another word of another language: a Japanese target, the Chinese particle."""
+"""Words that are usually another word of another language: a Japanese target, the Chinese particle."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a prompt says, as far as emoji-m18 knows its words.
+    """The contents of a prompt, as far as emoji-m18 knows its words.
 
     Attributes:
-        things: that are named; of a word that names two things in two languages, both.
-        grounds: that are named.
-        unknown: words that are neither, in the order of the prompt.
+        things: the named things; if a word names two things in two languages, both.
+        grounds: the named grounds.
+        unknown: other words, in the order of the prompt.
     """
 
     things: tuple[Concept, ...]
@@ -54,18 +54,18 @@ class Reading:
 
     @property
     def is_known(self) -> bool:
-        """Whether the prompt names something that the model can draw, and nothing besides."""
+        """Whether the prompt names something that the model can draw, and nothing else."""
         return bool(self.things) and not self.unknown
 
 
 def read(prompt: str) -> Reading:
-    """Looks the words of a prompt up, in all languages at once.
+    """Looks up the words of a prompt in all languages at once.
 
-    Long phrases are found first. A word may differ from a known one in its last letters, as cases and plurals do, and a
-    Korean one may have a particle.
+    Long phrases come first. A word may differ from a known one in its last letters, as cases and plurals do. A Korean
+    word may have a particle.
 
     Args:
-        prompt: in any language, with weights or without.
+        prompt: in any language, with or without weights.
 
     Example:
         >>> [thing.names["en"] for thing in read("星空下的一只红狐狸").things]
@@ -97,11 +97,11 @@ def read(prompt: str) -> Reading:
 
 
 def _plain(text: str) -> str:
-    """A text without what does not tell words apart: capitals, vowel signs, traditional characters, full width."""
+    """A text without differences that do not matter: capitals, vowel signs, traditional and full-width characters."""
     text = unicodedata.normalize("NFKC", normalise(text)).casefold()
     text = _ARABIC_VOWELS.sub("", text).replace("’", "'")
-    text = text.replace("ı", "i").replace("\u0307", "")  # Turkish has two i, each with a capital of its own
-    # Words of other scripts stand alone, though no space says so: 上にUFO.
+    text = text.replace("ı", "i").replace("\u0307", "")  # Turkish has two letters i, each with its own capital
+    # Words of different scripts are separate even without a space: 上にUFO.
     text = _SPACELESS_RUN.sub(r" \g<0> ", text.translate(_to_simplified()))
     return " ".join(text.split())
 
@@ -114,7 +114,7 @@ def _to_simplified() -> dict[int, str]:
 
 @functools.cache
 def _phrases() -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
-    """All known phrases, the longest first, each with the kinds and indices of what it means."""
+    """All known phrases, the longest first, each with the kinds and indices of its meanings."""
     found: dict[str, set[tuple[str, int]]] = {}
     for phrase, kind, index in _all_phrases():
         plain = _plain(phrase)
@@ -151,7 +151,7 @@ def _all_phrases() -> Iterator[tuple[str, str, int]]:
 
 @functools.cache
 def _single_words() -> dict[str, list[tuple[str, int]]]:
-    """Known words by their first three letters, with the index of the thing, or -1."""
+    """Known words by their first three letters, with the index of the thing or -1."""
     found: dict[str, list[tuple[str, int]]] = {}
     for phrase, meanings in _phrases():
         for kind, index in meanings:
@@ -164,7 +164,7 @@ def _single_words() -> dict[str, list[tuple[str, int]]]:
 
 
 def _inflected(word: str) -> int | None:
-    """The thing whose name a word is a form of, -1 for another known word, None for an unknown one."""
+    """The index of the thing whose name a word is a form of; -1 for another known word, None for an unknown one."""
     is_korean = _HANGUL.search(word) is not None
     best: tuple[int, int] | None = None
     for known, index in _single_words().get(word[:3], ()) if not is_korean else _korean_words():
@@ -186,7 +186,7 @@ def _korean_words() -> list[tuple[str, int]]:
 
 
 def _is_filler(word: str) -> bool:
-    """Whether a word is too short to name anything in a script with spaces: articles, prepositions, particles."""
+    """Whether a word is too short to name anything: articles, prepositions and particles in scripts with spaces."""
     if _SPACELESS.search(word):
         return all(character in _PARTICLES for character in word)
     return len(word) <= (1 if _HANGUL.search(word) else 3)

@@ -1,1 +1,1 @@
-"""How good a model is: retrieval, and the emoji world's own measures."""
+"""Measures how good a model is: retrieval, classification, generation, and the emoji models' own measures."""

@@ -1,4 +1,4 @@
-"""Systems on a retrieval task: figures by language, and some of what goes wrong."""
+"""Measures systems on a retrieval task: figures by language, and some failures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ FAILURES = 12
 
 @dataclass(frozen=True)
 class Failure:
-    """A text whose image was not the first.
+    """A text whose image was not found first.
 
     Attributes:
         text: the query.
-        right: place of its image in the task's images.
-        found: place of the image that came first.
-        score_right: of the text with its image; a cosine if the judge gives vectors.
-        score_found: of the text with the first.
+        right: index of its image.
+        found: index of the image that came first.
+        score_right: of the text with its image; a cosine if the judge has vectors.
+        score_found: of the text with the first image.
     """
 
     text: str
@@ -43,16 +43,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measured:
-    """A system in a language.
+    """The results of a system in one language.
 
     Attributes:
         system: its name.
         language: code.
-        texts: how many.
-        images: how many candidates.
+        texts: number of texts.
+        images: number of candidates.
         figures: recalls and their mean, in percent.
-        intervals: 95%, by the figures' names, in percent.
-        failures: the first few.
+        intervals: 95% intervals by the names of the figures, in percent.
+        failures: the first few failures.
     """
 
     system: str
@@ -78,7 +78,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What a judge makes of a task: vectors of all images, and of the texts by language."""
+    """A judge's vectors for a task: of all images, and of the texts by language."""
 
     images: np.ndarray
     texts: Callable[[str], np.ndarray]
@@ -95,7 +95,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Similarities:
-    """What a judge without vectors makes of a task: scores of all texts of a language with all images."""
+    """The scores of a judge without vectors: all texts of each language with all images."""
 
     matrix: Callable[[str], np.ndarray]
     broken: list[tuple[int, str, str]]
@@ -111,7 +111,7 @@ class Similarities:
 
 @dataclass(frozen=True)
 class Compared:
-    """Texts with images: the ranks of pairs by their ties, and the scores of one text."""
+    """Gives the ranks of pairs for a way of breaking ties, and the scores of one text."""
 
     ranks: Callable[[np.ndarray, str], Ranks]
     row: Callable[[int], np.ndarray]
@@ -125,18 +125,18 @@ def vectors_of(
     bench_of: Callable[[Panel], Bench] = Bench,
     long_text: str = "truncate",
 ) -> Vectors | Similarities:
-    """Has a judge look at a task, or reads its embeddings from a file.
+    """Runs a judge on a task, or reads its embeddings from a file.
 
     Args:
-        spec: as for `load_judge`, or an embedding file.
-        task: whose texts and images.
+        spec: a judge, as for `load_judge`, or an embedding file.
+        task: with the texts and images.
         device: for the judge.
-        dtype: of its weights and arithmetic.
-        bench_of: makes the bench of the judge.
-        long_text: what is done with texts of more tokens than it reads, one of `LONG_TEXT`.
+        dtype: of the judge.
+        bench_of: makes a bench for the judge.
+        long_text: how to read texts with too many tokens, one of `LONG_TEXT`.
 
     Raises:
-        UserError: the judge cannot be loaded, or the file lacks something.
+        UserError: the judge cannot be loaded, or the file is incomplete.
     """
     path = Path(spec)
     if path.suffix in SUFFIXES and not path.is_dir():
@@ -171,14 +171,14 @@ def vectors_of(
 def measure(
     name: str, vectors: Vectors | Similarities, task: RetrievalTask, ties: str = "mean", allow_missing: bool = False
 ) -> list[Measured]:
-    """Retrieval in every language of a task.
+    """Measures retrieval in every language of a task.
 
     Args:
         name: of the system.
-        vectors: of all its images and texts.
-        task: what belongs together.
-        ties: the rank where others are as similar.
-        allow_missing: leave out pictures that could not be read, and texts that have no other.
+        vectors: of all images and texts.
+        task: says which texts and images belong together.
+        ties: how to rank equal similarities.
+        allow_missing: leave out pictures that could not be read, and texts without any other picture.
 
     Raises:
         UserError: a picture could not be read.

@@ -1,4 +1,4 @@
-"""What emoji-m9 can do, measured on pictures and prompts that no training stage has seen."""
+"""Measures emoji-m9 on pictures and prompts that no training stage has seen."""
 
 import functools
 import random
@@ -42,7 +42,7 @@ Encode = Callable[[list[str]], Tensor]
 
 
 def _systems(folder: Path) -> Iterator[tuple[str, Encode, Callable[[list[Path]], Tensor]]]:
-    """Name, text encoder and image encoder of the English teacher and of the student after each stage."""
+    """Name, text encoder and image encoder of the English teacher, and of the student after each stage."""
     scorer = AltCLIPScorer.from_pretrained(folder).eval()
     teacher = CLIPModel.from_pretrained(folder / "teacher", dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "teacher")
@@ -62,7 +62,7 @@ def _systems(folder: Path) -> Iterator[tuple[str, Encode, Callable[[list[Path]],
     distilled.load_state_dict(scorer.state_dict())
     after_stage_1 = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled", dtype=torch.float32)
     distilled.text_model.load_state_dict(after_stage_1.state_dict())
-    # Stage 1 trains the text tower alone; its projection is still the teacher's.
+    # Stage 1 trains only the text tower. The projection is still the teacher's.
     distilled.text_projection.load_state_dict(teacher.text_projection.state_dict())
     distilled.processor = scorer.processor
     for name, system in (("distilled", distilled.eval()), ("student", scorer)):
@@ -77,13 +77,12 @@ def _image_embeds(scorer: AltCLIPScorer, paths: list[Path]) -> Tensor:
 def evaluate_retrieval(
     folder: Path | None = None, languages: Sequence[str] = LANGUAGES
 ) -> Iterator[dict[str, str | float]]:
-    """Retrieval on the held-out renders, for each system and language.
+    """Measures retrieval on the held-out renders, for each system and language.
 
-    Texts and images are the same number of held-out concept-colour pairs, each said and shown once, so chance
-    is one in as many.
+    Each held-out concept-colour pair has one text and one image, so chance is one in the number of pairs.
 
     Args:
-        folder: of emoji-m9; the embedded one if not given.
+        folder: of emoji-m9; by default the one in the package.
         languages: of the captions.
 
     Yields:
@@ -99,20 +98,20 @@ def evaluate_retrieval(
 
 @torch.no_grad()
 def retrieval_of(scorer: AltCLIPScorer, language: str) -> Retrieval:
-    """Retrieval on the held-out renders of one scorer in one language, as `evaluate_retrieval` measures it."""
+    """Measures retrieval for one scorer in one language, as `evaluate_retrieval` does."""
     images, _ = scorer.encode_images([picture.path for picture in held_out_pictures()[::PER_PAIR]])
     return _held_out_retrieval(scorer.encode_texts, images, language)
 
 
 def _held_out_retrieval(encode_texts: Encode, images: Tensor, language: str) -> Retrieval:
-    """Retrieval between the first picture of each held-out pair, embedded already, and its caption in a language."""
+    """Retrieval between the embedded first picture of each held-out pair and its caption in a language."""
     pictures = held_out_pictures()[::PER_PAIR]
     texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
     return retrieval(encode_texts(texts) @ images.T, torch.eye(len(pictures), dtype=torch.bool))
 
 
 def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:
-    """The concept-colour pairs that no stage has seen, or all others; shuffled, always in the same order."""
+    """The held-out concept-colour pairs, or all others, in a fixed random order."""
     chosen = [(concept, colour) for concept in concepts() for colour in colours()]
     chosen = [(concept, colour) for concept, colour in chosen if is_held_out(concept, colour) == unseen]
     random.Random(0).shuffle(chosen)
@@ -121,16 +120,16 @@ def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:
 
 @dataclass(frozen=True)
 class DrawingResult:
-    """How often drawn pictures show what was asked for, in percent.
+    """How often drawn pictures show what the prompt asks for, in percent.
 
     Attributes:
         language: of the prompts.
-        drawn_from: "prompt", or "name" if the UNet was not told the background colour and the scorer was.
-        prompts: how many.
-        n: pictures of each prompt.
+        drawn_from: "prompt", or "name" if only the scorer was told the background colour.
+        prompts: number of prompts.
+        n: pictures per prompt.
         top1: the recogniser recognises the concept in the first picture of each prompt.
-        one_of_n: concept and background colour are right, mean over all n pictures: one of n at random.
-        best_of_n: concept and background colour are right in the picture that our scorer puts first.
+        one_of_n: concept and background colour are right, averaged over all n pictures, as if choosing at random.
+        best_of_n: concept and background colour are right in the picture that our scorer ranks first.
     """
 
     language: str
@@ -151,18 +150,18 @@ def evaluate_drawing(
     steps: int = STEPS,
     drawn_from: str = "prompt",
 ) -> DrawingResult:
-    """Draws and has the recogniser, which never saw a drawn picture, say what the pictures show.
+    """Draws pictures and lets the recogniser, which was trained only on renders, say what they show.
 
     Args:
         pipeline: of emoji-m9.
-        scorer: chooses the best of n.
+        scorer: to choose the best of n.
         language: of the prompts.
-        count: how many prompts.
-        n: pictures of each.
-        steps: of the scheduler.
-        drawn_from: "prompt" draws concept-colour pairs that no stage has seen. "name" draws the concept alone
-            and ranks by the whole prompt, so that the background is left to chance and there is something to
-            choose; its pairs are seen ones, since without a word about it no other background is drawn.
+        count: number of prompts.
+        n: pictures per prompt.
+        steps: scheduler steps.
+        drawn_from: "prompt" draws held-out concept-colour pairs. "name" draws from the concept's name and ranks by the
+                whole prompt, so that the background is left to chance and there is something to choose. Its pairs are
+                seen ones, because without being told, the model draws no other backgrounds.
     """
     recogniser = Recogniser.load()
     recognised, right, best = 0, 0, 0
@@ -192,7 +191,7 @@ def evaluate_drawing(
 
 
 def unseen_scenes() -> list[tuple[Concept, Concept]]:
-    """The two concepts of every scene that no stage has seen, left and right; shuffled, always in the same order."""
+    """The left and right concepts of every held-out scene, in a fixed random order."""
     chosen = [(left, right) for left in concepts() for right in concepts()]
     chosen = [(left, right) for left, right in chosen if left != right and is_pair_held_out(left, right)]
     random.Random(0).shuffle(chosen)
@@ -201,14 +200,14 @@ def unseen_scenes() -> list[tuple[Concept, Concept]]:
 
 @dataclass(frozen=True)
 class SceneResult:
-    """How often a drawn scene shows the two things that were asked for, in percent.
+    """How often a drawn scene shows the two things in the prompt, in percent.
 
     Attributes:
         language: of the prompts.
-        places: whether the prompts say what is on the left and what on the right.
-        prompts: how many, one picture each.
-        one: the recogniser recognises at least one of the two, where it was asked for.
-        both: the recogniser recognises both, where they were asked for.
+        places: whether the prompts say which thing is on which side.
+        prompts: number of prompts, with one picture each.
+        one: at least one of the two is recognised where it should be.
+        both: both are recognised where they should be.
     """
 
     language: str
@@ -221,14 +220,14 @@ class SceneResult:
 def evaluate_scenes(
     pipeline: "AltDiffusionPipeline", language: str, places: bool, count: int = 100, steps: int = STEPS
 ) -> SceneResult:
-    """Draws two things beside each other that were never seen together, and has the recogniser look at each half.
+    """Draws two things that were never seen together, and lets the recogniser look at each half.
 
     Args:
         pipeline: of emoji-m9.
         language: of the prompts.
-        places: the prompts say which thing is on the left; otherwise ("a cat and an apple") either order is right.
-        count: how many prompts.
-        steps: of the scheduler.
+        places: use prompts that say which thing is on the left. Otherwise ("a cat and an apple") either order is right.
+        count: number of prompts.
+        steps: scheduler steps.
     """
     recogniser = Recogniser.load()
     one, both = 0, 0

@@ -1,4 +1,4 @@
-"""What emoji-m18 can do, measured on scenes and words that no training stage has seen."""
+"""Measures emoji-m18 on scenes and words that no training stage has seen."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Encode = Callable[[list[str]], Tensor]
 DRAWN_SHARES = {"one": 8.0, "small": 1.0, "big": 1.5, "beside": 3.0, "above": 1.5, "two": 1.0, "three": 1.0}
-"""Shares of the kinds of scenes that are drawn. They stay as they are, whatever is trained on."""
+"""Shares of the kinds of scenes in the evaluation. They do not change with the training data."""
 
 GROUPS = {
     "single": ("one", "small", "big"),
@@ -48,15 +48,15 @@ GROUPS = {
 
 @torch.no_grad()
 def evaluate_retrieval(scenes: int = 100, languages: Sequence[str] = LANGUAGES) -> Iterator[Row]:
-    """Finds unseen scenes by their captions, each among three scenes that differ from it in one thing.
+    """Finds unseen scenes by their captions, each among three scenes that differ in one respect.
 
     Args:
-        scenes: in the gallery, which has four times as many.
+        scenes: number of scenes; the gallery has four times as many.
         languages: of the captions.
 
     Yields:
-        `system` (the English teacher or the student), `language`, `typed` (how the caption is written), and `r1`, the
-        share of captions whose first picture is right, in percent.
+        `system` (the English teacher or the student), `language`, `typed` (how the caption is written), and `r1`,
+        the share of captions whose first picture is right, in percent.
     """
     scorer = AltCLIPScorer.from_pretrained(EMOJI_M18).eval()
     shown = with_hard_negatives(draw_scenes(scenes, seed=123, shares=ALL_KINDS, unseen=True), seed=5)
@@ -88,7 +88,7 @@ def _first_capital(said: str) -> str:
 
 
 def _evaluate_synonyms(scorer: AltCLIPScorer, languages: Sequence[str]) -> Iterator[Row]:
-    """Words that no sentence has named: each is to find its thing among all things."""
+    """Finds things, among all things, by words that no sentence contains."""
     pictures = [Scene("one", (thing,), find_ground("grey")).render() for thing in concepts()]
     vectors, _ = scorer.encode_images(pictures)
     for language in languages:
@@ -115,14 +115,14 @@ def _teacher_texts() -> Encode:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of one prompt.
+    """The results of one prompt.
 
     Attributes:
-        scene: that was asked for.
+        scene: of the prompt.
         language: of the prompt.
         distance: of the first picture.
-        right: of each picture, in the order of the scorer, the best first.
-        first_is_right: of the first picture that was drawn.
+        right: whether each picture is right, in the scorer's order, best first.
+        first_is_right: whether the picture that was drawn first is right.
     """
 
     scene: Scene
@@ -140,21 +140,21 @@ def evaluate_drawing(
     languages: Sequence[str] = LANGUAGES,
     steps: int = STEPS,
 ) -> Iterator[Row]:
-    """Draws unseen scenes from prompts in every language, and compares the pictures with the true renders.
+    """Draws unseen scenes from prompts in every language, and compares the pictures with true renders.
 
     Args:
         pipeline: of emoji-m18.
-        scorer: that chooses among the pictures of a prompt.
-        scenes: that are said in each language.
-        images: of each prompt.
+        scorer: to choose among the pictures of a prompt.
+        scenes: number of scenes in each language.
+        images: pictures per prompt.
         languages: of the prompts.
         steps: of the scheduler.
 
     Yields:
         For all prompts, each of `GROUPS` and each language: the median distance of the first picture to the nearest
-        true render beside the autoencoder's own, in dB (`psnr`, `autoencoder`, `gap`, `gap_worst_tenth`); and how many
-        are right in percent, of the first pictures (`right`), the best of all by the scorer (`best_right`), and the
-        best possible (`any_right`).
+        true render and the autoencoder's own, in dB (`psnr`, `autoencoder`, `gap`, `gap_worst_tenth`); and the
+        percentage of prompts with a right first picture (`right`), a right picture in the scorer's first place
+        (`best_right`), and any right picture (`any_right`).
     """
     shown = draw_scenes(scenes, seed=31, shares=DRAWN_SHARES, things=drawn_concepts(), unseen=True)
     prompts = [(scene, language) for scene in shown for language in languages]
@@ -171,7 +171,7 @@ def evaluate_drawing(
 def _drawn(
     pipeline: "AltDiffusionPipeline", scorer: AltCLIPScorer, scene: Scene, language: str, images: int, steps: int
 ) -> Drawn:
-    # All that is true of it but its arrangement, in everyday words.
+    # States everything about the scene except its arrangement, in everyday words.
     prompt = say(Claim(scene.kind, scene.things, scene.ground), language, random.Random(0))
     seeds = tuple(range(images))
     settings = Settings(
@@ -184,7 +184,7 @@ def _drawn(
 
 
 def _distance(picture: Image.Image | None, scene: Scene, vae: Any) -> Distance:
-    """Of a picture; what is not a number is as far away as black."""
+    """The distance of a picture. One that is not a number counts as black."""
     return distance_to_renders(picture or Image.new("RGB", (RESOLUTION, RESOLUTION)), scene, vae)
 
 

@@ -1,8 +1,8 @@
-"""How well drawn pictures fit their prompts in each language, as MG-18 measures it (AltDiffusion, arXiv 2308.09991).
+"""Measures how well drawn pictures fit their prompts in each language, as MG-18 does (AltDiffusion, arXiv 2308.09991).
 
-The same scenes are asked for in several languages. A picture is compared with the prompt that it was drawn from, and
-with the English prompt of its scene, by any CLIP; the gap of a language is English's mean less its own, on the English
-prompts, so that it says what was drawn and not how well the CLIP reads the language.
+The same scenes are drawn from prompts in several languages. Any CLIP compares a picture with its own prompt and with
+the English prompt of its scene. The gap of a language is English's mean minus its own, both on English prompts, so it
+reflects what was drawn and not how well the CLIP reads the language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Scene:
-    """Something to be drawn, said in several languages."""
+    """A scene with prompts in several languages."""
 
     key: str
     prompts: Mapping[str, str]
@@ -38,7 +38,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture and what it was drawn from."""
+    """A picture and its prompt."""
 
     file: Path
     scene: Scene
@@ -46,14 +46,14 @@ class Drawn:
 
 
 def read_scenes(path: Path, languages: Sequence[str] = ()) -> list[Scene]:
-    """Reads scenes: a JSON object a line, as {"id": "1", "prompts": {"en": "a cat", "zh": "猫"}}.
+    """Reads scenes, one JSON object per line, such as {"id": "1", "prompts": {"en": "a cat", "zh": "猫"}}.
 
     Args:
         path: the file.
         languages: to keep; all if empty.
 
     Raises:
-        UserError: a line is of another form, an id is there twice, or a language is empty.
+        UserError: a line has another format, an id occurs twice, or a language has no prompts.
     """
     if not path.is_file():
         raise UserError(f'there is no {path}; a line is {{"id": "1", "prompts": {{"en": "a cat", "zh": "猫"}}}}')
@@ -76,7 +76,7 @@ def read_scenes(path: Path, languages: Sequence[str] = ()) -> list[Scene]:
 
 
 def emoji_scenes(count: int, languages: Sequence[str] = ()) -> list[Scene]:
-    """Things on backgrounds that no stage of emoji-m9 has seen, in its nine languages."""
+    """Things on backgrounds held out from emoji-m9's training, in its nine languages."""
     return [
         Scene(
             f"{concept.names[ENGLISH]} on {colour.name}",
@@ -87,12 +87,12 @@ def emoji_scenes(count: int, languages: Sequence[str] = ()) -> list[Scene]:
 
 
 def match(rows: Sequence[dict[str, Any]], folder: Path, scenes: Sequence[Scene]) -> list[Drawn]:
-    """The pictures of a `results.jsonl` that were drawn from the scenes' prompts.
+    """Finds the pictures of the scenes' prompts in a `results.jsonl`.
 
-    A prompt that reads the same in two languages counts in both.
+    A prompt that is the same in two languages counts for both.
 
     Raises:
-        UserError: there are none, or a scene's prompt in some language was not drawn.
+        UserError: there are no pictures, or a scene's prompt in some language was not drawn.
     """
     of_prompt: dict[str, list[tuple[Scene, str]]] = {}
     for scene in scenes:
@@ -115,16 +115,16 @@ def match(rows: Sequence[dict[str, Any]], folder: Path, scenes: Sequence[Scene])
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A judge's view of one language.
+    """A judge's results for one language.
 
     Attributes:
         language: code.
-        pictures: how many.
-        clip_score: mean of 100 · max(cosine, 0) of pictures and their own prompts; of a judge that gives no cosines,
-            of its scores.
-        clip_score_english: the same with the English prompt of the scene; None if there is none.
-        gap: English's `clip_score_english` on the same scenes less this language's; None without English.
-        interval_95: of `gap` if there is one, else of `clip_score`; by bootstrap over the scenes.
+        pictures: number of pictures.
+        clip_score: mean of 100 · max(cosine, 0) of pictures and their own prompts, or of the scores of a judge without
+                cosines.
+        clip_score_english: the same with the English prompts of the scenes; None if there are none.
+        gap: English's `clip_score_english` on the same scenes minus this language's; None without English.
+        interval_95: bootstrap interval over the scenes, of `gap` if there is one, otherwise of `clip_score`.
     """
 
     language: str
@@ -177,7 +177,7 @@ def _result(code: str, drawn: Sequence[Drawn], own: np.ndarray, english: np.ndar
 
 
 def _by_scene(drawn: Sequence[Drawn], values: np.ndarray, code: str) -> dict[str, float]:
-    """The mean of a language's pictures of each scene."""
+    """The mean over a language's pictures of each scene."""
     grouped: dict[str, list[float]] = {}
     for picture, value in zip(drawn, values.tolist(), strict=True):
         if picture.language == code:

@@ -1,4 +1,4 @@
-"""What was measured of drawn pictures, as a page."""
+"""Writes the results for drawn pictures as a page."""
 
 import html
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _SCENES = 12
 
 
 def write_html(path: Path, rows: Sequence[dict[str, Any]], drawn: Sequence[Drawn]) -> None:
-    """Writes a page: scores by system and language, gaps with their intervals, and the first scenes in all languages.
+    """Writes a page with scores by system and language, gaps with intervals, and the first scenes in all languages.
 
     Args:
         path: where to.

@@ -1,4 +1,4 @@
-"""Figures that others have published, to be shown beside what is measured here."""
+"""Published figures, to compare with those measured here."""
 
 import functools
 import json
@@ -8,15 +8,15 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Published:
-    """A row of somebody's table.
+    """A row of a published table.
 
     Attributes:
         dataset: "Flickr30k", "COCO-CN" or "MUGE"; Flickr30k in Chinese is Flickr30k-CN.
         language: code.
-        system: as the source calls it.
-        of: hub ids of its weights, if they are public.
-        source: where the figures stand.
-        figures: by the names of `Retrieval.as_dict`, in percent; what the source does not say is left out.
+        system: its name in the source.
+        of: hub ids of the weights, if they are public.
+        source: of the figures.
+        figures: by the names of `Retrieval.as_dict`, in percent, as far as the source has them.
     """
 
     dataset: str
@@ -50,10 +50,10 @@ def published() -> tuple[Published, ...]:
 
 
 def published_for(task: str, language: str) -> list[Published]:
-    """The rows of a data set in a language.
+    """The published rows for a data set and language.
 
     Args:
-        task: the name of a `RetrievalTask`: of the data set, or of its folder, and its split.
+        task: the name of a `RetrievalTask`: the data set or its folder, and the split.
         language: code.
 
     Example:
@@ -65,7 +65,7 @@ def published_for(task: str, language: str) -> list[Published]:
 
 
 def published_of(system: str, task: str, language: str) -> Published | None:
-    """The row that a measured system should agree with: that of its hub id, or of its name in the source's table."""
+    """The row that a measured system should agree with, found by hub id or by its name in the source."""
     for row in published_for(task, language):
         if system in row.of or system.lower() == row.system.lower():
             return row

@@ -1,8 +1,7 @@
-"""At which rank each text finds its image and each image its text, without the whole similarity matrix in memory.
+"""Finds the rank of each text's image and each image's text without holding the similarity matrix in memory.
 
-The matrix is computed tile by tile. A query whose rank is beyond the largest k that is asked for is not counted any
-further, and a tile in which no similarity reaches a query's best is not counted for it at all; so the time is that of
-the matrix products, and little more.
+The matrix is computed tile by tile. Queries whose rank exceeds the largest k are not counted any further, and tiles in
+which no similarity reaches a query's best are skipped for it. So it takes little longer than the matrix products.
 """
 
 from collections.abc import Callable
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 
 TIES = ("mean", "first", "best", "worst")
-"""What the rank is where others are as similar: in the middle of them, by their order (as a stable sort has it, which
-is what Chinese-CLIP's script does), before them, or after them."""
+"""How to rank equal similarities: in the middle of them, by their order (as in a stable sort, which Chinese-CLIP's
+script uses), before them, or after them."""
 
 TOLERANCE = 1e-6
-"""Cosines that are closer than this are equal: more than float32 products round, less than models mean."""
+"""Cosines closer than this count as equal. It exceeds the rounding of float32 products, but not real differences."""
 
 _TILE, _TILE_OF_GPU = (1024, 4096), (4096, 16384)
 _PAIRS_AT_ONCE = 65536
@@ -25,14 +24,14 @@ _PAIRS_AT_ONCE = 65536
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks from 1 of the best relevant candidate, float64.
+    """Ranks of the best relevant candidates, from 1, float64.
 
-    Infinity where it is beyond `up_to`, and NaN for an image that no text belongs to: it is a candidate only.
+    A rank beyond `up_to` is infinite. An image without a text is only a candidate, and its rank is NaN.
 
     Attributes:
-        of_texts: (texts,), of the best of a text's images among all images.
-        of_images: (images,), of the best of an image's texts among all texts.
-        up_to: ranks are exact up to here.
+        of_texts: (texts,), the rank of each text's best image among all images.
+        of_images: (images,), the rank of each image's best text among all texts.
+        up_to: the largest exact rank.
     """
 
     of_texts: np.ndarray
@@ -41,16 +40,16 @@ class Ranks:
 
 
 def ranks_of_similarity(similarity: Tensor, pairs: np.ndarray, up_to: int = 10, ties: str = "mean") -> Ranks:
-    """Ranks from a similarity matrix; equal means exactly equal.
+    """Ranks from a similarity matrix. Only exactly equal similarities are ties.
 
     Args:
         similarity: float (texts, images).
-        pairs: int64 (pairs, 2), a text and an image that belong together; each text is in at least one.
-        up_to: ranks beyond are not told apart.
+        pairs: int64 (pairs, 2), texts and images that belong together; each text needs at least one.
+        up_to: larger ranks are not distinguished.
         ties: one of `TIES`.
 
     Raises:
-        ValueError: something is not finite, or a text has no image.
+        ValueError: a similarity is not finite, or a text has no image.
 
     Example:
         >>> ranks_of_similarity(torch.eye(3), np.array([[0, 0], [1, 1], [2, 0], [2, 2]])).of_texts
@@ -76,18 +75,18 @@ def ranks_of_embeddings(
     tolerance: float = TOLERANCE,
     tile: tuple[int, int] | None = None,
 ) -> Ranks:
-    """Ranks from unit vectors, in memory for a tile and not for the matrix.
+    """Ranks from unit vectors, with one tile of the matrix in memory at a time.
 
-    They are computed where the vectors are: on a GPU, if they are tensors there.
+    They are computed on the device of the vectors.
 
     Args:
-        texts: float (texts, dim); may be memory-mapped, or in half precision.
+        texts: float (texts, dim); may be memory-mapped or in half precision.
         images: float (images, dim), likewise.
-        pairs: int64 (pairs, 2), a text and an image that belong together; each text is in at least one.
-        up_to: ranks beyond are not told apart.
+        pairs: int64 (pairs, 2), texts and images that belong together; each text needs at least one.
+        up_to: larger ranks are not distinguished.
         ties: one of `TIES`.
         tolerance: cosines closer than this are equal.
-        tile: texts and images at a time; as suits the device if not given.
+        tile: texts and images at a time; chosen for the device by default.
 
     Raises:
         ValueError: the widths differ, a vector is not finite, or a text has no image.
@@ -105,12 +104,12 @@ def ranks_of_embeddings(
 
 
 def tile_for(device: torch.device) -> tuple[int, int]:
-    """Texts and images at a time: as fits into the caches of a CPU, or as keeps a GPU busy (268 MB)."""
+    """The size of a tile: one that fits a CPU's caches, or keeps a GPU busy (268 MB)."""
     return _TILE if device.type == "cpu" else _TILE_OF_GPU
 
 
 class _Products:
-    """Tiles of the matrix of cosines, each in the same piece of memory as the one before."""
+    """Yields tiles of the cosine matrix, all in the same buffer."""
 
     def __init__(
         self, texts: np.ndarray | Tensor, images: np.ndarray | Tensor, tile: tuple[int, int], device: torch.device
@@ -153,7 +152,7 @@ def _ranks(
 
 
 class _Counts:
-    """How many candidates are more, and as, similar to each query as its best relevant one."""
+    """Counts the candidates that are more similar, and equally similar, to each query than its best relevant one."""
 
     def __init__(
         self,
@@ -169,7 +168,7 @@ class _Counts:
         query, candidate = (torch.from_numpy(np.ascontiguousarray(pairs[:, i])).to(device) for i in (side, 1 - side))
         self._best = torch.full((count,), -torch.inf, dtype=relevant.dtype, device=device)
         self._best.scatter_reduce_(0, query, relevant, "amax")
-        # No similarity reaches infinity, so what is only a candidate is never counted.
+        # No similarity reaches infinity, so mere candidates are never counted.
         self._only_candidates = torch.isinf(self._best)
         if side == 0 and self._only_candidates.any():
             raise ValueError(f"text {int(self._only_candidates.nonzero()[0, 0])} has no image")
@@ -177,8 +176,8 @@ class _Counts:
         is_best = relevant >= self._best[query] - tolerance
         self._equal = torch.zeros(count, device=device)
         if ties != "first":
-            # Relevant ones that are as similar as the best are no rivals: taken off here, since a tile counts them.
-            # Before the first of them there is none.
+            # Relevant candidates as similar as the best are not rivals. The tiles count them, so they are subtracted
+            # here. Nothing comes before the first of them.
             self._equal.index_add_(0, query, is_best.float(), alpha=-1)
         self._first = torch.full((count,), shape[1 - side], device=device)
         self._first.scatter_reduce_(0, query[is_best], candidate[is_best], "amin")
@@ -191,7 +190,7 @@ class _Counts:
         open_ones = (reaches & (self._greater[queries] < self._up_to)).nonzero()[:, 0]
         if not len(open_ones):
             return
-        # Columns of a tile are taken as columns: rows of its transpose would be read a number at a time.
+        # Columns are processed as columns, because rows of the transpose would be read one number at a time.
         seen = similarity[open_ones] if similarity.is_contiguous() else similarity.T.index_select(1, open_ones).T
         limit = best[open_ones, None]
         rows = open_ones + queries.start
@@ -205,7 +204,7 @@ class _Counts:
 
     def ranks(self) -> np.ndarray:
         share = {"mean": 0.5, "first": 1.0, "best": 0.0, "worst": 1.0}[self._ties]
-        # Of queries that are no longer counted, not all that is taken off was added.
+        # Queries that are no longer counted may have had more subtracted than added.
         ranks = (1 + self._greater + share * self._equal.clamp(min=0)).double()
         ranks = torch.where(ranks <= self._up_to, ranks, torch.inf)
         return ranks.masked_fill(self._only_candidates, torch.nan).cpu().numpy()
@@ -220,5 +219,5 @@ def _float(rows: np.ndarray | Tensor) -> Tensor:
     if isinstance(rows, Tensor):
         return rows.float()
     array = np.asarray(rows, dtype=np.float32)
-    # torch warns of arrays that may not be written, which memory-mapped ones are.
+    # torch warns of read-only arrays such as memory-mapped ones.
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,8 +1,7 @@
-"""Retrieval between texts and images, both ways: recall at 1, 5 and 10, their mean, and how sure they are.
+"""Text and image retrieval both ways: recall at 1, 5 and 10, their mean, and confidence intervals.
 
-A query counts as found if any of what belongs to it is among its k best, as in CLIP's table, CLIP_benchmark and
-Chinese-CLIP's scripts; an image with five captions has five texts that belong to it, and all captions of all images are
-candidates.
+A query is found if any relevant candidate is among the first k, as in CLIP's table, CLIP_benchmark and Chinese-CLIP's
+scripts. An image with five captions has five relevant texts, and the captions of all images are candidates.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Recall at 1, 5 and 10 both ways and their mean, in percent."""
+    """Recall at 1, 5 and 10 both ways, and the mean, in percent."""
 
     text_to_image_r1: float
     text_to_image_r5: float
@@ -30,7 +29,7 @@ class Retrieval:
 
     @property
     def mr(self) -> float:
-        """Mean of the six recalls, in percent."""
+        """The mean of the six recalls, in percent."""
         return sum(asdict(self).values()) / 6
 
     def as_dict(self) -> dict[str, float]:
@@ -39,15 +38,15 @@ class Retrieval:
 
 
 def recall_at(similarity: Tensor, relevant: Tensor, k: int) -> float:
-    """Share of rows with a relevant column among the k most similar, in percent.
+    """The share of rows with a relevant column among the k most similar, in percent.
 
-    A tie counts half: the rank of a row's best relevant column is one more than the irrelevant columns that
-    are more similar, plus half of those that are equal. A constant similarity therefore does not score.
+    Ties count half: the rank of a row's best relevant column is one plus the number of irrelevant columns that are more
+    similar, plus half of those that are equal. So a constant similarity does not score.
 
     Args:
         similarity: float (queries, candidates).
         relevant: bool (queries, candidates), at least one true in each row.
-        k: how many candidates are looked at.
+        k: number of candidates.
 
     Example:
         >>> recall_at(torch.eye(4), torch.eye(4, dtype=torch.bool), 1)
@@ -66,16 +65,16 @@ def retrieval_of_ranks(ranks: Ranks) -> Retrieval:
 
 
 def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retrieval:
-    """All recalls of a similarity matrix.
+    """All recalls from a similarity matrix.
 
     Args:
         similarity: float (texts, images).
         relevant: bool (texts, images), at least one true in each row and column.
-        ties: the rank where others are as similar; see `ranks.TIES`. By default in the middle of them, so that a
-            constant similarity does not score.
+        ties: how to rank equal similarities; see `ranks.TIES`. The default is the middle of them, so that a constant
+                similarity does not score.
 
     Raises:
-        ValueError: the shapes differ, something is not finite, or a row or column has nothing relevant.
+        ValueError: the shapes differ, a similarity is not finite, or a row or column has nothing relevant.
 
     Example:
         >>> retrieval(torch.eye(4), torch.eye(4, dtype=torch.bool)).mr
@@ -91,16 +90,16 @@ def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retri
 def retrieval_of_embeddings(
     texts: np.ndarray | Tensor, images: np.ndarray | Tensor, pairs: np.ndarray, ties: str = "mean"
 ) -> tuple[Retrieval, dict[str, tuple[float, float]]]:
-    """All recalls between unit vectors, and a 95% interval of each.
+    """All recalls between unit vectors, with 95% intervals.
 
     Args:
         texts: float (texts, dim); may be memory-mapped.
         images: float (images, dim); likewise.
-        pairs: int64 (pairs, 2), a text and an image that belong together.
-        ties: as for `retrieval`.
+        pairs: int64 (pairs, 2), texts and images that belong together.
+        ties: as in `retrieval`.
 
     Returns:
-        The recalls, and by name the lower and the upper end in percent.
+        The recalls, and the lower and upper ends of the intervals by name, in percent.
 
     Raises:
         ValueError: the widths differ, a vector is not finite, or a text has no image.
@@ -110,18 +109,18 @@ def retrieval_of_embeddings(
 
 
 def intervals(ranks: Ranks, pairs: np.ndarray, resamples: int = RESAMPLES) -> dict[str, tuple[float, float]]:
-    """95% intervals of all figures by the bootstrap: as many images again, drawn with replacement.
+    """95% bootstrap intervals of all figures, resampling images with replacement.
 
-    An image brings its texts along, since captions of one image are not independent; the candidates stay as they are.
-    A text of several images counts with the first of them, and images without a text are not drawn.
+    Images bring their texts along, because captions of one image are not independent. The candidates stay the same. A
+    text of several images counts with the first, and images without a text are not drawn.
 
     Args:
         ranks: of texts and images.
-        pairs: int64 (pairs, 2), a text and an image that belong together.
-        resamples: how often.
+        pairs: int64 (pairs, 2), texts and images that belong together.
+        resamples: number of resamples.
 
     Returns:
-        By the names of `Retrieval.as_dict`, the 2.5th and the 97.5th percentile, in percent.
+        The 2.5th and 97.5th percentiles, in percent, by the names of `Retrieval.as_dict`.
     """
     first = np.full(len(ranks.of_texts), len(ranks.of_images))
     np.minimum.at(first, pairs[:, 0], pairs[:, 1])

@@ -1,4 +1,4 @@
-"""What was measured on a retrieval task, beside what others published: for the terminal, as JSON, and as a page."""
+"""Reports retrieval results beside published ones: for the terminal, as JSON, and as a page."""
 
 import html
 import json
@@ -28,7 +28,7 @@ _SHORT = {
 
 
 def as_text(task: RetrievalTask, measured: Sequence[Measured]) -> str:
-    """A table for each language, with the published figures below the measured ones."""
+    """A table per language, with published figures below the measured ones."""
     parts = []
     for code in task.languages:
         rows: list[dict[str, Any]] = []
@@ -54,7 +54,7 @@ def as_text(task: RetrievalTask, measured: Sequence[Measured]) -> str:
 
 
 def as_json(task: RetrievalTask, measured: Sequence[Measured]) -> dict[str, Any]:
-    """Everything, ready to be written: measured rows, and published rows with the difference where there is one."""
+    """All results as JSON: measured rows, and published rows with the difference if there is one."""
     rows = []
     for row in measured:
         entry = {"dataset": task.name, **row.as_dict()}
@@ -77,7 +77,7 @@ def as_json(task: RetrievalTask, measured: Sequence[Measured]) -> dict[str, Any]
 
 
 def write_html(path: Path, task: RetrievalTask, measured: Sequence[Measured]) -> None:
-    """Writes one self-contained page: tables, a heat map of languages, intervals, and pictures of failures.
+    """Writes one self-contained page: tables, a heat map of languages, intervals, and failures with pictures.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -104,7 +104,7 @@ def write_html(path: Path, task: RetrievalTask, measured: Sequence[Measured]) ->
 
 
 def write_json(path: Path, task: RetrievalTask, measured: Sequence[Measured]) -> None:
-    """Writes `as_json`."""
+    """Writes the results as a JSON file."""
     write_text(path, json.dumps(as_json(task, measured), ensure_ascii=False, indent=1) + "\n")
 
 

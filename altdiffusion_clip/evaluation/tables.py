@@ -1,11 +1,11 @@
-"""Rows as a table for the terminal."""
+"""Formats rows as a table for the terminal."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> str:
-    """A title and aligned columns; numbers have one decimal.
+    """A title and aligned columns. Numbers have one decimal.
 
     Example:
         >>> print(table("Figures", [{"language": "zh", "mr": 89.21}]))

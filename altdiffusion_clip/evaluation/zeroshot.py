@@ -1,6 +1,6 @@
-"""Zero-shot classification: each class is the mean of its name in several sentences (CLIP, arXiv 2103.00020).
+"""Zero-shot classification: a class is the mean embedding of its name in several sentences (CLIP, arXiv 2103.00020).
 
-The figures are CLIP_benchmark's: top-1, top-5 (of five classes or more), and mean recall per class, which is
+The figures are CLIP_benchmark's: top-1, top-5 (with at least five classes), and mean recall per class, which is
 scikit-learn's balanced accuracy.
 """
 
@@ -14,13 +14,13 @@ TEMPLATES = {
     "en": ("{c}", "a photo of a {c}", "a picture of a {c}", "a photo of the {c}", "a small {c}", "a large {c}"),
     "zh": ("{c}", "{c}的照片", "一张{c}的照片", "一张{c}的图片", "这是{c}", "小小的{c}", "大大的{c}"),
 }
-"""This project's own; other languages have the bare name, unless the user gives templates."""
+"""Built-in templates. Other languages use the bare name unless the user gives templates."""
 
 CIFAR10 = {
     "en": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "zh": ("飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车"),
 }
-"""Names of CIFAR-10's classes, in the order of its labels."""
+"""Names of CIFAR-10's classes in the order of its labels."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ZeroShot:
 
     Attributes:
         top1: the class with the highest cosine is right.
-        top5: the right class is among the five highest; None of fewer than five classes.
-        mean_per_class_recall: mean over the classes that occur of the share of their images that is right.
-        confusion: int64 (classes, classes), images of each class (rows) taken for each class (columns).
+        top5: the right class is among the five highest; None with fewer than five classes.
+        mean_per_class_recall: the share of right images, averaged over the classes that occur.
+        confusion: int64 (classes, classes), images by true class (rows) and predicted class (columns).
     """
 
     top1: float
@@ -40,7 +40,7 @@ class ZeroShot:
     confusion: np.ndarray
 
     def as_dict(self) -> dict[str, Any]:
-        """The three figures, rounded to hundredths."""
+        """The three figures, rounded to two decimals."""
         top5 = None if self.top5 is None else round(self.top5, 2)
         return {
             "top1": round(self.top1, 2),
@@ -50,12 +50,12 @@ class ZeroShot:
 
 
 def class_vectors(encode: Callable[[Sequence[str]], Any], names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-    """A unit vector for each class: the normalised mean of the unit vectors of its sentences.
+    """A unit vector per class: the normalised mean of the unit vectors of its sentences.
 
     Args:
-        encode: texts to unit vectors, float32 (texts, dim).
+        encode: maps texts to unit vectors, float32 (texts, dim).
         names: of the classes.
-        templates: sentences with {c} where the name goes.
+        templates: sentences with {c} in place of the name.
 
     Returns:
         float32 (classes, dim).
@@ -66,12 +66,12 @@ def class_vectors(encode: Callable[[Sequence[str]], Any], names: Sequence[str], 
 
 
 def zero_shot(images: np.ndarray, classes: np.ndarray, labels: np.ndarray, batch_size: int = 8192) -> ZeroShot:
-    """Classifies by the highest cosine; of equal ones the first counts.
+    """Classifies by the highest cosine. Of equal ones, the first counts.
 
     Args:
         images: float (images, dim), unit vectors.
         classes: float (classes, dim), unit vectors.
-        labels: int64 (images,), places in `classes`.
+        labels: int64 (images,), indices into `classes`.
         batch_size: images at a time.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What was measured of zero-shot classification, as a page."""
+"""Writes zero-shot results as a page."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ def write_html(
     confusions: Sequence[np.ndarray],
     class_names: Mapping[str, Sequence[str]],
 ) -> None:
-    """Writes a page: a heat map of systems and languages, the figures, and the classes that are confused most.
+    """Writes a page with a heat map of systems and languages, the figures, and the most confused classes.
 
     Args:
         path: where to.
         name: of the data set.
-        rows: one for each system and language, with `system`, `language`, `top1`, `top5`, `mean_per_class_recall`.
-        confusions: of each row, int64 (classes, classes).
+        rows: one per system and language, with `system`, `language`, `top1`, `top5`, `mean_per_class_recall`.
+        confusions: the confusion matrix of each row, int64 (classes, classes).
         class_names: by language.
 
     Raises:

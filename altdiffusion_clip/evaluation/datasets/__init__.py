@@ -1,1 +1,1 @@
-"""Data sets as people have them on their disks, one file for each layout. Nothing is downloaded."""
+"""Reads data sets in the layouts that people have on disk, one module per layout. Nothing is downloaded."""

@@ -1,4 +1,4 @@
-"""Labelled pictures: a folder for each class, the hub's Parquet files, or CLIP_benchmark's webdataset tars."""
+"""Labelled pictures: a folder per class, the hub's Parquet files, or CLIP_benchmark's webdataset tars."""
 
 import json
 import re
@@ -26,7 +26,7 @@ WHERE = (
 _PICTURE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "jpg", "png", "webp"), ("label", "labels", "fine_label", "cls")
 
 SYNSET = re.compile(r"n\d{8}")
-"""A class of ImageNet's, as its folders are named."""
+"""The name of an ImageNet class folder."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ClassificationTask:
         name: of the data set.
         images: pictures.
         labels: int64 (images,), from 0.
-        folders: what the data itself calls the classes, in the order of the labels; empty if it does not.
-        place: the folder, where files with names of classes may lie.
+        folders: the data's own names of the classes in the order of the labels; empty if it has none.
+        place: the folder, which may have files with class names.
     """
 
     name: str
@@ -49,14 +49,14 @@ class ClassificationTask:
 
 
 def read_classification(folder: Path, split: str = "") -> ClassificationTask:
-    """Reads labelled pictures in whichever layout is there.
+    """Reads labelled pictures in any of the three layouts.
 
     Args:
         folder: of the data set.
-        split: "test", "validation", ...; what is there if empty.
+        split: "test", "validation", ...; empty for whatever exists.
 
     Raises:
-        UserError: there is none of the three layouts, or a file is damaged; the message is one line.
+        UserError: the folder has none of the layouts, or a file is damaged.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; {WHERE}")
@@ -76,11 +76,11 @@ def read_classification(folder: Path, split: str = "") -> ClassificationTask:
 def class_names(task: ClassificationTask, language: str, given: Path | None = None) -> list[str]:
     """The names of the classes in a language, in the order of the labels.
 
-    They are the lines of the file that is given, or of `classnames_CODE.txt` (for English also `classnames.txt`) in the
-    data set's folder; CIFAR-10's are known; in English the data's own names serve.
+    They come from the given file, or from `classnames_CODE.txt` (in English also `classnames.txt`) in the data set's
+    folder, one name per line. CIFAR-10's are built in. In English, the data's own names are used otherwise.
 
     Raises:
-        UserError: there are none, or not as many as labels.
+        UserError: there are no names, or not as many as labels.
     """
     places = [given] if given else [task.place / f"classnames_{language}.txt"]
     if language == "en" and not given:
@@ -112,10 +112,10 @@ def class_names(task: ClassificationTask, language: str, given: Path | None = No
 
 
 def templates_of(task: ClassificationTask, language: str, given: Path | None = None) -> list[str]:
-    """The sentences that a class name goes into: from a file, from the data set's folder, or our own.
+    """The templates for class names: from a file, from the data set's folder, or built in.
 
     Raises:
-        UserError: a line has no {c}.
+        UserError: a template has no {c}.
     """
     beside = task.place / "zeroshot_classification_templates.txt"
     path = given or (beside if language == "en" and beside.is_file() else None)
@@ -210,7 +210,7 @@ def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any, list[str]]]:
 
 
 def _names_in_schema(metadata: dict[bytes, bytes] | None, label: str) -> list[str]:
-    """The names of classes that `datasets` writes into a file's schema."""
+    """The class names that the `datasets` library stores in a file's schema."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return [str(name) for name in features[label]["names"]]

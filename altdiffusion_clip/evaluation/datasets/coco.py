@@ -1,4 +1,4 @@
-"""COCO captions with Karpathy's split, and COCO-CN, whose Chinese captions have a split of their own."""
+"""COCO captions with Karpathy's split, and COCO-CN with its own split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ WHERE_CN = (
     "imageid.human-written-caption.txt beside COCO's val2014/ and train2014/"
 )
 CAPTIONS_OF_AN_IMAGE = 5
-"""Some images have a sixth; CLIP's figures and CLIP_benchmark's are of five."""
+"""Captions per image. Some images have a sixth, but CLIP and CLIP_benchmark use five."""
 
 
 def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False) -> RetrievalTask:
@@ -29,10 +29,10 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
         folder: of the data set.
         split: "train", "val" or "test", of Karpathy's.
         languages: "en".
-        allow_missing: leave out images that are not there.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: there are no captions of the split.
+        UserError: the split has no captions.
     """
     karpathy, annotations = folder / "dataset_coco.json", folder / f"coco_{split}_karpathy.json"
     images: list[tuple[str, Located]] = []
@@ -60,16 +60,16 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
 def read_cn(
     folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False
 ) -> RetrievalTask:
-    """Reads COCO-CN: pictures of COCO with captions that people wrote in Chinese.
+    """Reads COCO-CN: COCO pictures with Chinese captions written by people.
 
     Args:
         folder: of the data set.
         split: "train", "val" or "test", of COCO-CN's.
         languages: "zh".
-        allow_missing: leave out images that are not there.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: its files are not there.
+        UserError: its files do not exist.
     """
     texts = find_folder(folder, "coco-cn-version1805v1.1")
     members, written = texts / f"coco-cn_{split}.txt", texts / "imageid.human-written-caption.txt"
@@ -83,6 +83,6 @@ def read_cn(
 
 
 def _picture(folder: Path, stem: str) -> Path:
-    """COCO's names say in which folder a picture lies: COCO_val2014_000000000001."""
+    """The path of a picture. Its name contains the folder: COCO_val2014_000000000001."""
     part = stem.split("_")[1] if stem.count("_") == 2 else "images"
     return folder / part / f"{stem}.jpg"

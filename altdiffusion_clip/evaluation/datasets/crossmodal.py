@@ -23,10 +23,10 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
         folder: of the data set.
         split: "test", the only one.
         languages: codes.
-        allow_missing: leave out images that are not there.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: its files are not there.
+        UserError: its files do not exist.
     """
     del split
     path = folder / "captions.jsonl"

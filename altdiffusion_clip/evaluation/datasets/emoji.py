@@ -1,4 +1,4 @@
-"""The held-out renders of emoji-m9 with their captions, which are in the package."""
+"""The held-out renders of emoji-m9 with their captions. They are in the package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ SPLIT = "held-out"
 def read(
     folder: Path | None = None, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False
 ) -> RetrievalTask:
-    """One picture and one caption of each concept-colour pair that no training stage has seen.
+    """One picture and caption of each concept-colour pair that no training stage has seen.
 
     Args:
-        folder: not looked at.
+        folder: not used.
         split: "held-out", the only one.
-        languages: codes; the nine that emoji-m9 was taught if empty.
-        allow_missing: leave out images that are not there.
+        languages: codes; empty for emoji-m9's nine languages.
+        allow_missing: leave out missing images.
     """
     del folder, split
     pictures = held_out_pictures()[::PER_PAIR]

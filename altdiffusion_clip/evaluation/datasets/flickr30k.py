@@ -18,16 +18,16 @@ WHERE = (
 
 
 def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False) -> RetrievalTask:
-    """Reads the captions that are there.
+    """Reads the captions of the languages that are there.
 
     Args:
         folder: of the data set.
         split: "train", "val" or "test".
         languages: "en" and "zh", or those that are there.
-        allow_missing: leave out images that are not there.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: there are no captions of the split.
+        UserError: the split has no captions.
     """
     pictures = find_folder(folder, "flickr30k-images", "flickr30k_images", "Images", "images")
     captions = [*_english(folder, split), *_chinese(folder, split)]

@@ -1,4 +1,4 @@
-"""Captioned pictures as JSON lines, which is also what the training reads."""
+"""Captioned pictures as JSON lines, the format that training reads too."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
 
     Args:
         folder: the file or folder.
-        split: read `SPLIT.jsonl` of the folder instead.
-        languages: codes; all that are there if empty.
-        allow_missing: leave out images that are not there.
+        split: read `SPLIT.jsonl` in the folder instead.
+        languages: codes; empty for all that exist.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: it is not there, or a line is of another form.
+        UserError: it does not exist, or a line has another format.
     """
     path = folder if folder.is_file() else folder / f"{split or 'captions'}.jsonl"
     if not path.is_file():

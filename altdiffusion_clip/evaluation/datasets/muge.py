@@ -1,4 +1,4 @@
-"""MUGE, and Flickr30k-CN and COCO-CN as Chinese-CLIP gives them out: texts as JSON lines, images as base64."""
+"""MUGE, and Flickr30k-CN and COCO-CN in Chinese-CLIP's format: texts as JSON lines, images as base64."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ WHERE = (
 
 
 def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False) -> RetrievalTask:
-    """Reads texts and images. A text may belong to several images, and images to none.
+    """Reads texts and images. A text may belong to several images, and an image to no text.
 
     Args:
         folder: of the data set.
         split: "train", "valid" or "test".
-        languages: the one code to call its texts by; "zh" if not given.
-        allow_missing: leave out images that are not there.
+        languages: one code for its texts; "zh" by default.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: its files are not there, or damaged.
+        UserError: its files do not exist or are damaged.
     """
     texts, images = folder / f"{split}_texts.jsonl", folder / f"{split}_imgs.tsv"
     if not texts.is_file() or not images.is_file():
@@ -42,7 +42,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
 
 
 def _images(path: Path) -> list[tuple[str, Located]]:
-    """Where each picture lies; the file may be larger than the memory."""
+    """The position of each picture in a file, which may be larger than memory."""
     found = []
     place = 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Which data sets can be read by name."""
+"""The data sets that can be read by name."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ _READERS: dict[str, tuple[Callable[..., RetrievalTask], str, str]] = {
     "jsonl": (jsonl.read, jsonl.SPLIT, jsonl.WHERE),
 }
 EMOJI = "emoji"
-"""The one that is in the package, and needs no folder."""
+"""The data set in the package, which needs no folder."""
 
 NAMES = (EMOJI, *_READERS)
 
@@ -29,14 +29,14 @@ def read_dataset(
     """Reads a retrieval data set.
 
     Args:
-        name: one of `NAMES`, which says how the folder is laid out.
-        folder: where it lies; not for "emoji".
-        split: its own default if empty.
-        languages: codes; all that are there if empty.
-        allow_missing: leave out images that are not there.
+        name: one of `NAMES`; it decides the layout of the folder.
+        folder: of the data set; not needed for "emoji".
+        split: empty for its default.
+        languages: codes; empty for all that exist.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: it cannot be read; the message is one line, and says where people get it if it is not there.
+        UserError: it cannot be read. If it does not exist, the message says where to get it.
     """
     if name == EMOJI:
         return emoji.read(None, languages=languages, allow_missing=allow_missing)

@@ -1,4 +1,4 @@
-"""Where data sets keep their pictures: in folders of several names, and in tar files."""
+"""Finds pictures of data sets, in folders with various names and in tar files."""
 
 import tarfile
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from altdiffusion_clip.sources.tars import samples
 
 
 def find_folder(folder: Path, *names: str) -> Path:
-    """The first of some folders that is there, or the folder that they would lie in."""
+    """The first of several folders that exists, or their parent."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 
 def tar_samples(path: Path) -> Iterator[dict[str, Located]]:
-    """The samples of a webdataset tar: its files by their endings, those of one name together.
+    """The samples of a webdataset tar: files with the same name, by suffix.
 
     Raises:
-        UserError: it is no tar, or a compressed one.
+        UserError: it is not a tar, or a compressed one.
     """
     try:
         with tarfile.open(path, "r:") as tar:

@@ -1,4 +1,4 @@
-"""A retrieval task: images, and texts in each language that belong to them."""
+"""A retrieval task: images, and the texts of each language that belong to them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class LanguageTask:
 
     Attributes:
         texts: in the order of the data set.
-        images: places in the task's `images` of this language's candidates, int64.
-        pairs: int64 (pairs, 2), a place in `texts` and one in this language's `images`.
+        images: indices into the task's `images` of this language's candidates, int64.
+        pairs: int64 (pairs, 2), an index into `texts` and one into this language's `images`.
     """
 
     texts: list[str]
@@ -41,10 +41,10 @@ class RetrievalTask:
 
     Attributes:
         name: of the data set, with its split.
-        ids: of the images, as the data set has them.
+        ids: of the images in the data set.
         images: in the order of the data set.
         languages: the texts by language code.
-        missing: names of images that are not there and were left out.
+        missing: names of missing images that were left out.
     """
 
     name: str
@@ -62,19 +62,19 @@ def new_task(
     allow_missing: bool = False,
     all_are_candidates: bool = True,
 ) -> RetrievalTask:
-    """Puts a task together and checks it.
+    """Assembles a task and checks it.
 
     Args:
         name: of the data set.
         images: ids and pictures.
         captions: of all languages.
-        languages: to keep; all if empty.
-        allow_missing: leave out images that are not there, and texts that have no other.
-        all_are_candidates: a text is searched among all images; otherwise among those with a text in its language.
+        languages: to keep; empty for all.
+        allow_missing: leave out missing images, and texts without any other image.
+        all_are_candidates: search for texts among all images, not only among those with a text in the language.
 
     Raises:
-        UserError: an id is there twice, a caption has no image or an unknown one, an image is not there, or a language
-            is empty; the message is one line.
+        UserError: an id occurs twice, a caption has no image or an unknown one, an image is missing, or a language has
+                no captions.
     """
     places: dict[str, int] = {}
     stored: list[StoredImage] = []

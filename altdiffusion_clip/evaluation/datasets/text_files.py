@@ -1,4 +1,4 @@
-"""The small files that data sets come with: lines, JSON lines, captions behind a picture's name."""
+"""Reads the small files of data sets: lines, JSON lines, and captions after a picture's name."""
 
 import json
 import re
@@ -17,10 +17,10 @@ _ENDING = re.compile(r"\.(?:jpe?g|png)$", re.IGNORECASE)
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file.
+    """Reads the lines of a UTF-8 file.
 
     Raises:
-        UserError: it cannot be read as such.
+        UserError: it cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
@@ -31,10 +31,10 @@ def lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """Reads a JSON file.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not valid JSON.
     """
     try:
         return json.loads("\n".join(lines(path)))
@@ -43,10 +43,10 @@ def read_json(path: Path) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON lines file, with the number of their line.
+    """Reads the objects of a JSON lines file with their line numbers.
 
     Raises:
-        UserError: a line is no JSON object.
+        UserError: a line is not a JSON object.
     """
     for number, line in enumerate(lines(path), start=1):
         if not line.strip():
@@ -61,16 +61,16 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def named_captions(path: Path) -> Iterator[tuple[str, str]]:
-    """Captions behind the name of their picture, as Flickr30k's and COCO's many versions have them.
+    """Reads captions that follow the name of their picture, as in the many versions of Flickr30k and COCO.
 
-    Each of these is read: `1000.jpg,caption`, `1000.jpg#0<tab>caption`, `1000#zhm#0 caption`, `1000#0<tab>caption`,
-    `1000<tab>caption`. A first line `image,caption` is passed over.
+    These formats are supported: `1000.jpg,caption`, `1000.jpg#0<tab>caption`, `1000#zhm#0 caption`,
+    `1000#0<tab>caption`, `1000<tab>caption`. A first line `image,caption` is skipped.
 
     Returns:
-        Names without an ending, and captions.
+        Names without suffix, and captions.
 
     Raises:
-        UserError: a line is none of them.
+        UserError: a line has another format.
     """
     for number, line in enumerate(lines(path), start=1):
         if not line.strip() or (number == 1 and line.strip().lower() in ("image,caption", "image\tcaption")):

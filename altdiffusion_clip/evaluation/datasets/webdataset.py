@@ -1,4 +1,4 @@
-"""webdataset tars in CLIP_benchmark's layout: SPLIT/0.tar and so on, a picture and its captions in each sample."""
+"""webdataset tars in CLIP_benchmark's layout: SPLIT/0.tar and so on, with a picture and its captions per sample."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ WHERE = (
 
 
 def shards(folder: Path, split: str) -> list[Path]:
-    """The tars of a split, in the order of their numbers.
+    """The tars of a split, in numerical order.
 
     Raises:
         UserError: there are none.
@@ -34,7 +34,7 @@ def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_
     Args:
         folder: of the data set.
         split: its folder.
-        languages: the one code to call its texts by; "en" if not given.
+        languages: one code for its texts; "en" by default.
         allow_missing: leave out samples without a picture.
 
     Raises:

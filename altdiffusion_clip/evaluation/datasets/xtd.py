@@ -1,4 +1,4 @@
-"""XTD10: a thousand pictures of COCO with a caption in each of eleven languages."""
+"""XTD10: a thousand COCO pictures with captions in eleven languages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +18,16 @@ _CODES = {"jp": "ja"}
 
 
 def read(folder: Path, split: str = SPLIT, languages: Sequence[str] = (), allow_missing: bool = False) -> RetrievalTask:
-    """Reads every language that is there.
+    """Reads every language that exists.
 
     Args:
         folder: of the data set.
         split: "test", the only one.
         languages: codes; Japanese is "ja", whatever its file is called.
-        allow_missing: leave out images that are not there.
+        allow_missing: leave out missing images.
 
     Raises:
-        UserError: its files are not there, or of different lengths.
+        UserError: its files do not exist, or have different lengths.
     """
     names = folder / f"{split}_image_names.txt"
     files = sorted(
