@@ -1,1 +1,1 @@
-"""Whatever says how well pictures fit texts: models of many kinds, functions, and several of them together."""
+"""Judges say how well pictures fit texts: models of many kinds, functions, and combinations of them."""

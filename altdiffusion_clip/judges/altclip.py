@@ -13,11 +13,11 @@ from altdiffusion_clip.scoring import AltCLIPScorer
 
 
 class AltCLIPJudge(DualEncoder):
-    """Our scorer. It may share its text tower with a pipeline, and follows that where it goes.
+    """Our scorer as a judge. If it shares its text tower with a pipeline, it follows that from device to device.
 
     Args:
         scorer: with its processor.
-        name: to be shown.
+        name: to show.
     """
 
     def __init__(self, scorer: AltCLIPScorer, name: str = "AltCLIP") -> None:
@@ -39,24 +39,24 @@ class AltCLIPJudge(DualEncoder):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; if its text tower is offloaded, where that computes."""
+        """The device that it computes on, also if its text tower is offloaded."""
         self.scorer.follow()
         return self.scorer.vision_model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its arithmetic."""
+        """The dtype that it computes in."""
         return self.scorer.vision_model.dtype
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves it, unless it is a pipeline's, which says where it is."""
+        """Moves it, unless a pipeline decides its device."""
         return self if self.scorer.is_shared else super().to(device, dtype)
 
     def read_at_length(self, long_text: str) -> None:
-        """Chooses what is done with long texts; XLM-R has places for some 500 tokens.
+        """Chooses how to read long texts. XLM-R has positions for some 500 tokens.
 
         Raises:
-            UserError: there is no such way, or it has no more places.
+            UserError: the way is unknown, or the text encoder has no more positions.
         """
         positions = self.scorer.text_model.most_tokens
         if long_text == "full" and positions > WINDOW + 1:
@@ -65,7 +65,7 @@ class AltCLIPJudge(DualEncoder):
             super().read_at_length(long_text)
 
     def _read(self, texts: Sequence[str]) -> Tensor:
-        # It names each text that is cut in a warning, with what was lost.
+        # The scorer itself warns of each text that is cut, with what was lost.
         return self.scorer.encode_texts(texts, max_length=self.max_length)
 
 
@@ -73,7 +73,7 @@ def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> AltC
     """Loads an AltCLIP from a folder, a single file or a hub id.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not an AltCLIP.
     """
     try:
         scorer = AltCLIPScorer.from_pretrained(spec, dtype=dtype).to(device).eval()

@@ -1,4 +1,4 @@
-"""What a judge is."""
+"""The interfaces of judges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeGuard
@@ -9,17 +9,16 @@ from PIL import Image
 from torch import Tensor
 
 Inputs = dict[str, np.ndarray]
-"""A picture as a judge takes it, on its own: without the dimension of a batch."""
+"""A prepared picture without a batch dimension."""
 
 
 class Preprocess(Protocol):
-    """Makes of an RGB picture what a judge takes.
+    """Prepares an RGB picture for a judge.
 
-    It goes to worker processes, so it can be pickled; it can be hashed and compared, so that judges of one preparation
-    share it.
+    It can be pickled for worker processes, and hashed and compared, so that judges can share a preparation.
 
     Attributes:
-        side: pixels of a picture's shorter side that the judge sees; None if it sees all of them.
+        side: the pixels of the shorter side that the judge sees; None if it sees all of them.
     """
 
     @property
@@ -34,11 +33,11 @@ class Judge(Protocol):
     """Says how well pictures fit texts.
 
     Attributes:
-        name: to be shown.
-        measure: what its scores are: "cosine", in [-1, 1], or "score", of no unit.
-        device: where it computes.
-        dtype: of its arithmetic.
-        preprocess: of pictures.
+        name: to show.
+        measure: what its scores are: "cosine", in [-1, 1], or "score", without a unit.
+        device: that it computes on.
+        dtype: that it computes in.
+        preprocess: prepares pictures.
     """
 
     @property
@@ -62,21 +61,21 @@ class Judge(Protocol):
         """See the class."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """Moves it, and changes its arithmetic."""
+        """Changes its device and dtype."""
 
     def probability(self, scores: Tensor) -> Tensor | None:
-        """Of each picture of one text, float32 (pictures,) in [0, 1]; None if its scores say nothing of that."""
+        """The probability of each picture of one text, float32 (pictures,) in [0, 1]; None if its scores do not say."""
 
     def fingerprint(self) -> str:
-        """Of everything that its scores depend on: weights, tokenizer, preparation."""
+        """A hash of everything that its scores depend on: weights, tokenizer, preparation."""
 
 
 class DualJudge(Judge, Protocol):
-    """A judge that gives texts and pictures vectors in one space; a score is their cosine.
+    """A judge that embeds texts and pictures in one space. A score is a cosine.
 
     Attributes:
-        dim: numbers in a vector.
-        logit_scale: what cosines are multiplied with before a softmax or sigmoid: 1 / temperature.
+        dim: length of a vector.
+        logit_scale: factor of cosines in a softmax or sigmoid: 1 / temperature.
     """
 
     @property
@@ -88,10 +87,10 @@ class DualJudge(Judge, Protocol):
         """See the class."""
 
     def read_at_length(self, long_text: str) -> None:
-        """Chooses what is done with texts of more tokens than it reads, one of `dual.LONG_TEXT`.
+        """Chooses how to read texts with too many tokens, one of `dual.LONG_TEXT`.
 
         Raises:
-            UserError: it cannot be done.
+            UserError: the judge does not support it.
         """
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -101,26 +100,26 @@ class DualJudge(Judge, Protocol):
         """Unit vectors, float32 (pictures, dim), on the judge's device.
 
         Args:
-            inputs: what `preprocess` gives, stacked, on the judge's device.
+            inputs: from `preprocess`, stacked, on the judge's device.
         """
 
 
 class PairJudge(Judge, Protocol):
-    """A judge that looks at a text and a picture together."""
+    """A judge that reads a text and a picture together."""
 
     def pair_scores(self, texts: Sequence[str], pictures: Sequence[Inputs]) -> Tensor:
-        """Scores of text i with picture i, float32 (pairs,), on the CPU; what is not finite is no score."""
+        """Scores text i with picture i: float32 (pairs,), on the CPU. A number that is not finite is no score."""
 
 
 def is_dual(judge: Judge) -> TypeGuard[DualJudge]:
-    """Whether a judge gives vectors."""
+    """Whether a judge has vectors."""
     return hasattr(judge, "picture_features")
 
 
 def is_pair(judge: Judge) -> TypeGuard[PairJudge]:
-    """Whether a judge looks at pairs."""
+    """Whether a judge scores pairs."""
     return not is_dual(judge)
 
 
 Function = Callable[[Sequence[str], Sequence[Image.Image]], Any]
-"""Of texts and as many RGB pictures; gives a number for each pair."""
+"""Takes texts and as many RGB pictures, and returns a number for each pair."""

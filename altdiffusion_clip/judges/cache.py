@@ -1,4 +1,4 @@
-"""Vectors kept on disk by what they are of, so that a second run takes seconds."""
+"""Keeps vectors on disk by the content they belong to, so that a second run takes seconds."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 MOST_BYTES = 4 << 30
 _AT_ONCE = 500
-"""Keys in one question; SQLite's oldest limit is 999."""
+"""Keys per query. SQLite's oldest limit is 999."""
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, judge TEXT, key BLOB, vector BLOB, "
     "UNIQUE (judge, key))"
@@ -23,7 +23,7 @@ _own = threading.local()
 
 
 def default_cache() -> Path:
-    """`$ALTDIFFUSION_CACHE`, or `altdiffusion-clip` where the system keeps caches."""
+    """`$ALTDIFFUSION_CACHE`, or `altdiffusion-clip` in the system's cache folder."""
     named = os.environ.get("ALTDIFFUSION_CACHE")
     if named:
         return Path(named)
@@ -31,7 +31,7 @@ def default_cache() -> Path:
 
 
 def key_of(kind: bytes, data: bytes) -> bytes:
-    """The key of a text's or a file's bytes, and of how they are read."""
+    """The key of the bytes of a text or file, and of how they are read."""
     digest = hashlib.blake2b(kind, digest_size=16)
     digest.update(data)
     return digest.digest()
@@ -39,15 +39,15 @@ def key_of(kind: bytes, data: bytes) -> bytes:
 
 @dataclass
 class VectorCache:
-    """Vectors of one judge by the bytes that they are of.
+    """Vectors of one judge, by the bytes that they belong to.
 
-    A database of SQLite's: several runs may use it at once, and a run that is killed leaves it whole. It can be
-    pickled; each process and thread opens its own.
+    This is an SQLite database. Several runs can use it at once, and a killed run does not damage it. It can be pickled;
+    each process and thread opens its own connection.
 
     Attributes:
-        folder: for the database; None to keep nothing.
+        folder: of the database; None to keep nothing.
         fingerprint: of the judge.
-        most_bytes: that it may take; beyond, what was kept first is let go.
+        most_bytes: size limit; beyond it, the oldest vectors are dropped.
 
     Example:
         >>> cache = VectorCache(None, "a")
@@ -62,7 +62,7 @@ class VectorCache:
     _is_given_up: bool = field(default=False, repr=False)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The vectors that are there, float32 (dim,) each, by key."""
+        """The stored vectors of some keys, float32 (dim,) each."""
         found: dict[bytes, np.ndarray] = {}
         if not self.is_open:
             return found
@@ -79,7 +79,7 @@ class VectorCache:
         return found
 
     def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Keeps vectors, float32 (keys, dim)."""
+        """Stores vectors, float32 (keys, dim)."""
         if not self.is_open or not len(keys):
             return
         rows = [
@@ -96,7 +96,7 @@ class VectorCache:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is kept."""
+        """Whether anything is stored."""
         return self.folder is not None and not self._is_given_up
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
@@ -104,12 +104,12 @@ class VectorCache:
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
         if (pages - free) * size > self.most_bytes:
-            # A tenth at once. The file keeps its size, and what is let go is room for what comes.
+            # Drops a tenth at once. The file keeps its size, and the freed space is reused.
             first, last = connection.execute("SELECT min(id), max(id) FROM vectors").fetchone()
             connection.execute("DELETE FROM vectors WHERE id <= ?", [first + (last - first) // 10])
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's own, for none may be shared."""
+        """This thread's connection, because connections must not be shared."""
         assert self.folder is not None
         file = self.folder / "vectors.sqlite"
         known: dict[tuple[Path, int], sqlite3.Connection] = _own.__dict__.setdefault("connections", {})

@@ -1,4 +1,4 @@
-"""Judges of a text tower of their own and the vision tower of a CLIP: Taiyi and M-CLIP."""
+"""Judges with their own text tower and the vision tower of a CLIP: Taiyi and M-CLIP."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ _LENGTH = 77
 
 
 def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch.dtype) -> DualEncoder:
-    """Puts a text tower and a CLIP's vision tower together.
+    """Combines a text tower with a CLIP's vision tower.
 
     Args:
-        name: to be shown.
+        name: to show.
         text: the folder of Taiyi's or M-CLIP's text tower.
-        vision: the folder of the CLIP that it was taught with.
+        vision: the folder of the CLIP that it was trained with.
         device: for both.
-        dtype: of weights and arithmetic.
+        dtype: of the weights, and to compute in.
 
     Raises:
         UserError: one of them cannot be loaded, or their widths differ.
@@ -43,7 +43,7 @@ def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch
         tower = MCLIPText.from_folder(text)
     else:
         raise UserError(f"{text} is a {kind or 'model of no kind'}; a text tower alone is Taiyi's or M-CLIP's")
-    # Read whole: the vision tower alone would take its projection's width from a setting that few checkpoints state.
+    # Loads the whole CLIP: the vision tower alone would need a projection width that few checkpoints state.
     eyes = loaded("a CLIP", vision, CLIPModel.from_pretrained, dtype=torch.float32)
     if tower.width != eyes.config.projection_dim:
         raise UserError(
@@ -67,7 +67,7 @@ def load(name: str, text: Path, vision: Path, device: torch.device, dtype: torch
 
 
 class TaiyiText(nn.Module):
-    """Taiyi-CLIP's text tower: a BERT whose "class logits" are the vector (Fengshenbang, arXiv 2209.02970).
+    """Taiyi-CLIP's text tower: a BERT whose "class logits" are the embedding (Fengshenbang, arXiv 2209.02970).
 
     Args:
         bert: as published.
@@ -80,16 +80,16 @@ class TaiyiText(nn.Module):
         self.positions = int(bert.config.max_position_embeddings)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Vectors, float (texts, width). Padding is not seen, so that a text's is that of the text alone."""
+        """Vectors, float (texts, width). Padding is masked, so a vector does not depend on the batch."""
         return self.bert(input_ids=ids, attention_mask=mask).logits
 
 
 class MCLIPText(nn.Module):
-    """M-CLIP's text tower: the mean of XLM-R's states, and a linear layer (Carlsson et al., LREC 2022).
+    """M-CLIP's text tower: the mean of XLM-R's states and a linear layer (Carlsson et al., LREC 2022).
 
     Args:
         transformer: XLM-R.
-        width: of its vectors.
+        width: of the vectors.
     """
 
     def __init__(self, transformer: XLMRobertaModel, width: int) -> None:
@@ -101,10 +101,10 @@ class MCLIPText(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> "MCLIPText":
-        """Loads the published layout, whose config names its base only; the sizes are read off the tensors.
+        """Loads the published layout. Its config only names the base model, so sizes are taken from the tensors.
 
         Raises:
-            UserError: it is no XLM-R.
+            UserError: it is not an XLM-R.
         """
         given = read_json(folder / "config.json")
         tensors = CheckpointTensors.in_folder(folder)
@@ -119,7 +119,7 @@ class MCLIPText(nn.Module):
             num_hidden_layers=len(
                 {name.split(".")[3] for name in tensors if name.startswith(f"{prefix}encoder.layer.")}
             ),
-            # XLM-R's heads are 64 wide in every size.
+            # XLM-R's heads have a width of 64 in every size.
             num_attention_heads=given.get("num_attention_heads", hidden // 64),
             intermediate_size=tensors.shape(f"{prefix}encoder.layer.0.intermediate.dense.weight")[0],
             max_position_embeddings=tensors.shape(f"{prefix}embeddings.position_embeddings.weight")[0],

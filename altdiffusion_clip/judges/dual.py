@@ -1,4 +1,4 @@
-"""Judges of two towers: what their adapters share."""
+"""What judges with two towers have in common."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ from altdiffusion_clip.prompts.windows import MARKS, after_a_mark
 
 logger = logging.getLogger(__name__)
 LONG_TEXT = ("truncate", "window-mean", "window-max", "full")
-"""What becomes of a text that has more tokens than a judge reads: it is cut; or read in parts, of which the mean vector
-or the best score counts; or read whole, by towers that have room for it."""
+"""How a judge reads a text with too many tokens: cut it; read it in parts and use the mean vector or the best score; or
+read all of it, if the tower has positions for it."""
 
 
 class DualEncoder:
-    """A judge of two functions over modules, with the warning for texts that are cut.
+    """A judge made of two functions over modules, which warns of texts that are cut.
 
     Args:
-        name: to be shown.
-        modules: whose weights the vectors depend on.
-        text_features: of token ids and mask, float (texts, dim).
-        picture_features: of what the image processor gives, float (pictures, dim).
+        name: to show.
+        modules: the modules whose weights the vectors depend on.
+        text_features: maps token ids and mask to float (texts, dim).
+        picture_features: maps the image processor's output to float (pictures, dim).
         tokenizer: pads on the right.
         image_processor: transformers'.
-        dim: numbers in a vector.
-        max_length: tokens of a text, with the special ones.
-        pad_to_max: texts are padded to `max_length`, for towers that read their padding.
-        logit_scale: what cosines are multiplied with.
-        logit_bias: what is added then, for towers whose pairs were told apart one by one (SigLIP); None for a softmax.
+        dim: length of a vector.
+        max_length: tokens of a text, including special ones.
+        pad_to_max: pad texts to `max_length`, for towers that read their padding.
+        logit_scale: factor of cosines.
+        logit_bias: added afterwards, for towers trained with a sigmoid (SigLIP); None for a softmax.
 
     Attributes:
-        long_text: what is done with texts of more tokens than `max_length`, one of `LONG_TEXT`.
+        long_text: how to read texts with more than `max_length` tokens, one of `LONG_TEXT`.
     """
 
     measure = "cosine"
@@ -70,16 +70,16 @@ class DualEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self._parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its arithmetic."""
+        """The dtype that it computes in."""
         return self._parameter.dtype
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves it, and changes its arithmetic."""
+        """Changes its device and dtype."""
         for module in self.modules.values():
             module.to(device, dtype)
         return self
@@ -94,7 +94,7 @@ class DualEncoder:
         return unit(torch.stack([each.mean(0) for each in vectors.split([len(each) for each in parts])]))
 
     def windows(self, text: str) -> list[str]:
-        """A text in parts that are read whole, cut after a punctuation mark where there is one; no word is lost."""
+        """Splits a text into parts that fit, if possible after punctuation marks. No word is lost."""
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         special = len(self.tokenizer("").input_ids)
         if len(ids) + special <= self.max_length:
@@ -102,7 +102,7 @@ class DualEncoder:
         ends_with_mark = [token[-1:] in MARKS for token in self.tokenizer.convert_ids_to_tokens(ids)]
         parts, start = [], 0
         while start < len(ids):
-            end = min(start + self.max_length - special - 1, len(ids))  # a part may take a token more at its beginning
+            end = min(start + self.max_length - special - 1, len(ids))  # a part may need one more token
             if end < len(ids):
                 end = after_a_mark(ends_with_mark, start, end)
             parts.append(self.tokenizer.decode(ids[start:end]))
@@ -110,10 +110,10 @@ class DualEncoder:
         return parts
 
     def read_at_length(self, long_text: str) -> None:
-        """Chooses what is done with long texts.
+        """Chooses how to read long texts.
 
         Raises:
-            UserError: there is no such way, or the text tower has no room for more.
+            UserError: the way is unknown, or the text tower has no more positions.
         """
         if long_text not in LONG_TEXT:
             raise UserError(f"there is no way {long_text!r} to read long texts; choose one of {', '.join(LONG_TEXT)}")
@@ -130,11 +130,11 @@ class DualEncoder:
         return unit(self._picture_features(self._normalise(inputs, self.dtype)))
 
     def probability(self, scores: Tensor) -> Tensor:
-        """As `probability_of` has it."""
+        """See `probability_of`."""
         return probability_of(scores, self.logit_scale, self.logit_bias)
 
     def fingerprint(self) -> str:
-        """Of weights, tokenizer and preprocessing."""
+        """A hash of weights, tokenizer and preprocessing."""
         digest = hashlib.blake2b(digest_size=16)
         for key, module in self.modules.items():
             digest.update(fingerprint_of(key, module.state_dict().items()))
@@ -158,7 +158,7 @@ class DualEncoder:
             return_tensors="pt",
         )
         ids = encoded.input_ids
-        # Some tokenizers give none where the padding is read.
+        # Some tokenizers return no mask if the tower reads its padding.
         mask = encoded.get("attention_mask", torch.ones_like(ids))
         if not self._has_warned:
             self._has_warned = warn_of_cut(self.name, self.tokenizer, texts, mask, self.max_length)
@@ -168,14 +168,14 @@ class DualEncoder:
 def warn_of_cut(
     name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], mask: Tensor, max_length: int
 ) -> bool:
-    """Warns of texts that a judge has cut, if there are some, and says whether there are.
+    """Warns of texts that a judge has cut. Returns whether there are any.
 
     Args:
         name: of the judge.
-        tokenizer: of it.
-        texts: that it reads.
-        mask: of their tokens, int64 (texts, length).
-        max_length: tokens that it reads of each.
+        tokenizer: of the judge.
+        texts: that it read.
+        mask: of the tokens, int64 (texts, length).
+        max_length: tokens that it reads.
     """
     full = [text for text, length in zip(texts, mask.sum(1).tolist(), strict=True) if length >= max_length]
     lengths = tokenizer(full, verbose=False).input_ids if full else []
@@ -186,18 +186,18 @@ def warn_of_cut(
 
 
 def probability_of(cosines: Tensor, logit_scale: float, logit_bias: float | None) -> Tensor:
-    """A softmax over the pictures, or with a bias a sigmoid for each, of logit_scale · cosine."""
+    """The softmax of logit_scale · cosine over the pictures, or the sigmoid of each if there is a bias."""
     logits = logit_scale * cosines
     return logits.softmax(0) if logit_bias is None else (logits + logit_bias).sigmoid()
 
 
 def unit(features: Tensor) -> Tensor:
-    """Rows of length one, float32."""
+    """Normalises rows, as float32."""
     return F.normalize(features.float(), dim=-1)
 
 
 def fingerprint_of(name: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
-    """A hash of named tensors, with their names, shapes and dtypes."""
+    """A hash of tensors with their names, shapes and dtypes."""
     digest = hashlib.blake2b(name.encode(), digest_size=16)
     for key, tensor in tensors:
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -207,10 +207,10 @@ def fingerprint_of(name: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
 
 
 def place_of(name: str) -> Path:
-    """The folder or file of a model's name.
+    """The local folder or file of a model.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it cannot be found or downloaded.
     """
     try:
         return fetch(name)
@@ -219,7 +219,7 @@ def place_of(name: str) -> Path:
 
 
 def loaded(what: str, place: Path, loader: Callable[..., Any], **kwargs: Any) -> Any:
-    """Loads a part, with one line for what goes wrong.
+    """Loads a part, and turns any error into one line.
 
     Raises:
         UserError: it cannot be loaded.
@@ -231,5 +231,5 @@ def loaded(what: str, place: Path, loader: Callable[..., Any], **kwargs: Any) ->
 
 
 def max_length_of(tokenizer: PreTrainedTokenizerBase, positions: int) -> int:
-    """How many tokens a tower reads: what its tokenizer says, if it says anything, and no more than it has places."""
+    """How many tokens a tower reads: its tokenizer's limit if there is one, and at most its positions."""
     return min(tokenizer.model_max_length, positions)

@@ -1,4 +1,4 @@
-"""Judges that are one model of transformers with both towers in it: CLIP, Chinese-CLIP, SigLIP and SigLIP 2."""
+"""Judges that are transformers models with two towers: CLIP, Chinese-CLIP, SigLIP and SigLIP 2."""
 
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ _MODELS: dict[str, type[Any]] = {
 }
 MODEL_TYPES = tuple(_MODELS)
 _CHINESE_CLIP_LENGTH = 52
-"""Tokens of a text in Chinese-CLIP's own scripts; its tokenizer and positions allow 512."""
+"""Tokens of a text in Chinese-CLIP's own scripts. Its tokenizer and positions would allow 512."""
 
 
 def load(name: str, place: Path, model_type: str, device: torch.device, dtype: torch.dtype) -> DualEncoder:
     """Loads a model in transformers' layout.
 
     Args:
-        name: to be shown.
-        place: its folder.
+        name: to show.
+        place: the folder.
         model_type: one of `MODEL_TYPES`, from its config.json.
-        device: for it.
-        dtype: of weights and arithmetic.
+        device: to load it to.
+        dtype: of the weights, and to compute in.
 
     Raises:
         UserError: it cannot be loaded.
@@ -38,7 +38,7 @@ def load(name: str, place: Path, model_type: str, device: torch.device, dtype: t
     positions = model.config.text_config.max_position_embeddings
     if model_type == "chinese_clip":
         positions = min(positions, _CHINESE_CLIP_LENGTH)
-    # SigLIP was trained with its padding visible, and reads the last place.
+    # SigLIP was trained with visible padding, and reads the last position.
     is_siglip = model_type.startswith("siglip")
 
     def text_features(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Embeddings in files: what `altdiffusion embed` writes, and how systems that run elsewhere are measured.
+"""Files of embeddings, written by `altdiffusion embed`, or by systems that run elsewhere and are to be measured.
 
-A file has the vectors of pictures, by id, and those of texts, by the text itself:
+A file has vectors of pictures by id, and vectors of texts by the text itself:
 
 =========== ============== ====================================================================================
 `.npz`      `.safetensors` `.parquet`
@@ -13,7 +13,7 @@ logit_scale metadata       metadata
 fingerprint metadata       metadata: of the judge; may be missing
 =========== ============== ====================================================================================
 
-The names are those of ModelScope's CLIP pipelines.
+The names follow ModelScope's CLIP pipelines.
 """
 
 import json
@@ -37,13 +37,13 @@ class Embeddings:
     Attributes:
         images: ids.
         img_embedding: float32 (images, dim), unit vectors.
-        texts: themselves.
+        texts: the texts.
         text_embedding: float32 (texts, dim), unit vectors.
-        logit_scale: what cosines are multiplied with before a softmax: 1 / temperature.
-        fingerprint: of the judge that they are by; empty if that is not known.
-        pairs: int32 (pairs, 2), places in `images` and `texts` of what belongs together; only .safetensors has them.
-        languages: of each pair's text; empty where that is not known.
-        rows: ids of the rows of a data set that the pairs are from.
+        logit_scale: factor of cosines in a softmax: 1 / temperature.
+        fingerprint: of the judge that made them; empty if unknown.
+        pairs: int32 (pairs, 2), indices into `images` and `texts` of what belongs together; only in .safetensors.
+        languages: of each pair's text; empty if unknown.
+        rows: ids of the data set's rows that the pairs come from.
     """
 
     images: list[str]
@@ -57,7 +57,7 @@ class Embeddings:
     rows: list[str] = field(default_factory=list)
 
     def joined(self, other: Self) -> Self:
-        """Those of both; where both have one, this one's."""
+        """The embeddings of both. If both have one, this file's is used."""
         images, texts = set(self.images), set(self.texts)
         all_images = {key: place for place, key in enumerate(dict.fromkeys([*self.images, *other.images]))}
         all_texts = {key: place for place, key in enumerate(dict.fromkeys([*self.texts, *other.texts]))}
@@ -79,7 +79,7 @@ class Embeddings:
         """The vectors of some pictures, in order.
 
         Raises:
-            UserError: one is not there.
+            UserError: one is missing.
         """
         return _rows(self.images, self.img_embedding, ids, "image", file)
 
@@ -87,7 +87,7 @@ class Embeddings:
         """The vectors of some texts, in order.
 
         Raises:
-            UserError: one is not there.
+            UserError: one is missing.
         """
         return _rows(self.texts, self.text_embedding, texts, "text", file)
 
@@ -101,10 +101,10 @@ def _rows(keys: list[str], vectors: np.ndarray, wanted: Sequence[str], what: str
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Writes a file, whole or not at all; its ending chooses the format.
+    """Writes a file completely or not at all. Its suffix decides the format.
 
     Raises:
-        UserError: the ending is none of `SUFFIXES`, or pyarrow is not installed.
+        UserError: the suffix is not one of `SUFFIXES`, or pyarrow is not installed.
     """
     check_suffix(path)
     names: dict[str, Any] = {"images": embeddings.images, "texts": embeddings.texts}
@@ -151,7 +151,7 @@ def read_embeddings(path: Path) -> Embeddings:
     """Reads a file.
 
     Raises:
-        UserError: it is not there, damaged, of another form, or its pictures and texts have different widths.
+        UserError: it does not exist, is damaged, has another format, or its pictures and texts have different widths.
     """
     check_suffix(path)
     if not path.is_file():
@@ -162,7 +162,7 @@ def read_embeddings(path: Path) -> Embeddings:
         )
     except UserError:
         raise
-    except Exception as error:  # three libraries, each with errors of its own
+    except Exception as error:  # three libraries, each with its own errors
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     return _checked(embeddings, path)
 
@@ -260,10 +260,10 @@ def _checked(embeddings: Embeddings, path: Path) -> Embeddings:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses names of no known format.
+    """Rejects names with an unknown suffix.
 
     Raises:
-        UserError: the ending is none of `SUFFIXES`.
+        UserError: the suffix is not one of `SUFFIXES`.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: the name must end in {', '.join(SUFFIXES)}")

@@ -1,4 +1,4 @@
-"""The encoder: judges run over many texts and pictures, as fast as the device allows."""
+"""Runs judges over many texts and pictures, as fast as the device allows."""
 
 import functools
 import itertools
@@ -29,26 +29,26 @@ from altdiffusion_clip.sources.retries import Retries
 logger = logging.getLogger(__name__)
 TEXTS_AT_ONCE = 256
 PICTURES_ON_CPU = 8
-"""At a time: of ViT-L/14 in bfloat16 8 were a fifth faster than 32, whose activations do not fit into caches."""
+"""Pictures at a time. For ViT-L/14 in bfloat16, 8 were a fifth faster than 32, whose activations exceed the caches."""
 BATCHES_AHEAD = 2
-"""On each device, so that it does not wait while the next batch is gathered."""
+"""Batches queued for each device, so that it never waits for the next one."""
 
 
 @dataclass
 class _Known:
-    """Vectors that were taken from files, float32 (dim,) each, by name and by text."""
+    """Vectors from files, float32 (dim,) each, by picture name and by text."""
 
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Encoder:
-    """A judge that gives vectors, run over many texts and pictures.
+    """Runs a judge with vectors over many texts and pictures.
 
     Args:
-        judge: in the arithmetic that is wanted.
-        batch_size: pictures at a time; halved when the device's memory does not hold them.
-        cache: makes the cache of a judge's fingerprint; nothing is kept if not given.
+        judge: with its final dtype.
+        batch_size: pictures at a time; halved if they do not fit in the device's memory.
+        cache: makes a cache from a judge's fingerprint; by default nothing is cached.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Encoder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The judge's, which takes a while to make."""
+        """The judge's fingerprint, which takes a while to compute."""
         return self.judge.fingerprint()
 
     def take(self, embeddings: Embeddings) -> bool:
-        """Takes vectors that are there already, if they are this judge's; says whether they are."""
+        """Takes existing vectors if this judge made them. Returns whether it did."""
         if embeddings.fingerprint != self.fingerprint:
             return False
         self._known.pictures.update(zip(embeddings.images, embeddings.img_embedding, strict=True))
@@ -73,11 +73,11 @@ class Encoder:
         return True
 
     def known_picture(self, name: str) -> np.ndarray | None:
-        """The vector of a picture that was taken."""
+        """The vector of a picture, if it was taken from a file."""
         return self._known.pictures.get(name)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once, by length."""
+        """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once, sorted by length."""
         distinct = sorted(dict.fromkeys(texts), key=len)
         keys = [key_of(b"text ", text.encode("utf-8", "surrogatepass")) for text in distinct]
         known = {key: torch.from_numpy(vector.copy()) for key, vector in self.cache.get(keys).items()}
@@ -93,10 +93,10 @@ class Encoder:
         return torch.stack([known[of_text[text]] for text in texts]) if texts else torch.empty(0, self.judge.dim)
 
     def cosines(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
-        """Of text i with the picture of vector i, float32 (texts,); of texts that are read in parts, the best part's.
+        """The cosine of text i with vector i, float32 (texts,). For a text read in parts, that of the best part.
 
         Args:
-            texts: one for each picture.
+            texts: one per picture.
             vectors: of the pictures, float32 (texts, dim).
         """
         if not self._reads_in_parts:
@@ -105,7 +105,7 @@ class Encoder:
         return torch.stack([(parts[text] @ vector).max() for text, vector in zip(texts, vectors, strict=True)])
 
     def every_cosine(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
-        """Of every text with every picture, float32 (texts, pictures)."""
+        """The cosine of every text with every picture, float32 (texts, pictures)."""
         if not self._reads_in_parts:
             return self.texts(texts) @ vectors.T
         parts = self._parts(texts)
@@ -116,20 +116,20 @@ class Encoder:
         return getattr(self.judge, "long_text", "") == "window-max"
 
     def _parts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Vectors of the parts of each text, float32 (parts, dim)."""
+        """The vectors of each text's parts, float32 (parts, dim)."""
         windows: Callable[[str], list[str]] = self.judge.windows  # type: ignore[attr-defined]
         parts = {text: windows(text) for text in dict.fromkeys(texts)}
         said = self.texts([part for each in parts.values() for part in each])
         return dict(zip(parts, said.split([len(each) for each in parts.values()]), strict=True))
 
     def pictures(self, inputs: Sequence[Inputs]) -> Tensor:
-        """Unit vectors, float32 (pictures, dim), on the CPU, of prepared pictures."""
+        """Unit vectors of prepared pictures, float32 (pictures, dim), on the CPU."""
         return self.begin(inputs)()
 
     def begin(self, inputs: Sequence[Inputs]) -> Callable[[], Tensor]:
-        """Begins what `pictures` does, and gives what waits for the vectors.
+        """Starts what `pictures` does. Returns a function that waits for the vectors.
 
-        A GPU works through what was begun while the next batch is pinned, copied and begun.
+        A GPU works on it while the next batch is pinned, copied and started.
         """
         try:
             vectors = self.judge.picture_features(self._on_device(stacked(inputs)))
@@ -138,7 +138,7 @@ class Encoder:
                 raise
         else:
             return _copied(vectors)
-        # Not while the error is handled, for it holds on to what there was memory for.
+        # Not inside the except block, because the error keeps tensors alive.
         torch.cuda.empty_cache()
         size = self.batch_size = max(1, len(inputs) // 2)
         logger.warning("batches of %d pictures do not fit; going on with %d", len(inputs), size)
@@ -149,7 +149,7 @@ class Encoder:
         device = self.judge.device
         if self._copies is None:
             return {key: value.to(device) for key, value in inputs.items()}
-        # On a stream of their own, so that they are copied while the batch before is computed.
+        # On a separate stream, so that they are copied while the previous batch is computed.
         with torch.cuda.stream(self._copies):
             copied = {key: value.pin_memory().to(device, non_blocking=True) for key, value in inputs.items()}
         computing = torch.cuda.current_stream(device)
@@ -160,10 +160,10 @@ class Encoder:
 
 
 def _copied(vectors: Tensor) -> Callable[[], Tensor]:
-    """Begins to copy vectors to the CPU, and gives what waits for them."""
+    """Starts copying vectors to the CPU. Returns a function that waits for them."""
     if vectors.device.type != "cuda":
         return vectors.cpu
-    # Into pinned memory, so that this returns at once; they are there when the event is.
+    # Into pinned memory, so that this returns at once. The event says when they have arrived.
     on_cpu = vectors.to("cpu", non_blocking=True)
     done = torch.cuda.current_stream(vectors.device).record_event()
 
@@ -175,12 +175,12 @@ def _copied(vectors: Tensor) -> Callable[[], Tensor]:
 
 
 class Bench:
-    """A panel of judges on one device.
+    """Runs a panel of judges on one device.
 
     Args:
-        panel: of them.
+        panel: of the judges.
         batch_size: pictures at a time.
-        cache: makes the cache of a judge's fingerprint; nothing is kept if not given.
+        cache: makes a cache from a judge's fingerprint; by default nothing is cached.
     """
 
     def __init__(self, panel: Panel, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None) -> None:
@@ -193,27 +193,27 @@ class Bench:
 
     @classmethod
     def of(cls, judge: DualJudge, batch_size: int = 32, cache: Callable[[str], VectorCache] | None = None) -> "Bench":
-        """That of one judge that gives vectors."""
+        """The encoder of the only judge, which has vectors."""
         return cls(Panel([judge]), batch_size, cache)
 
     @property
     def encoder(self) -> Encoder:
-        """Of a bench of one judge that gives vectors."""
+        """The encoder of a bench with one judge that has vectors."""
         (encoder,) = self.encoders.values()
         return encoder
 
     def take(self, file: Path, embeddings: Embeddings) -> None:
-        """Takes vectors that are there already, from a file.
+        """Takes existing vectors from a file.
 
         Raises:
-            UserError: they are by none of these judges.
+            UserError: none of these judges made them.
         """
         if not sum(encoder.take(embeddings) for encoder in self.encoders.values()):
             names = ", ".join(judge.name for judge in self.panel.members)
             raise UserError(f"{file} has vectors of another judge than {names}, or does not say whose they are")
 
     def known_picture(self, picture: Picture) -> Picture | Prepared:
-        """A picture, or its vectors if all judges' are known."""
+        """The picture, or its vectors if they are known for all judges."""
         name = name_of_place(picture)
         if not self.is_dual or name is None:
             return picture
@@ -223,28 +223,28 @@ class Bench:
 
     @property
     def batch_size(self) -> int:
-        """Pictures at a time, as the memory of the device allows."""
+        """Pictures at a time that fit in the device's memory."""
         return min((encoder.batch_size for encoder in self.encoders.values()), default=self._pair_batch_size)
 
     @property
     def is_dual(self) -> bool:
-        """Whether all judges give vectors."""
+        """Whether all judges have vectors."""
         return len(self.encoders) == len(self.panel.members)
 
     def preparation(
         self, exact: bool = False, max_pixels: int | None = None, retries: Retries | None = None
     ) -> Preparation:
-        """How pictures become what these judges take."""
+        """How pictures are prepared for these judges."""
         caches = tuple(encoder.cache for encoder in self.encoders.values())
         known = caches if self.is_dual and all(cache.is_open for cache in caches) else ()
         return Preparation(self.preprocesses, exact, max_pixels, retries or Retries(), known)
 
     def begin_vectors(self, inputs: Sequence[tuple[Inputs, ...]]) -> list[Callable[[], Tensor]]:
-        """Begins to encode prepared pictures, by each judge that gives vectors."""
+        """Starts encoding prepared pictures with each judge that has vectors."""
         return [encoder.begin(self._of(encoder.judge, inputs)) for encoder in self.encoders.values()]
 
     def pair_scores(self, texts: Sequence[str], inputs: Sequence[tuple[Inputs, ...]]) -> dict[int, Tensor]:
-        """Scores of pairs, by the places of the judges that look at pairs."""
+        """The scores of pairs, by the indices of the judges that score pairs."""
         return {
             place: judge.pair_scores(texts, self._of(judge, inputs)).cpu().float()
             for place, judge in enumerate(self.panel.members)
@@ -258,13 +258,13 @@ class Bench:
 
 @dataclass
 class Seen:
-    """What judges have made of pictures.
+    """The results of judges for pictures.
 
     Attributes:
-        keys: of the pictures that could be read, by their places.
-        wrong: what is wrong with the others, by their places.
-        vectors: by the places of the judges that give them, and by key: float32 (dim,).
-        pairs: likewise, of the judges that look at pairs: scores by the pictures' places.
+        keys: of the pictures that could be read, by index.
+        wrong: the errors of the others, by index.
+        vectors: by the index of the judge and the key, float32 (dim,) each.
+        pairs: by the index of a judge that scores pairs: scores by index of the picture.
     """
 
     keys: dict[int, bytes] = field(default_factory=dict)
@@ -280,14 +280,14 @@ def look_at(
     text_of: Callable[[int], str] | None = None,
     progress: Callable[[int], object] = lambda pictures: None,
 ) -> Seen:
-    """Has judges look at pictures as they come; equal ones are encoded once.
+    """Encodes pictures with judges as they come. Equal pictures are encoded once.
 
     Args:
-        pictures: any number; what they hold is let go once they are decoded.
+        pictures: any number; their contents are freed once they are decoded.
         benches: the same panel, on each device.
         workers: that prepare pictures for it.
-        text_of: the text that a picture's place belongs to, for judges that look at pairs.
-        progress: is called with the number of pictures that are prepared.
+        text_of: gives the text for the index of a picture, for judges that score pairs.
+        progress: called with the number of prepared pictures.
     """
     seen = Seen(
         vectors={place: {} for place in benches[0].encoders},
@@ -298,7 +298,7 @@ def look_at(
     pair_batch: dict[int, tuple[Inputs, ...]] = {}
     running: deque[tuple[Any, Future[Any]]] = deque()
     with ExitStack() as stack:
-        # A thread for each device, which begins one batch after the other.
+        # One thread per device starts one batch after another.
         threads = [stack.enter_context(ThreadPoolExecutor(1, "device")) for _ in benches]
         turns = itertools.cycle(zip(benches, threads, strict=True))
 
@@ -325,7 +325,7 @@ def look_at(
                 for (judge, encoder), waiting in zip(benches[0].encoders.items(), result, strict=True):
                     vectors = waiting()
                     seen.vectors[judge].update(zip(names, vectors, strict=True))
-                    # A picture that came decoded has no bytes to be found by.
+                    # A picture that came decoded has no bytes for a key.
                     kept = [at for at, name in enumerate(names) if not name.startswith(b"place ")]
                     encoder.cache.put([names[at] for at in kept], vectors[kept].numpy())
 
@@ -352,14 +352,14 @@ def look_at(
 
 
 def fastest_dtype(judge: Judge, batch_size: int = 8, rounds: int = 3) -> torch.dtype:
-    """The arithmetic in which a judge looks at pictures fastest here, measured on the spot: float32 or a half.
+    """Measures in which dtype a judge encodes pictures fastest on this machine: float32 or half precision.
 
-    bfloat16 on CPUs, float16 on GPUs; a half must be faster by a fifth to be taken, since it rounds.
+    The half type is bfloat16 on CPUs and float16 on GPUs. Because it rounds, it must be at least a fifth faster.
 
     Args:
-        judge: in float32; it stays so.
+        judge: in float32; it is not changed.
         batch_size: pictures at a time.
-        rounds: of which the fastest counts.
+        rounds: the fastest one counts.
     """
     modules: Mapping[str, nn.Module] = getattr(judge, "modules", {})
     if not is_dual(judge) or not modules:
@@ -374,9 +374,9 @@ def fastest_dtype(judge: Judge, batch_size: int = 8, rounds: int = 3) -> torch.d
 
 
 def fastest_batch_size(judge: Judge, start: int = 32, most: int = 512, gain: float = 1.05) -> int:
-    """How many pictures at a time a GPU looks at fastest, measured on the spot; `PICTURES_ON_CPU` on others.
+    """Measures the fastest batch size on a GPU; on other devices `PICTURES_ON_CPU`.
 
-    Doubled until that gains less than a twentieth, or until the memory is full.
+    It is doubled until that gains less than 5%, or until memory is full.
     """
     if judge.device.type != "cuda" or not is_dual(judge):
         return PICTURES_ON_CPU
@@ -401,7 +401,7 @@ def _blank(judge: Judge) -> Inputs:
 
 @contextmanager
 def _in_dtype(modules: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
-    """Has modules compute in another dtype; their own weights are back afterwards, not rounded."""
+    """Lets modules compute in another dtype for a block. Afterwards they have their original weights back."""
     kept = [(p, p.data) for module in modules for p in itertools.chain(module.parameters(), module.buffers())]
     try:
         for parameter, data in kept:

@@ -1,4 +1,4 @@
-"""Several judges at once: a score of each, and rules that make one score of several."""
+"""Combines judges: a score from each, and rules that make one score from several."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from altdiffusion_clip.judges.base import Judge, is_dual
 
 
 def logits(scores: Tensor) -> Tensor:
-    """The mean of logit_scale · cosine: the geometric mean of the judges' probabilities, up to a constant.
+    """The mean of logit_scale · cosine, which is the geometric mean of the judges' probabilities up to a constant.
 
     Args:
-        scores: float (judges, pictures), multiplied by each judge's scale.
+        scores: float (judges, pictures), already multiplied by each judge's scale.
     """
     return scores.mean(0)
 
 
 def zscores(scores: Tensor) -> Tensor:
-    """The mean of the judges' scores, each with mean 0 and deviation 1 over the pictures.
+    """The mean of the judges' scores after standardising each over the pictures.
 
     Args:
         scores: float (judges, pictures).
@@ -35,7 +35,7 @@ def zscores(scores: Tensor) -> Tensor:
 
 
 def ranks(scores: Tensor) -> Tensor:
-    """Minus the mean of the judges' ranks; equal scores share the mean of theirs.
+    """The negative mean of the judges' ranks. Equal scores share their mean rank.
 
     Args:
         scores: float (judges, pictures).
@@ -54,16 +54,16 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {"logits": logits, "zscores": zsc
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One score of several judges'.
+    """A judge that combines the scores of several judges.
 
     Attributes:
         judges: two or more.
-        rule: "logits" (judges with vectors only), "zscores" or "ranks". The last two compare the pictures of one call,
-            so that a picture's score depends on those beside it.
-        name: to be shown.
+        rule: "logits" (only for judges with vectors), "zscores" or "ranks". The last two compare the pictures of one
+                call, so a picture's score depends on the others.
+        name: to show.
 
     Raises:
-        UserError: there is no such rule, or it does not suit these judges.
+        UserError: the rule is unknown, or does not work with these judges.
     """
 
     judges: tuple[Judge, ...]
@@ -82,26 +82,26 @@ class Ensemble:
 
     @property
     def is_by_row(self) -> bool:
-        """Whether the score of a picture does not depend on those beside it."""
+        """Whether the score of a picture is independent of other pictures."""
         return self.rule == "logits"
 
     def combine(self, scores: Tensor) -> Tensor:
-        """One score a picture, float32 (pictures,), of float32 (judges, pictures)."""
+        """Combines float32 (judges, pictures) into one score per picture, float32 (pictures,)."""
         if self.rule == "logits":
             scales = [judge.logit_scale if is_dual(judge) else 1.0 for judge in self.judges]
             scores = scores * torch.tensor(scales)[:, None]
         return RULES[self.rule](scores)
 
     def probability(self, scores: Tensor) -> Tensor | None:
-        """A softmax over the pictures, of the mean of logits; None of other rules."""
+        """The softmax of mean logits over the pictures; None for other rules."""
         return scores.softmax(0) if self.rule == "logits" else None
 
 
 class Panel:
-    """Judges and ensembles, each member once.
+    """Judges and ensembles, with each member only once.
 
     Args:
-        columns: what is to be reported, in order.
+        columns: what to report, in order.
     """
 
     def __init__(self, columns: Sequence[Judge | Ensemble]) -> None:
@@ -115,14 +115,14 @@ class Panel:
 
     @property
     def is_by_row(self) -> bool:
-        """Whether the scores of a picture do not depend on those beside it."""
+        """Whether the scores of a picture are independent of other pictures."""
         return all(each.is_by_row for each in self.columns if isinstance(each, Ensemble))
 
     def check_by_row(self) -> None:
-        """Raises for ensembles that compare pictures, where each is to be scored alone.
+        """Rejects ensembles that compare pictures, where each must be scored alone.
 
         Raises:
-            UserError: there is one.
+            UserError: there is such an ensemble.
         """
         if not self.is_by_row:
             raise UserError(
@@ -130,15 +130,15 @@ class Panel:
             )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves all members, and changes their arithmetic."""
+        """Changes the device and dtype of all members."""
         for judge in self.members:
             judge.to(device, dtype)
         return self
 
     def combine(self, scores: Tensor) -> Tensor:
-        """What is to be reported, float32 (columns, pictures), of the members' scores (members, pictures).
+        """Turns the members' scores (members, pictures) into the columns to report, float32 (columns, pictures).
 
-        Pictures with a score that is not finite have no part in those of the others.
+        Pictures with a score that is not finite do not affect the others.
         """
         finite = torch.isfinite(scores).all(0)
         combined = torch.full((len(self.columns), scores.shape[1]), torch.nan)
@@ -151,7 +151,7 @@ class Panel:
         return combined
 
     def describe(self) -> list[dict[str, Any]]:
-        """All that decides the scores, as JSON."""
+        """Everything that decides the scores, as JSON."""
         described: list[dict[str, Any]] = []
         for each in self.columns:
             judges = each.judges if isinstance(each, Ensemble) else (each,)

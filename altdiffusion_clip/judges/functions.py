@@ -1,4 +1,4 @@
-"""Judges that are a function of texts and pictures, in Python or by name."""
+"""Judges that are Python functions of texts and pictures."""
 
 import hashlib
 import importlib
@@ -19,12 +19,12 @@ from altdiffusion_clip.judges.preprocessing import PIXELS, AsItIs
 
 
 class FunctionJudge:
-    """A function that gives a number for each pair of a text and a picture.
+    """A function that returns a number for each pair of a text and a picture.
 
     Args:
-        function: of a list of texts and a list of as many RGB pictures; gives as many numbers, more for what fits
-            better. What is not finite is no score.
-        name: to be shown; the function's own if not given.
+        function: takes a list of texts and a list of as many RGB pictures, and returns as many numbers, higher for a
+                better fit. A number that is not finite is no score.
+        name: to show; by default the function's own.
 
     Example:
         >>> def is_wide(texts, pictures):
@@ -44,30 +44,30 @@ class FunctionJudge:
 
     @property
     def device(self) -> torch.device:
-        """Its numbers are on the CPU; where they are made is its own affair."""
+        """The CPU, where its numbers are. It may compute anywhere."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its numbers."""
+        """The dtype of its numbers."""
         return torch.float32
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Leaves it as it is."""
+        """Does nothing."""
         del device, dtype
         return self
 
     def pair_scores(self, texts: Sequence[str], pictures: Sequence[Inputs]) -> Tensor:
-        """Scores of text i with picture i, float32 (pairs,).
+        """Scores text i with picture i: float32 (pairs,).
 
         Raises:
-            UserError: the function fails, or does not give one number for each.
+            UserError: the function fails, or does not return one number per pair.
         """
         images = [Image.fromarray(picture[PIXELS]) for picture in pictures]
         try:
             given = self.function(list(texts), images)
             numbers = given.detach().float().cpu() if isinstance(given, Tensor) else np.asarray(given, np.float32)
-        except Exception as error:  # it is the user's
+        except Exception as error:  # user code
             raise UserError(f"the judge {self.name} fails: {type(error).__name__}: {one_line(error)}") from error
         scores = torch.as_tensor(numbers)
         if scores.shape != (len(images),):
@@ -78,10 +78,10 @@ class FunctionJudge:
         return scores
 
     def probability(self, scores: Tensor) -> None:
-        """None: its numbers have no unit."""
+        """None, because its numbers have no unit."""
 
     def fingerprint(self) -> str:
-        """Of the source of its file, or of its name if it has none."""
+        """A hash of the source of its file, or of its name if there is none."""
         subject: Any = self.function if hasattr(self.function, "__code__") else type(self.function)
         try:
             source = Path(inspect.getfile(subject)).read_bytes()
@@ -94,13 +94,13 @@ def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> Func
     """Finds a function.
 
     Args:
-        name: to be shown.
-        spec: "MODULE:FUNCTION", of a module that Python finds, or "FILE.py:FUNCTION".
+        name: to show.
+        spec: "MODULE:FUNCTION" for an importable module, or "FILE.py:FUNCTION".
         device: not used.
         dtype: not used.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such function.
     """
     del device, dtype
     module_name, _, attribute = spec.rpartition(":")
@@ -110,7 +110,7 @@ def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> Func
         is_file = module_name.endswith(".py")
         module = _module_of_file(Path(module_name)) if is_file else importlib.import_module(module_name)
         function = getattr(module, attribute)
-    except Exception as error:  # a module may raise anything while it is imported
+    except Exception as error:  # importing a module can raise anything
         raise UserError(f"cannot load python:{spec}: {one_line(error)}") from error
     if not callable(function):
         raise UserError(f"{attribute} in {module_name} is a {type(function).__name__}, not a function")

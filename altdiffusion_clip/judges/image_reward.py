@@ -1,7 +1,8 @@
-"""ImageReward (arXiv 2304.05977): a BLIP that reads a text over a picture, and a head that says how people like it.
+"""ImageReward (arXiv 2304.05977): a BLIP that reads a text and a picture, and a head that predicts how people like it.
 
-The layout is THUDM's: `ImageReward.pt`, the weights by the names of BLIP's own code, and `med_config.json`, of its text
-encoder. The tokenizer is BERT's; it is taken from the same folder, if it has one, as their code takes it from the hub.
+The layout is THUDM's: `ImageReward.pt`, the weights under the names of BLIP's own code, and `med_config.json`, the
+configuration of its text encoder. The tokenizer is BERT's. It is loaded from the same folder if it is there, and
+otherwise as their code does.
 """
 
 import hashlib
@@ -36,9 +37,9 @@ TOKENIZER = "google-bert/bert-base-uncased"
 MAX_LENGTH = 35
 """Tokens of a text."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's answers on its authors' data, so that scores have a mean of 0 and a deviation of 1 there."""
+"""Mean and deviation of the head's outputs on the authors' data, which scores are standardised with."""
 HEAD_WIDTH = 64
-"""Of each head of attention in BLIP's vision towers."""
+"""The width of an attention head in BLIP's vision towers."""
 
 _NAMES = (
     (r"^blip\.visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -52,16 +53,16 @@ _NAMES = (
     (r"^blip\.text_encoder\.", "text_model."),
     (r"^mlp\.layers\.", "head."),
 )
-"""Of BLIP's own code, and of transformers' classes."""
+"""Names in BLIP's own code and in transformers' classes."""
 
 
 class ImageReward(nn.Module):
-    """The model, on transformers' BLIP.
+    """The model, based on transformers' BLIP.
 
     Args:
-        vision: sizes of the vision tower.
-        text: of the text tower, which attends to the picture.
-        head: widths of the head's layers by their names, (output, input); there is nothing between them.
+        vision: configuration of the vision tower.
+        text: configuration of the text tower, which attends to the picture.
+        head: widths of the head's linear layers by name, (output, input); there is nothing between them.
     """
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, head: Mapping[str, tuple[int, int]]) -> None:
@@ -71,7 +72,7 @@ class ImageReward(nn.Module):
         self.head = nn.Sequential(OrderedDict((name, nn.Linear(read, given)) for name, (given, read) in head.items()))
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Rewards of text i with picture i, float (pairs,)."""
+        """The reward of text i with picture i, float (pairs,)."""
         seen = self.vision_model(pixel_values).last_hidden_state
         read = self.text_model(
             input_ids,
@@ -83,11 +84,11 @@ class ImageReward(nn.Module):
 
 
 class ImageRewardJudge:
-    """Scores pairs by an `ImageReward`, in standard deviations; 0 is its authors' mean.
+    """Scores pairs with an `ImageReward`, in standard deviations from its authors' mean.
 
     Args:
-        name: to be shown.
-        model: of two towers and a head.
+        name: to show.
+        model: the ImageReward.
         tokenizer: BERT's.
     """
 
@@ -103,16 +104,16 @@ class ImageRewardJudge:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self.model.vision_model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its arithmetic."""
+        """The dtype that it computes in."""
         return self.model.vision_model.dtype
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves it, and changes its arithmetic."""
+        """Changes its device and dtype."""
         self.model.to(device, dtype)
         return self
 
@@ -131,10 +132,10 @@ class ImageRewardJudge:
         return self.model(pixels, read.input_ids, read.attention_mask).cpu()
 
     def probability(self, scores: Tensor) -> None:
-        """None: it was trained to order pictures, two at a time."""
+        """None, because it was trained only to compare two pictures."""
 
     def fingerprint(self) -> str:
-        """Of weights and tokenizer."""
+        """A hash of weights and tokenizer."""
         digest = hashlib.blake2b(fingerprint_of("image_reward", self.model.state_dict().items()), digest_size=16)
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         return digest.hexdigest()
@@ -144,10 +145,10 @@ def load(name: str, place: Path, device: torch.device, dtype: torch.dtype) -> Im
     """Loads an ImageReward.
 
     Args:
-        name: to be shown.
+        name: to show.
         place: a folder with `med_config.json` and the weights.
-        device: for it.
-        dtype: of weights and arithmetic.
+        device: to load it to.
+        dtype: of the weights, and to compute in.
 
     Raises:
         UserError: it cannot be loaded.
@@ -173,7 +174,7 @@ def _renamed(name: str) -> str | None:
         renamed, count = re.subn(pattern, replacement, name)
         if count:
             return renamed
-    return None  # what BLIP was trained with, and ImageReward does not use
+    return None  # parts of BLIP's training that ImageReward does not use
 
 
 def _new_model(tensors: Mapping[str, Tensor], text: dict[str, object]) -> ImageReward:

@@ -1,4 +1,4 @@
-"""Rows of pictures and texts before judges, and the pictures of one text in order."""
+"""Judges rows of pictures and texts, and ranks pictures for a text."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,20 +23,20 @@ from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 
 PAIRED_AT_ONCE = 64
-"""Pictures that are in memory while judges look at pairs."""
+"""Pictures in memory while judges score pairs."""
 
 JudgeLike = Judge | Ensemble | Function | str
-"""A judge, the name of one, or a function of texts and pictures."""
+"""A judge, its name, or a function of texts and pictures."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What judges say of a row.
+    """The judges' results for a row.
 
     Attributes:
-        scores: one for each column of the panel; empty if there is none.
-        error: one line; empty if there is a score.
-        may_pass: the error may be gone another time.
+        scores: one for each column of the panel; empty if it failed.
+        error: one line; empty if it has scores.
+        may_pass: the error may be temporary.
     """
 
     scores: tuple[float, ...] = ()
@@ -49,17 +49,17 @@ def judge_rows(
 ) -> tuple[list[Row], list[Judged]]:
     """Judges rows as they come, in order.
 
-    A picture or a text that stands in several rows is encoded once; pictures are the same if their bytes are. A row has
-    scores if every judge gives it one.
+    A picture or text of several rows is encoded once. Pictures are the same if their bytes are. A row has scores only
+    if every judge has a score for it.
 
     Args:
-        rows: any number; pictures that they hold are let go once they are decoded.
+        rows: any number; their pictures are freed once they are decoded.
         benches: the same panel, on each device.
         workers: that prepare pictures for it.
-        keep: gets the first judge's vectors; a picture is called what `name_of_picture` says.
+        keep: gets the first judge's vectors, with pictures named by `name_of_picture`.
 
     Returns:
-        The rows without such pictures, and their scores.
+        The rows without their pictures, and their scores.
     """
     read: list[Row] = []
     picture_of: list[int | None] = []
@@ -75,7 +75,7 @@ def judge_rows(
                 picture_of.append(known[row.image])
             else:
                 picture_of.append(len(said))
-                # What looks at pairs has to see the picture with each of its texts.
+                # Judges that score pairs need the picture with each of its texts.
                 if isinstance(row.image, Located) and benches[0].is_dual:
                     known[row.image] = len(said)
                 said.append(row.text)
@@ -116,7 +116,7 @@ def judge_rows(
 
 
 def _scores(bench: Bench, seen: Seen, pairs: Sequence[tuple[str, int]]) -> Tensor:
-    """Of texts with pictures by their places, float32 (columns, pairs)."""
+    """The scores of texts with pictures by index, float32 (columns, pairs)."""
     scores = torch.empty(len(bench.panel.members), len(pairs))
     texts = [text for text, _ in pairs]
     for judge, encoder in bench.encoders.items():
@@ -129,15 +129,15 @@ def _scores(bench: Bench, seen: Seen, pairs: Sequence[tuple[str, int]]) -> Tenso
 
 
 def score_drawn(texts: str | Sequence[str], images: Sequence[Image.Image], bench: Bench) -> Tensor:
-    """Scores of a few pictures in memory.
+    """Scores a few pictures in memory.
 
     Args:
-        texts: one for each picture, or one for all, in any language that the judges read.
+        texts: one per picture, or one for all, in any language that the judges read.
         images: RGB.
         bench: of the judges.
 
     Returns:
-        float32 (members, pictures), of each member of the panel; `Panel.combine` makes its columns of them.
+        float32 (members, pictures), one row per member of the panel. `Panel.combine` turns them into columns.
     """
     said = [texts] * len(images) if isinstance(texts, str) else list(texts)
     prepared = bench.preparation(exact=True)(images)
@@ -151,12 +151,12 @@ def score_drawn(texts: str | Sequence[str], images: Sequence[Image.Image], bench
 
 
 def name_of_picture(row: Row) -> str:
-    """What a row's picture is called in a file of vectors: its place, or the row's id if it came in the row."""
+    """The name of a row's picture in a file of vectors: its place, or the row's id if the row contains it."""
     return row.image.url if isinstance(row.image, Located) else row.row_id
 
 
 def without_bytes(row: Row) -> Row:
-    """A row that lets go of a picture that it holds itself."""
+    """The row without the picture it contains."""
     return replace(row, image=None) if isinstance(row.image, bytes) else row
 
 
@@ -166,7 +166,7 @@ class EmbeddedPictures:
 
     Attributes:
         vectors: float32 (pictures, dim); NaN where a picture could not be read.
-        broken: place and reason of each of these.
+        broken: index and reason of each of these.
     """
 
     vectors: np.ndarray
@@ -174,17 +174,17 @@ class EmbeddedPictures:
 
 
 def embed_pictures(bench: Bench, pictures: Sequence[Picture], count: int = 0) -> EmbeddedPictures:
-    """Unit vectors of pictures, which are decoded in full size.
+    """Unit vectors of pictures, decoded at full size.
 
     Args:
-        bench: of one judge that gives vectors.
-        pictures: encoded or not, in memory or to be read.
-        count: processes that decode.
+        bench: of one judge that has vectors.
+        pictures: encoded or decoded, in memory or to be read.
+        count: decoding processes.
     """
     from tqdm import tqdm
 
     encoder = bench.encoder
-    # Nothing is shown of what takes less than a second, as when all was in the cache.
+    # No bar for less than a second of work, such as when everything is cached.
     bar = tqdm(total=len(pictures), desc=f"pictures, {encoder.judge.name}", delay=1.0, leave=False)
     with bar, Workers(bench.preparation(exact=True), count) as workers:
         seen = look_at(pictures, [bench], workers, progress=bar.update)
@@ -195,15 +195,15 @@ def embed_pictures(bench: Bench, pictures: Sequence[Picture], count: int = 0) ->
 
 
 def judge_all(texts: Sequence[str], pictures: Sequence[Picture], bench: Bench) -> tuple[Tensor, list[tuple[int, str]]]:
-    """Judges every text with every picture, in full size.
+    """Judges every text with every picture, at full size.
 
     Args:
-        texts: any number; equal ones are judged once.
-        pictures: encoded or not, in memory or to be read.
+        texts: any number; equal texts are judged once.
+        pictures: encoded or decoded, in memory or to be read.
         bench: of the judges.
 
     Returns:
-        float32 (columns, texts, pictures), NaN where a picture could not be read; and place and reason of these.
+        float32 (columns, texts, pictures), NaN where a picture could not be read; and the index and reason of these.
     """
     panel, distinct = bench.panel, list(dict.fromkeys(texts))
     scores = torch.full((len(panel.members), len(distinct), len(pictures)), torch.nan)
@@ -222,7 +222,7 @@ def judge_all(texts: Sequence[str], pictures: Sequence[Picture], bench: Bench) -
 
 
 def _pair_scores(judge: PairJudge, texts: Sequence[str], pictures: Sequence[Picture], scores: Tensor) -> dict[int, str]:
-    """Fills in scores (texts, pictures), some pictures at a time; gives what is wrong with the others."""
+    """Fills in scores (texts, pictures) in blocks of pictures. Returns the errors of pictures."""
     broken: dict[int, str] = {}
     bench = Bench(Panel([judge]))
     with Workers(bench.preparation(exact=True)) as workers:
@@ -246,18 +246,19 @@ def rank(
     exact: bool = True,
     count: int = 0,
 ) -> Ranking:
-    """Orders pictures by how well they fit a prompt, best first; equal scores keep their order.
+    """Orders pictures by how well they fit a prompt, best first. Equal scores keep their order.
 
     Args:
         prompt: in any language that the judge reads.
-        images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), also mixed.
-        judge: a judge, the name of one (see `load_judge`), a function of texts and pictures, or several of these. The
-            first decides the order; the others' scores stand in `scores` of each picture.
-        device: for judges that are given by name.
-        dtype: of their arithmetic.
+        images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), or a mix of these.
+        judge: a judge, its name (see `load_judge`), a function of texts and pictures, or several of these. The first
+                decides the order. The others' scores are in `scores` of each picture.
+        device: for judges given by name.
+        dtype: for judges given by name.
         batch_size: pictures at a time.
-        exact: decode pictures in full size; else JPEGs no larger than the judges need, with cosines within 1e-3.
-        count: processes that decode; 0 for two threads.
+        exact: decode pictures at full size. Otherwise JPEGs are decoded no larger than the judges need, which changes
+            cosines by at most 1e-3.
+        count: decoding processes; 0 for two threads.
 
     Raises:
         UserError: the prompt is empty, or a judge cannot be loaded.
@@ -289,7 +290,7 @@ def ranking(
 
     Args:
         prompt: what they should show.
-        pictures: encoded or not, in memory or to be read.
+        pictures: encoded or decoded, in memory or to be read.
         names: of the pictures.
         benches: the panel, on each device.
         workers: that prepare pictures for it.

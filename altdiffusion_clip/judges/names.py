@@ -1,4 +1,4 @@
-"""How a user names a judge, and who loads it."""
+"""Loads judges by their names."""
 
 import difflib
 from collections.abc import Sequence
@@ -19,35 +19,35 @@ from altdiffusion_clip.scoring import AltCLIPScorer
 
 
 class Loader(Protocol):
-    """Loads a judge of some kind."""
+    """Loads one kind of judge."""
 
     def __call__(self, name: str, spec: str, device: torch.device, dtype: torch.dtype) -> Judge:
-        """Loads what `spec` says, to be shown as `name`."""
+        """Loads what `spec` describes, shown as `name`."""
 
 
 LOADERS: dict[str, Loader] = {"open_clip": open_clip.load, "python": functions.load}
-"""By what stands before the colon of a name; packages add theirs as entry points of `altdiffusion.judges`."""
+"""Loaders by the prefix of a name. Packages add theirs as entry points of `altdiffusion.judges`."""
 GROUP = "altdiffusion.judges"
 
 
 def load_judge(
     name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, pipeline: Any = None
 ) -> Judge | Ensemble:
-    """Loads a judge by the name that a user gives it.
+    """Loads a judge by name.
 
     Args:
         name: "emoji-m9" or its English teacher, "emoji-m9/teacher"; a folder, single file or hub id of an AltCLIP; a
             folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP, SigLIP 2 or ImageReward;
             "TEXT+VISION" for Taiyi's or M-CLIP's text tower with a CLIP's vision tower;
             "open_clip:ARCHITECTURE@WEIGHTS";
-            "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B", "zscores:A,B" or "ranks:A,B" for
-            several together; or what an installed package adds. "NAME=JUDGE" shows it under another name.
-        device: for it.
-        dtype: of weights and arithmetic.
-        pipeline: a diffusers pipeline whose text tower an AltCLIP shares, if it is its own.
+                "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B", "zscores:A,B" or "ranks:A,B" for a
+                combination; or what an installed package adds. "NAME=JUDGE" shows it under another name.
+        device: to load it to.
+        dtype: of the weights, and to compute in.
+        pipeline: a diffusers pipeline. An AltCLIP trained with its text encoder shares that.
 
     Raises:
-        UserError: it cannot be loaded; the message is one line.
+        UserError: it cannot be loaded.
 
     Example:
         >>> judge = load_judge("emoji-m9")
@@ -64,17 +64,17 @@ def load_panel(
     pipeline: Any = None,
     long_text: str = "truncate",
 ) -> Panel:
-    """Judges, functions and names as a panel; what is named twice is loaded once.
+    """Makes a panel of judges, functions and names. What is named twice is loaded once.
 
     Args:
-        judges: one of them, or several.
-        device: for those that are given by name.
-        dtype: of their weights and arithmetic.
-        pipeline: as for `load_judge`.
-        long_text: what is done with texts of more tokens than a judge reads, one of `LONG_TEXT`.
+        judges: one or several.
+        device: for judges given by name.
+        dtype: for judges given by name.
+        pipeline: as in `load_judge`.
+        long_text: how to read texts with too many tokens, one of `LONG_TEXT`.
 
     Raises:
-        UserError: one cannot be loaded, or does not read long texts so.
+        UserError: one cannot be loaded, or does not support `long_text`.
     """
     given = list(judges) if isinstance(judges, Sequence) and not isinstance(judges, str) else [judges]
     known: dict[str, Judge] = {}
@@ -90,15 +90,15 @@ def load_panel(
 def load_dual(
     names: Sequence[str], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> DualJudge:
-    """The one judge that is named, which gives vectors.
+    """Loads the one named judge, which must have vectors.
 
     Args:
-        names: one.
-        device: for it.
-        dtype: of weights and arithmetic.
+        names: exactly one name.
+        device: to load it to.
+        dtype: of the weights, and to compute in.
 
     Raises:
-        UserError: it cannot be loaded, there are several, or it gives no vectors.
+        UserError: it cannot be loaded, there are several, or it has no vectors.
     """
     if len(names) != 1:
         raise UserError(f"vectors are of one judge, not of {len(names)}; run it once for each")
@@ -106,10 +106,10 @@ def load_dual(
 
 
 def as_dual(judge: Judge | Ensemble) -> DualJudge:
-    """A judge, if it gives vectors.
+    """Returns a judge if it has vectors.
 
     Raises:
-        UserError: it does not.
+        UserError: it has none.
     """
     if isinstance(judge, Ensemble) or not is_dual(judge):
         raise UserError(f"{judge.name} gives scores, but no vectors; name a judge of two towers")
@@ -167,7 +167,7 @@ def _loaded(name: str, spec: str, device: torch.device, dtype: torch.dtype, pipe
 
 
 def _shared(name: str, spec: str, pipeline: Any) -> Judge | None:
-    """An AltCLIP over a pipeline's own text tower, if it was trained with that."""
+    """An AltCLIP over a pipeline's own text encoder, if it was trained with that."""
     if pipeline is None:
         return None
     try:
@@ -177,7 +177,7 @@ def _shared(name: str, spec: str, pipeline: Any) -> Judge | None:
 
 
 def _loader_of(spec: str) -> tuple[Loader | None, str]:
-    """Who loads a name, by what stands before its colon, and what stands behind."""
+    """The loader for the prefix of a name, and the rest of the name."""
     kind, colon, rest = spec.partition(":")
     if colon and kind in LOADERS:
         return LOADERS[kind], rest
@@ -188,16 +188,16 @@ def _loader_of(spec: str) -> tuple[Loader | None, str]:
 
 
 def _say_the_nearest(spec: str) -> None:
-    """Raises for a word that is no judge's, and no path or hub id either.
+    """Rejects a name that is neither a judge nor a path or hub id.
 
     Raises:
-        UserError: with the names that are like it.
+        UserError: it lists similar names.
     """
     if Path(spec).exists() or ("/" in spec and ":" not in spec) or is_packaged(spec):
         return
     kind, colon, _ = spec.partition(":")
     if not colon and looks_local(spec) and spec.endswith((".safetensors", ".ckpt")):
-        return  # a file that is not there
+        return  # a file that does not exist
     known = [EMOJI_M9, EMOJI_M18, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
     near = difflib.get_close_matches(kind + colon, known, 3, 0.5)
     what = f"did you mean {' or '.join(near)}?" if near else f"give a folder, a hub id, or one of {', '.join(known)}"
@@ -205,7 +205,7 @@ def _say_the_nearest(spec: str) -> None:
 
 
 def named(given: str) -> tuple[str, str]:
-    """The name that a judge is shown by, and the judge: NAME=JUDGE, or JUDGE for both.
+    """Splits NAME=JUDGE into the name to show and the judge. Without a name, both are the same.
 
     Example:
         >>> named("AltCLIP=/data/altclip")

@@ -1,4 +1,4 @@
-"""Models of open_clip, an optional extra."""
+"""Judges from open_clip, an optional extra."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from altdiffusion_clip.judges.preprocessing import PIXELS
 
 @dataclass(frozen=True)
 class OpenCLIPPreprocess:
-    """The transforms that open_clip makes for a model.
+    """open_clip's transforms for a model.
 
     Args:
-        description: of them, by which they are compared.
-        side: of the square that they give.
-        transforms: of a PIL picture.
+        description: of the transforms, for comparison.
+        side: of the square that they produce.
+        transforms: take a PIL picture.
     """
 
     description: str
@@ -35,13 +35,13 @@ class OpenCLIPPreprocess:
 
 
 class OpenCLIPJudge:
-    """A model, its tokenizer and its preprocessing, as open_clip makes them.
+    """An open_clip model with its tokenizer and preprocessing.
 
     Args:
-        name: to be shown.
-        model: of open_clip.
-        preprocess: of pictures, for evaluation.
-        tokenizer: of texts; it cuts them to what the model reads.
+        name: to show.
+        model: from open_clip.
+        preprocess: its transforms for evaluation.
+        tokenizer: cuts texts to what the model reads.
     """
 
     measure = "cosine"
@@ -59,24 +59,24 @@ class OpenCLIPJudge:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return next(self._model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its arithmetic."""
+        """The dtype that it computes in."""
         return next(self._model.parameters()).dtype
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Moves it, and changes its arithmetic."""
+        """Changes its device and dtype."""
         self._model.to(device, dtype)
         return self
 
     def read_at_length(self, long_text: str) -> None:
-        """Texts are cut.
+        """Only cutting is supported.
 
         Raises:
-            UserError: something else is asked for.
+            UserError: another way is asked for.
         """
         if long_text != "truncate":
             raise UserError(f"{self.name} cuts long texts; omit --long-text")
@@ -92,24 +92,24 @@ class OpenCLIPJudge:
         return unit(self._model.encode_image(inputs[PIXELS].to(self.dtype)))
 
     def probability(self, scores: Tensor) -> Tensor:
-        """As `probability_of` has it."""
+        """See `probability_of`."""
         return probability_of(scores, self.logit_scale, self.logit_bias)
 
     def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
+        """A hash of weights and preprocessing."""
         digest = hashlib.blake2b(fingerprint_of("open_clip", self._model.state_dict().items()), digest_size=16)
         digest.update(f"{self.preprocess.description} {type(self._tokenizer)}".encode())
         return digest.hexdigest()
 
 
 def load(name: str, spec: str, device: torch.device, dtype: torch.dtype) -> OpenCLIPJudge:
-    """Makes a model of open_clip.
+    """Loads an open_clip model.
 
     Args:
-        name: to be shown.
-        spec: "ARCHITECTURE@WEIGHTS": a name of open_clip's, and a file or one of its tags; or "hf-hub:OWNER/NAME".
-        device: for it.
-        dtype: of weights and arithmetic.
+        name: to show.
+        spec: "ARCHITECTURE@WEIGHTS", with open_clip's name and a tag or file; or "hf-hub:OWNER/NAME".
+        device: to load it to.
+        dtype: of the weights, and to compute in.
 
     Raises:
         UserError: open_clip is not installed, or does not know the model.

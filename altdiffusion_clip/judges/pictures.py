@@ -1,4 +1,4 @@
-"""Pictures read, decoded and prepared for judges, by workers beside those that encode."""
+"""Reads, decodes and prepares pictures for judges, in workers that run alongside the encoding."""
 
 import functools
 import io
@@ -29,17 +29,17 @@ from altdiffusion_clip.sources.places import is_remote
 from altdiffusion_clip.sources.retries import PassingImageError, Retries
 
 CHUNK = 4
-"""Pictures that a worker takes at a time: few, since the first batch of the tower waits for the first chunks."""
+"""Pictures per chunk. It is small, because the first batch has to wait for the first chunks."""
 DRAFT, DRAFT_LEAST = 1.5, 192
-"""JPEGs are decoded to no less than so many times the side that a judge sees, and so many pixels."""
+"""JPEGs are decoded to at least this multiple of the side that a judge sees, and at least this many pixels."""
 BUDGET = 50_000_000
-"""Pixels that a process decodes at once, at up to 20 bytes each; a larger picture is decoded alone."""
+"""Pixels that a process decodes at once, at up to 20 bytes each. A larger picture is decoded alone."""
 READERS = 16
-"""Requests in flight for pictures that are not on this machine."""
+"""Simultaneous requests for remote pictures."""
 
 
 Picture = StoredImage | bytes | ImageSource
-"""Encoded or not, in memory or to be read."""
+"""Encoded or decoded, in memory or to be read."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fetched:
 
 
 class _Budget:
-    """Lets as many pictures be decoded at once as have so many pixels together."""
+    """Limits the total pixels of pictures that are decoded at once."""
 
     def __init__(self, pixels: int) -> None:
         self._most, self._taken = pixels, 0
@@ -59,7 +59,7 @@ class _Budget:
 
     @contextmanager
     def take(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room; a picture larger than all of it waits until it is alone."""
+        """Waits until there is room. A picture above the limit waits until it is alone."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._most)
             self._taken += pixels
@@ -75,7 +75,7 @@ _budget = _Budget(BUDGET)
 
 
 def name_of_place(picture: Picture) -> str | None:
-    """Where a picture lies, as files of vectors have it; None of those in memory."""
+    """The place of a picture in files of vectors; None for one in memory."""
     if isinstance(picture, StoredImage):
         return picture.name
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
@@ -83,14 +83,14 @@ def name_of_place(picture: Picture) -> str | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture ready for judges, or what is wrong with it.
+    """A picture prepared for judges, or its error.
 
     Attributes:
-        key: of its encoded bytes and of how they were read; empty for a picture that came decoded.
-        inputs: one for each preparation; empty if there is an error or the vectors are known.
-        vectors: one for each judge, float32 (dim,), if all were in the cache.
+        key: of its encoded bytes and how they were read; empty for a picture that came decoded.
+        inputs: one per preparation; empty if there is an error or the vectors are known.
+        vectors: one per judge, float32 (dim,), if all were cached.
         error: one line.
-        may_pass: the error may be gone another time.
+        may_pass: the error may be temporary.
     """
 
     key: bytes = b""
@@ -101,20 +101,20 @@ class Prepared:
 
 
 Item = Picture | Fetched | Prepared
-"""What workers take: a picture, one that was read ahead, or one that needs no work."""
+"""The input of workers: a picture, one that was read ahead, or one that needs no work."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes what judges take; small, since it goes along with each chunk.
+    """How to prepare a picture for judges. It is small, because it is sent along with each chunk.
 
     Attributes:
-        preprocesses: of the judges, each once.
-        exact: pictures are decoded in full size, and JPEGs no smaller.
-        max_pixels: pictures of more are refused; None for Pillow's own limit alone.
-        retries: of faults that may pass.
-        caches: of the judges' vectors; a picture of which all are known is not decoded. Empty if not all judges give
-            vectors.
+        preprocesses: of the judges, without duplicates.
+        exact: decode JPEGs at full size too.
+        max_pixels: larger pictures are rejected; None for only Pillow's own limit.
+        retries: of temporary errors.
+        caches: of the judges' vectors; a picture with all vectors cached is not decoded. Empty unless all judges have
+                vectors.
     """
 
     preprocesses: tuple[Preprocess, ...]
@@ -124,12 +124,12 @@ class Preparation:
     caches: tuple[VectorCache, ...] = ()
 
     def __call__(self, pictures: Sequence[Item]) -> list[Prepared]:
-        """Prepares pictures. Whatever is wrong with one is said of that one."""
+        """Prepares pictures. An error affects only its own picture."""
         return [each if isinstance(each, Prepared) else self._prepare(each) for each in pictures]
 
     @functools.cached_property
     def at_least(self) -> int | None:
-        """Pixels of the shorter side that JPEGs are decoded to at least; None for their full size."""
+        """The least pixels of the shorter side that JPEGs are decoded to; None for full size."""
         sides = [preprocess.side for preprocess in self.preprocesses]
         if self.exact or not all(sides):
             return None
@@ -152,11 +152,11 @@ class Preparation:
             return Prepared(error=str(error))
         except MemoryError:
             return Prepared(error="more memory is needed than there is", may_pass=True)
-        except Exception as error:  # it belongs to this picture, whatever it is
+        except Exception as error:  # any error belongs to this picture
             return Prepared(error=f"cannot be prepared ({one_line(error)})")
 
     def fetch(self, picture: Located) -> Fetched | Prepared:
-        """Reads a picture that is not on this machine, or says what is wrong."""
+        """Reads a remote picture, or returns the error."""
         try:
             return Fetched(picture, picture.read(self.retries))
         except ImageError as error:
@@ -166,7 +166,7 @@ class Preparation:
         try:
             return self._prepared(fetched.data)
         except ImageError:
-            # It may have come in part: to know its size costs one more request, so that is asked now alone.
+            # It may be incomplete. Asking for its size costs another request, so that is done only now.
             sized = fetched.picture.with_size()
             if sized.size is None or len(fetched.data) >= sized.size:
                 raise
@@ -175,7 +175,7 @@ class Preparation:
     def _prepared(self, data: bytes) -> Prepared:
         if not data:
             raise ImageError("an empty file")
-        # Drafts of other sizes give other vectors.
+        # Drafts of different sizes give different vectors.
         key = key_of(b"image %d " % (self.at_least or 0), data)
         known = [cache.get([key]).get(key) for cache in self.caches]
         vectors = tuple(vector for vector in known if vector is not None)
@@ -194,7 +194,7 @@ class Preparation:
         return tuple(preprocess(self._reduced(image, preprocess.side)) for preprocess in self.preprocesses)
 
     def _reduced(self, image: Image.Image, side: int | None) -> Image.Image:
-        # A tower sees little of a large picture; scaling all of it costs ten times its memory.
+        # A tower sees little of a large picture, and scaling all of it takes ten times its memory.
         factor = 1 if self.exact or not side else min(image.size) // (2 * _least(side))
         return image.reduce(factor) if factor > 1 else image
 
@@ -208,8 +208,8 @@ class Workers:
 
     Args:
         preparation: of each picture.
-        count: processes; 0 for two threads in this process, which is as fast on few cores, since Pillow decodes and
-            scales without holding the interpreter.
+        count: processes; 0 for two threads, which is as fast on few cores, because Pillow releases the GIL to decode
+                and scale.
     """
 
     def __init__(self, preparation: Preparation, count: int = 0) -> None:
@@ -219,7 +219,7 @@ class Workers:
         self._readers = ThreadPoolExecutor(READERS, "readers")
         self._has_processes = count > 0
         self._processes: list[_Process] = []
-        self._own = threading.local()  # each thread's process
+        self._own = threading.local()  # one process per thread
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +228,7 @@ class Workers:
         self.close()
 
     def prepare(self, pictures: Iterable[Picture | Prepared]) -> Iterator[tuple[int, Prepared]]:
-        """Prepares pictures as they come, some chunks ahead; gives the place of each with it, in order."""
+        """Prepares pictures as they come, some chunks ahead. Yields each with its index, in order."""
         stream, place = self._read_ahead(iter(pictures)), 0
         run = self._in_process if self._has_processes else self.preparation
         waiting: deque[Future[list[Prepared]]] = deque()
@@ -242,7 +242,7 @@ class Workers:
             place += len(prepared)
 
     def _read_ahead(self, pictures: Iterator[Picture | Prepared]) -> Iterator[Item]:
-        """The same pictures; of those that are not on this machine some are read while others are prepared."""
+        """The same pictures, with some remote ones read while others are prepared."""
         waiting: deque[Item | Future[Fetched | Prepared]] = deque()
         while True:
             while len(waiting) < READERS and (picture := next(pictures, None)) is not None:
@@ -256,14 +256,14 @@ class Workers:
             yield item.result() if isinstance(item, Future) else item
 
     def _in_process(self, chunk: Sequence[Item]) -> list[Prepared]:
-        """A chunk in this thread's process; if that ends, once more in a new one."""
+        """Prepares a chunk in this thread's process. If that dies, tries once more in a new one."""
         try:
             return self._process()(self.preparation, chunk)
         except ProcessEndedError:
             return self._alone(chunk)
 
     def _alone(self, chunk: Sequence[Item]) -> list[Prepared]:
-        """A chunk whose process has ended. The picture that ends it again is found by halving."""
+        """Prepares a chunk whose process has died. Bisects to find the picture that kills it."""
         try:
             return self._process()(self.preparation, chunk)
         except ProcessEndedError:
@@ -288,14 +288,14 @@ class Workers:
 
 
 class ProcessEndedError(Exception):
-    """A process has ended before it gave its result."""
+    """A process died before it returned its result."""
 
 
 class _Process:
-    """A process that prepares pictures, with a pipe of its own.
+    """A process that prepares pictures, with its own pipe.
 
-    (In a `ProcessPoolExecutor` all processes share one pipe for results: one that is killed while it writes leaves half
-    a message there, and everything waits for the other half for ever.)
+    (In a `ProcessPoolExecutor` all processes share one pipe for results. A process that is killed while writing leaves
+    half a message there, and everyone waits for the other half forever.)
     """
 
     def __init__(self) -> None:
@@ -303,14 +303,14 @@ class _Process:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
-        theirs.close()  # so that there is an end where the process ends
+        theirs.close()  # so that the pipe is closed when the process dies
         self.is_alive = True
 
     def __call__(self, preparation: Preparation, chunk: Sequence[Item]) -> list[Prepared]:
         """Prepares pictures.
 
         Raises:
-            ProcessEndedError: the process has ended.
+            ProcessEndedError: the process died.
         """
         try:
             self._pipe.send((preparation, chunk))
@@ -330,23 +330,23 @@ class _Process:
 
 @functools.cache
 def _context() -> Any:
-    """How processes start: as copies of one that has imported what they need, and has no threads.
+    """How processes start: as copies of a process that has imported what they need and has no threads.
 
-    (Copies of this process would inherit the locks of its threads; a new one takes seconds to import torch.)
+    (Copies of this process would inherit the locks of its threads. A new process takes seconds to import torch.)
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # Beside what the program that uses this wants to be there.
+    # In addition to what the calling program wants preloaded.
     wanted = getattr(multiprocessing.forkserver._forkserver, "_preload_modules", [])
     context.set_forkserver_preload([*wanted, __name__])
     return context
 
 
 def _serve(pipe: Connection) -> None:
-    """Prepares what comes through a pipe, to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    torch.set_num_threads(1)  # there is a process for each core already
+    """Prepares what comes through a pipe until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    torch.set_num_threads(1)  # there is already a process per core
     with suppress(EOFError, OSError):
         while True:
             preparation, chunk = pipe.recv()
@@ -354,15 +354,15 @@ def _serve(pipe: Connection) -> None:
 
 
 def default_workers(beside_gpu: bool, cores: int | None = None) -> int:
-    """How many processes prepare pictures unless told otherwise: one for each core but two.
+    """The default number of processes: all cores but two.
 
-    Eight at most where the tower computes on the same cores; a GPU takes what all of them can give.
+    At most eight if the tower computes on the same cores. A GPU needs all that they can deliver.
 
     Args:
         beside_gpu: the tower computes on a GPU.
-        cores: that there are; those that this process may use if not given.
+        cores: number of cores; by default those that this process may use.
     """
     if cores is None:
-        # Not the machine's: a container or a job of a cluster may have few of them.
+        # Not those of the machine, because a container or a cluster job may have only a few.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(0, cores - 2 if beside_gpu else min(8, cores - 2))

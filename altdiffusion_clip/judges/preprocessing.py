@@ -1,4 +1,4 @@
-"""How pictures become what judges take. Each can be pickled, for worker processes, and compared."""
+"""Prepares pictures for judges. Each preparation can be pickled for worker processes, and compared."""
 
 import functools
 import json
@@ -19,14 +19,14 @@ PIXELS = "pixel_values"
 
 @dataclass(frozen=True)
 class TransformersPreprocess:
-    """An image processor of transformers.
+    """A transformers image processor.
 
-    Where it gives nothing but pixels they stay bytes, a quarter as large on their way to the device; `Normalise` does
-    the rest there.
+    If it only produces pixels, they stay bytes, which are a quarter as large to copy. `Normalise` does the rest on the
+    device.
 
     Args:
         kind: class of the processor.
-        settings: of the processor, as JSON.
+        settings: its settings as JSON.
     """
 
     kind: type[Any]
@@ -34,23 +34,23 @@ class TransformersPreprocess:
 
     @classmethod
     def of(cls, processor: Any) -> "TransformersPreprocess":
-        """That of a processor."""
+        """The preparation of a processor."""
         return cls(type(processor), json.dumps(processor.to_dict(), sort_keys=True, default=str))
 
     @property
     def side(self) -> int | None:
-        """Of the square that it gives; None if it gives patches, or pixels of another form."""
+        """The side of its square output; None for patches or other shapes."""
         size = getattr(self.processor, "size", None) or {}
         return size.get("shortest_edge") or min(size.get("height", 0), size.get("width", 0)) or None
 
     @property
     def processor(self) -> Any:
-        """The processor, made once in each process."""
+        """The processor, created once per process."""
         return _processor_of(self.kind, self.settings)  # type: ignore[arg-type]
 
     @property
     def gives_bytes(self) -> bool:
-        """Whether what it gives is to be scaled and normalised yet."""
+        """Whether its output still has to be scaled and normalised."""
         processor = self.processor
         return self.side is not None and processor.do_rescale and processor.do_normalize
 
@@ -72,27 +72,27 @@ def _processor_of(kind: type[Any], settings: str) -> Any:
 
 @dataclass(frozen=True)
 class AsItIs:
-    """A picture in full size, for judges that look at pictures themselves."""
+    """A picture at full size, for judges that prepare pictures themselves."""
 
     @property
     def side(self) -> None:
-        """All of it is seen."""
+        """None, because all of it is seen."""
 
     def __call__(self, image: Image.Image) -> Inputs:
-        """Its pixels, uint8 (height, width, 3)."""
+        """The pixels, uint8 (height, width, 3)."""
         return {PIXELS: np.asarray(image)}
 
 
 def stacked(inputs: Sequence[Inputs]) -> dict[str, Tensor]:
-    """One batch of prepared pictures."""
+    """Stacks prepared pictures to a batch."""
     return {key: torch.from_numpy(np.stack([each[key] for each in inputs])) for key in inputs[0]}
 
 
 class Normalise:
-    """The arithmetic that `TransformersPreprocess` leaves to the device.
+    """The arithmetic that `TransformersPreprocess` leaves for the device.
 
     Args:
-        preprocess: that of the pictures.
+        preprocess: the preparation of the pictures.
     """
 
     def __init__(self, preprocess: TransformersPreprocess) -> None:
@@ -104,7 +104,7 @@ class Normalise:
             self._std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
 
     def __call__(self, inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-        """What a tower takes, in its dtype."""
+        """The input of a tower, in its dtype."""
         if self._is_needed:
             pixels = inputs[PIXELS]
             if self._mean.device != pixels.device:
