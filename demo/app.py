@@ -1,4 +1,4 @@
-"""The page."""
+"""Assembles the page."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ HUB = "https://huggingface.co/"
 
 
 def about(model: str, language: str) -> str:
-    """What a model draws, if that is known, and what the scores mean."""
+    """Text about what a model draws, if known, and what the scores mean."""
     said = [say("about_text", language)]
     if is_packaged(model):
         names = ", ".join(f"{each['emoji']} {each[language]}" for each in things_of(model))
@@ -45,10 +45,10 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
     """The page.
 
     Args:
-        studio: that draws and ranks.
+        studio: draws and ranks.
         limits: of a call.
-        metrics: that count.
-        guard: around every call.
+        metrics: counters.
+        guard: wraps every call.
     """
     labels = Labels()
     licence = studio.licence

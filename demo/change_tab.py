@@ -1,4 +1,4 @@
-"""The page's second part: changing a picture, all of it or where it was painted over."""
+"""The second tab: changes a whole picture, or the painted part of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from altdiffusion_clip.demo.uploads import looked_at, unchecked
 
 
 class ChangeTab:
-    """Components and calls of the part.
+    """Components and calls of the tab.
 
     Args:
         context: of the page.
@@ -99,7 +99,7 @@ class ChangeTab:
         language: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Redraws a picture after a prompt, or the part of it that was painted over, and ranks what came out."""
+        """Redraws a picture, or the painted part of it, from a prompt, and ranks the results."""
         context = self._context
         with context.guard.call("change", language):
             if picture is None:

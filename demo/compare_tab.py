@@ -1,4 +1,4 @@
-"""The page's fourth part: one idea in all languages of the model, from the same noise."""
+"""The fourth tab: one idea in all languages of the model, from the same noise."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _THING, _GROUND = "cat", "blue"
 
 
 class CompareTab:
-    """Components and calls of the part.
+    """Components and calls of the tab.
 
     Args:
         context: of the page.
@@ -50,7 +50,7 @@ class CompareTab:
         self.view.run([start.click], self._call(), inputs, [start], stop, "compare")
 
     def _call(self) -> Callable[..., Any]:
-        """`compare` with an argument for each language, by whose names the API takes them."""
+        """`compare` with one argument per language, which the API uses as names."""
 
         def call(*given: Any) -> Iterator[tuple[Any, ...]]:
             count = len(self._ideas.languages)
@@ -74,7 +74,7 @@ class CompareTab:
         language: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Draws what is said in each language with one seed, in the order of the languages. Empty ones are left out."""
+        """Draws the prompt of each language with the same seed, in order. Empty prompts are left out."""
         context = self._context
         with context.guard.call("compare", language):
             said = {code: prompt for code, prompt in prompts.items() if (prompt or "").strip()}
@@ -82,7 +82,7 @@ class CompareTab:
                 raise Refusal("empty_prompt")
             wanted: list[Settings] = []
             for prompt in said.values():
-                # A random seed is drawn once, and is that of all.
+                # A random seed is chosen once for all.
                 same = wanted[0].seed if wanted else seed
                 wanted.append(context.settings(prompt, "", steps, guidance, same, scheduler, accepted))
             names = [self._ideas.languages[code] for code in said]

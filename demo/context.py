@@ -1,4 +1,4 @@
-"""What every part of the page needs."""
+"""What every tab needs."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -16,18 +16,18 @@ from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.drawing.settings import Settings
 
 BESIDE_THE_QUEUE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For events that change the page alone."""
+"""For events that only change the page."""
 
 LARGEST = 2
-"""Of the model's own side, that heights and widths may be."""
+"""Most that heights and widths may be, as a multiple of the model's own side."""
 
 MOST_GUIDANCE = 20.0
 MOST_SEED = 2**53 - 1
-"""The largest whole number that a browser keeps exactly."""
+"""The largest integer that a browser represents exactly."""
 
 RANDOM_SEED = -1
 MOST_RANDOM_SEED = 2**32 - 1
-"""Random seeds are short enough to be read aloud."""
+"""Random seeds stay below this, so that they can be read aloud."""
 
 
 @dataclass
@@ -35,14 +35,14 @@ class Context:
     """What every part of the page needs.
 
     Attributes:
-        studio: that draws and ranks.
+        studio: draws and ranks.
         limits: of a call.
         metrics: of the server.
-        guard: around every call.
-        labels: what changes with the language.
-        language: the page's choice of it.
+        guard: wraps every call.
+        labels: the texts that change with the language.
+        language: the component that selects it.
         accepted: whether the visitor has accepted the model's licence.
-        stops: which drawings are to be stopped.
+        stops: drawings to stop.
     """
 
     studio: Studio
@@ -67,10 +67,10 @@ class Context:
         height: float | None = None,
         **more: Any,
     ) -> Settings:
-        """Settings of a picture, from what a visitor has asked for.
+        """The settings of a picture, from a visitor's inputs.
 
         Raises:
-            Refusal: it is beyond a limit, or the licence has not been accepted.
+            Refusal: an input exceeds a limit, or the licence has not been accepted.
         """
         studio, limits = self.studio, self.limits
         licence = studio.licence

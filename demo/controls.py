@@ -1,4 +1,4 @@
-"""The settings of a drawing, as people set them: one group for each part of the page that draws."""
+"""The controls for drawing settings, one group per tab that draws."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from altdiffusion_clip.schedulers import SCHEDULERS
 
 
 def button(context: Context, key: str, elem_id: str = "", **more: Any) -> gr.Button:
-    """A button with a text that changes with the language.
+    """A button whose text changes with the language.
 
     Args:
         context: of the page.
-        key: of the text, and of the element if it has no other id.
+        key: of the text, and the element's id by default.
         elem_id: of the element.
-        **more: for Gradio.
+        **more: passed to Gradio.
     """
     element = gr.Button(min_width=80, elem_id=elem_id or key.replace("_", "-"), **more)
     return context.labels.label(element, key, "value")
 
 
 def start_and_stop(context: Context, start: str, stop: str) -> tuple[gr.Button, gr.Button]:
-    """The two buttons of a part that draws, by the start's text and the stop's element."""
+    """The start and stop buttons of a tab that draws."""
     with gr.Row():
         return button(context, start, variant="primary"), button(
             context, "stop", stop, variant="stop", interactive=False
@@ -32,11 +32,11 @@ def start_and_stop(context: Context, start: str, stop: str) -> tuple[gr.Button, 
 
 
 class Controls:
-    """Steps, guidance, seed, scheduler, and size where it can be chosen.
+    """Steps, guidance, seed, scheduler, and optionally the size.
 
     Args:
         context: of the page.
-        name: what the elements' ids begin with.
+        name: prefix of the elements' ids.
         sizes: whether width and height can be chosen.
     """
 

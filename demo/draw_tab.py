@@ -1,4 +1,4 @@
-"""The page's first part: drawing, with a preview, ranked."""
+"""The first tab: draws with previews, and ranks."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,13 +31,13 @@ EXAMPLES = tuple(
         ("pizza", "blue", "it"),
     )
 )
-"""One in each of emoji-m9's languages, of what it draws best."""
+"""One in each of emoji-m9's languages, of things that it draws well."""
 
 COPY = "(rows, chosen) => { navigator.clipboard.writeText(rows[Math.min(chosen, rows.length - 1)].parameters); }"
 
 
 class DrawTab:
-    """Components and calls of the part.
+    """Components and calls of the tab.
 
     Args:
         context: of the page.
@@ -110,7 +110,7 @@ class DrawTab:
         ]
         triggers: list[Callable[..., Any]] = [start.click, *(each.then for each in moved)]
         done = view.run(triggers, self.draw, inputs, [start], stop, "draw", [again, vary, change, copy])
-        # In the visitor's browser alone: nothing of it stays on the server.
+        # Only in the visitor's browser. Nothing is kept on the server.
         self.history = gr.BrowserState([], storage_key="altdiffusion-history")
         for each in done:
             each.then(self._remember, [self.history, view.rows], [self.history, past], **BESIDE_THE_QUEUE)
@@ -119,7 +119,7 @@ class DrawTab:
         dropped.upload(self.restore, [dropped, language], settings, api_name="restore", show_progress="hidden")
 
     def remind(self, history: Any) -> list[Any]:
-        """The history as the browser has kept it, and the last drawing's settings, for a page that is opened."""
+        """The browser's history and the last settings, when the page is opened."""
         known = remembered(history, None)
         values = self._values(known[0]) if known else [gr.skip()] * len(self.settings)
         return [gr.Dataset(samples=labels_of(known)), *values]
@@ -140,7 +140,7 @@ class DrawTab:
         language: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Draws pictures and ranks them, best first, with a preview while it does. A seed of -1 is a random one."""
+        """Draws pictures with previews and ranks them, best first. A seed of -1 is random."""
         context = self._context
         with context.guard.call("draw", language):
             context.limits.within(count=(count, 1, context.limits.pictures), keep=(keep, 1, context.limits.pictures))
@@ -151,14 +151,14 @@ class DrawTab:
             yield from self.view.follow(events, int(count), language, request, keep=int(keep))
 
     def restore(self, path: str, language: str) -> list[Any]:
-        """The settings of a picture that this program, or one of the WebUIs, has drawn."""
+        """The settings of a picture that this program or a WebUI drew."""
         context = self._context
         with context.guard.call("restore", language):
             context.limits.picture(path)
             return self._values(vars(restored(Path(path), context.studio.model)))
 
     def _values(self, settings: dict[str, Any]) -> list[Any]:
-        """Settings as the page's inputs take them, within their bounds."""
+        """Settings as values for the page's inputs, within their bounds."""
         studio, limits = self._context.studio, self._context.limits
         return [
             settings["prompt"],
@@ -187,5 +187,5 @@ class DrawTab:
         return rows[min(chosen, len(rows) - 1)]["seed"]
 
     def _next_seed(self, rows: list[dict[str, Any]], seed: float | None) -> float:
-        """After the seeds of the pictures that are there."""
+        """The seed after those of the current pictures."""
         return max((row["seed"] for row in rows or []), default=int(seed or 0) - 1) + 1

@@ -1,4 +1,4 @@
-"""Where pictures come up while they are drawn, and where they stay: one for each part of the page that draws."""
+"""The view that shows pictures while and after they are drawn, one per tab that draws."""
 
 import html
 import tempfile
@@ -18,15 +18,15 @@ from altdiffusion_clip.drawing.knowledge import Unknown, unknown_of
 
 Events = Iterator[Progress | Drawn | Lost]
 SECONDS_BETWEEN = 0.2
-"""Of progress that is shown: a quick model takes more steps than a page should be redrawn for."""
+"""Least time between progress updates. A fast model takes more steps than the page should be redrawn for."""
 
 
 class DrawingView:
-    """Status, preview, gallery, and a zip of all.
+    """Status, preview, gallery, and a zip of all pictures.
 
     Args:
         context: of the page.
-        name: what the elements' ids begin with.
+        name: prefix of the elements' ids.
         caption: key of the text above the gallery.
         columns: of the gallery.
     """
@@ -51,7 +51,7 @@ class DrawingView:
             columns=columns,
             height="auto",
             object_fit="contain",
-            buttons=["download", "fullscreen"],  # Gradio's own sharing would load its site
+            buttons=["download", "fullscreen"],  # Gradio's share button would load its site
             format="png",
             interactive=False,
             show_label=False,
@@ -63,7 +63,7 @@ class DrawingView:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `follow` gives, in order."""
+        """The components that `follow` updates, in order."""
         return [self.status, self.preview, self.gallery, self.archive, self.rows]
 
     def run(
@@ -76,19 +76,19 @@ class DrawingView:
         api_name: str | None,
         on_pictures: Sequence[Any] = (),
     ) -> list[Any]:
-        """Has a call draw into this view when something is triggered.
+        """Connects events to a call that draws into this view.
 
         Args:
-            triggers: events, as `button.click`; the first of them is the one for programs.
-            draw: the call; its last argument is the visitor's request.
+            triggers: events such as `button.click`; the first one is for programs too.
+            draw: the call. Its last argument is the visitor's request.
             inputs: of the call.
-            buttons: that cannot be pressed while it draws.
-            stop: that can be pressed then alone.
-            api_name: of the call, for programs; None for none.
-            on_pictures: buttons that can be pressed only while there are pictures.
+            buttons: disabled while it draws.
+            stop: the button that is enabled only while it draws.
+            api_name: of the call for programs; None for none.
+            on_pictures: buttons that are enabled only if there are pictures.
 
         Returns:
-            The events of a drawing that has succeeded.
+            The events of a successful drawing.
         """
         stops = self._context.stops
 
@@ -147,15 +147,15 @@ class DrawingView:
         keep: int | None = None,
         captions: Sequence[str] | None = None,
     ) -> Iterator[tuple[Any, ...]]:
-        """Shows a drawing as it goes on, and then what came out.
+        """Shows a drawing in progress, and then its results.
 
         Args:
-            events: of the studio.
-            count: pictures that are drawn.
+            events: from the studio.
+            count: number of pictures.
             language: of the page.
             request: of the visitor, who may stop it.
-            keep: pictures that stay, the best; all of them in the order they were drawn in, if not given.
-            captions: of each picture that is drawn, before its score; its rank if not given. Without `keep`.
+            keep: how many of the best pictures to keep; by default all, in the order of drawing.
+            captions: of each picture, before its score; by default its rank. Only without `keep`.
 
         Yields:
             Values for `outputs`.

@@ -1,4 +1,4 @@
-"""What is refused before it reaches the page: too many requests, large bodies, addresses to be fetched."""
+"""Rejects requests before they reach the page: too many, too large, or with addresses to fetch."""
 
 import json
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ _WINDOW = 10
 
 
 class Gatekeeper:
-    """ASGI middleware around the page.
+    """ASGI middleware in front of the page.
 
-    Visitors are told apart by their address. Behind a proxy on the same machine it is the one that the proxy names
-    (`X-Forwarded-For`), as uvicorn reads it.
+    Visitors are identified by their address. Behind a proxy on the same machine, that is the address in
+    `X-Forwarded-For`, which uvicorn reads.
 
     Args:
         app: the page.
         limits: of requests and their bodies.
-        metrics: that count what is refused.
+        metrics: count rejected requests.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
@@ -36,7 +36,7 @@ class Gatekeeper:
         self._uploaded = RateLimit(limits.visitor_bytes, 600)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request, or refuses it."""
+        """Serves or rejects a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -79,7 +79,7 @@ class Gatekeeper:
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
-    """Lets a body through as long as it is not too large; then it is as if the visitor had gone."""
+    """Passes a body on until it is too large, then acts as if the visitor had disconnected."""
     seen = 0
 
     async def bounded() -> Message:
@@ -92,7 +92,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
 
 
 async def _whole(receive: Receive) -> bytes | None:
-    """A request's body; None if it ends too early."""
+    """The body of a request; None if it is incomplete."""
     parts = []
     while True:
         message = await receive()
@@ -104,7 +104,7 @@ async def _whole(receive: Receive) -> bytes | None:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that has been read, and after it what comes."""
+    """Replays a body that was read, then passes on what follows."""
     waiting = [body]
 
     async def again() -> Message:
@@ -116,11 +116,11 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_an_address(body: bytes) -> bool:
-    """Whether a call gives an address in a file's place. Gradio would fetch it, whole, for whoever asks."""
+    """Whether a call has an address in place of a file. Gradio would download it for anyone."""
     try:
         paths = [each["path"] for each in _objects(json.loads(body)) if "path" in each]
     except (ValueError, RecursionError):
-        return False  # Gradio reads no JSON in it either
+        return False  # Gradio does not parse it as JSON either
     return any(isinstance(path, str) and "://" in path for path in paths)
 
 

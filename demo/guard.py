@@ -1,4 +1,4 @@
-"""What stands around every call of the page: it is counted, and its errors are told in the visitor's language."""
+"""Wraps every call of the page: counts it, and reports errors in the visitor's language."""
 
 import logging
 import threading
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Knows the calls that are being served.
+    """Keeps track of the calls in progress.
 
     Args:
-        metrics: that count them.
+        metrics: count the calls.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -31,7 +31,7 @@ class Guard:
 
     @contextmanager
     def call(self, name: str, language: str) -> Iterator[None]:
-        """Counts a call, and says what is wrong with it in one line.
+        """Counts a call, and turns its errors into one line.
 
         Args:
             name: of the call.
@@ -53,7 +53,7 @@ class Guard:
             raise gr.Error(message, print_exception=False) from None
         except Exception as error:
             outcome = "failed"
-            # The message of an error may quote a prompt or a path, so neither the log nor the visitor gets it.
+            # Error messages may quote prompts or paths, so neither the log nor the visitor sees them.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("the call %s failed (%s)\n%s", name, type(error).__name__, where)
             raise gr.Error(say("failed", language), print_exception=False) from None
@@ -76,13 +76,13 @@ class Guard:
             self._changed.notify_all()
 
     def close(self, seconds: float) -> bool:
-        """Refuses new calls, and waits until those in hand have ended.
+        """Rejects new calls, and waits for those in progress.
 
         Args:
-            seconds: that this may take.
+            seconds: to wait at most.
 
         Returns:
-            Whether all have ended.
+            Whether all calls have ended.
         """
         with self._changed:
             self._closing = True

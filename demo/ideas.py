@@ -1,4 +1,4 @@
-"""Ideas that can be said in every language of a model: a thing on a ground."""
+"""Ideas that can be expressed in every language of a model: a thing on a ground."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ NAMES = {
     "th": "ไทย",
     "hi": "हिन्दी",
 }
-"""The languages of AltDiffusion-m18, as they call themselves; the first nine are m9's, and the first two m2's."""
+"""The languages of AltDiffusion-m18 by their own names. The first nine are m9's, and the first two m2's."""
 
 M2, M9, M18 = 2, 9, 18
 
 
 @dataclass(frozen=True)
 class Ideas:
-    """What can be said.
+    """The ideas for a model.
 
     Attributes:
-        languages: codes, with their own names.
-        things: labels, with what `say` takes.
+        languages: codes with the languages' own names.
+        things: labels with values for `say`.
         grounds: likewise.
-        say: an idea in each language. Raises KeyError for a thing or a ground that there is not.
+        say: gives an idea in each language. Raises KeyError for an unknown thing or ground.
     """
 
     languages: dict[str, str]
@@ -53,7 +53,7 @@ class Ideas:
 
 
 def ideas_of(model: str) -> Ideas:
-    """The ideas for a model, in the languages that its name says it speaks; nine if it says nothing.
+    """The ideas for a model in its languages, according to its name; by default nine.
 
     Example:
         >>> ideas = ideas_of("BAAI/AltDiffusion-m18")
@@ -64,7 +64,7 @@ def ideas_of(model: str) -> Ideas:
     count = M18 if "m18" in name else M2 if name == "altdiffusion" else M9
     codes = list(NAMES)[:count]
     languages = {code: NAMES[code] for code in codes}
-    if name == EMOJI_M9:  # which knows less
+    if name == EMOJI_M9:  # its vocabulary is smaller
         return Ideas(
             languages, _labels(emoji.concepts()), [each.name for each in emoji.colours()], partial(_small, codes)
         )

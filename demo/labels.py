@@ -1,4 +1,4 @@
-"""Switching the page's language without losing what is on it."""
+"""Switches the language of the page without losing its contents."""
 
 from typing import Any
 
@@ -8,27 +8,27 @@ from altdiffusion_clip.demo.texts import say
 
 
 class Labels:
-    """The components whose words change with the language."""
+    """The components whose texts change with the language."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[Any, str, str]] = []
 
     def label(self, component: Any, key: str, field: str = "label") -> Any:
-        """Remembers which text a component shows, and gives the component back.
+        """Registers the text of a component, and returns the component.
 
         Args:
-            component: of Gradio's.
+            component: from Gradio.
             key: of the text.
-            field: that the text stands in: "label", "value" for buttons and Markdown, "placeholder".
+            field: for the text: "label", "value" for buttons and Markdown, or "placeholder".
         """
         self._entries.append((component, key, field))
         return component
 
     @property
     def components(self) -> list[Any]:
-        """In the order of `updates`."""
+        """The components in the order of `updates`."""
         return [component for component, _, _ in self._entries]
 
     def updates(self, language: str) -> list[Any]:
-        """What to change on the page; values that people have given stay."""
+        """Updates for the page. Values that people entered stay."""
         return [gr.update(**dict[str, Any]({field: say(key, language)})) for _, key, field in self._entries]

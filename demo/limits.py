@@ -1,4 +1,4 @@
-"""What the demo refuses, so that one visitor cannot take it from the others."""
+"""The demo's limits, so that one visitor cannot block the others."""
 
 import threading
 import time
@@ -16,21 +16,21 @@ _CLIENTS = 10_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one call.
+    """Limits of the demo.
 
     Attributes:
         characters: of a prompt.
-        pictures: drawn in one call.
-        steps: of the scheduler.
-        uploads: pictures ranked in one call.
+        pictures: drawn per call.
+        steps: scheduler steps.
+        uploads: pictures ranked per call.
         upload_bytes: of one file.
         upload_pixels: of one picture.
-        prompts: ranked by, in one call.
-        body_bytes: of a request that is no upload.
-        visitor_bytes: uploaded by one visitor in ten minutes.
-        queue: calls that wait; one more is refused.
-        calls_per_minute: of one visitor, to the model.
-        requests_per_second: of one visitor, of all kinds, in the mean of ten seconds.
+        prompts: to rank by, per call.
+        body_bytes: of a request that is not an upload.
+        visitor_bytes: uploaded per visitor in ten minutes.
+        queue: waiting calls; further ones are rejected.
+        calls_per_minute: per visitor, to the model.
+        requests_per_second: per visitor, of all kinds, averaged over ten seconds.
     """
 
     characters: int = 2_000
@@ -47,7 +47,7 @@ class Limits:
     requests_per_second: int = 100
 
     def prompt(self, text: str | None) -> str:
-        """A prompt without control characters and spaces at its ends.
+        """Removes control characters and surrounding spaces from a prompt.
 
         Raises:
             Refusal: it is empty or too long.
@@ -61,10 +61,10 @@ class Limits:
         return clean
 
     def within(self, **values: tuple[float, float, float]) -> None:
-        """Looks at numbers: each is (value, least, most), by the key of its name in the texts.
+        """Checks numbers. Each is (value, least, most), by the key of its name in the texts.
 
         Raises:
-            Refusal: one is missing, not a number, or out of its bounds.
+            Refusal: one is missing, not a number, or out of bounds.
         """
         for name, (value, least, most) in values.items():
             if not isinstance(value, int | float):
@@ -73,10 +73,10 @@ class Limits:
                 raise Refusal("beyond", field=name, least=_shown(least), most=_shown(most))
 
     def picture(self, path: str | Path) -> None:
-        """Looks at an uploaded picture's header, before anything decodes it.
+        """Checks the header of an uploaded picture before it is decoded.
 
         Raises:
-            Refusal: it is too large, or no picture.
+            Refusal: it is too large, or not a picture.
         """
         if Path(path).stat().st_size > self.upload_bytes:
             raise Refusal("large_upload")
@@ -96,11 +96,11 @@ def _shown(number: float) -> str:
 
 
 class RateLimit:
-    """How much each visitor may ask for, over a sliding window.
+    """Limits each visitor's use over a sliding window.
 
     Args:
-        most: times, or whatever is counted.
-        seconds: of the window.
+        most: uses, or other units.
+        seconds: length of the window.
 
     Example:
         >>> rate = RateLimit(most=1, seconds=60)
@@ -114,7 +114,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def allows(self, client: str, amount: int = 1) -> bool:
-        """Counts an amount, unless it is too much."""
+        """Counts an amount and returns True, or returns False if it is too much."""
         now = time.monotonic()
         with self._lock:
             asked = self._asked.setdefault(client, deque())

@@ -1,4 +1,4 @@
-"""What is counted, for Prometheus."""
+"""Counters for Prometheus."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
 class Metrics:
-    """Counters of one server. Nothing in them tells who has asked for what.
+    """The counters of one server. They say nothing about visitors.
 
     Example:
         >>> metrics = Metrics()
@@ -32,9 +32,9 @@ class Metrics:
         self._waiting = Gauge("altdiffusion_calls_waiting", "Calls in the queue", registry=self.registry)
 
     def watch_queue(self, length: Callable[[], int]) -> None:
-        """Says where the queue's length is read from."""
+        """Sets the function that returns the queue's length."""
         self._waiting.set_function(length)
 
     def text(self) -> str:
-        """In Prometheus' text format."""
+        """The counters in Prometheus' text format."""
         return generate_latest(self.registry).decode()

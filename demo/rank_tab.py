@@ -1,4 +1,4 @@
-"""The page's third part: many pictures against one or several prompts."""
+"""The third tab: ranks many pictures by one or several prompts."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from altdiffusion_clip.judges.encoding import Bench
 
 
 class RankTab:
-    """Components and calls of the part.
+    """Components and calls of the tab.
 
     Args:
         context: of the page.
-        bench: the judges that rank.
+        bench: of the judges.
     """
 
     def __init__(self, context: Context, bench: Bench) -> None:
@@ -48,7 +48,7 @@ class RankTab:
         ).then(lambda path: gr.update(visible=path is not None), file, file, **BESIDE_THE_QUEUE)
 
     def rank(self, uploads: list[str] | None, prompts: str, language: str) -> Iterator[tuple[str, str, str | None]]:
-        """Scores of every picture with every prompt, best of the first prompt first."""
+        """Scores every picture with every prompt, the best for the first prompt first."""
         context = self._context
         with context.guard.call("rank", language):
             limits = context.limits

@@ -1,4 +1,4 @@
-"""Pictures against prompts, as numbers and as a table to look at."""
+"""Scores of pictures and prompts, as numbers and as an HTML table."""
 
 import base64
 import csv
@@ -17,23 +17,23 @@ from altdiffusion_clip.judges.judging import judge_all
 from altdiffusion_clip.sources.pictures import Located
 
 _THUMBNAIL = 48
-"""Side of a small picture, in pixels."""
+"""Side of a thumbnail, in pixels."""
 
 _LEAST_SPAN = 0.25
-"""Of all a judge's scores, that the full range of colours stands for in each of its columns."""
+"""The share of a judge's whole range of scores that the full range of colours stands for in a column."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pictures against prompts.
+    """Scores of pictures and prompts.
 
     Attributes:
-        names: of the pictures, in the order of the first judge and the first prompt.
-        prompts: what they were judged by.
-        judges: of each judge its name, and what its scores are: "cosine", in [-1, 1], or "score", of no unit.
+        names: of the pictures, ordered by the first judge and the first prompt.
+        prompts: that they were judged by.
+        judges: name and measure of each judge: "cosine", in [-1, 1], or "score", without a unit.
         scores: float (judges, pictures, prompts).
-        broken: a line for each picture that cannot be read.
-        thumbnails: small pictures as data URLs, in the order of `names`.
+        broken: one line per picture that cannot be read.
+        thumbnails: as data URLs, in the order of `names`.
     """
 
     names: list[str]
@@ -44,7 +44,7 @@ class Comparison:
     thumbnails: list[str]
 
     def as_csv(self) -> str:
-        """A table with the unit in its first row."""
+        """The scores as CSV, with the unit in the first row."""
         out = io.StringIO()
         writer = csv.writer(out)
         if len(self.judges) == 1:
@@ -57,9 +57,9 @@ class Comparison:
         return out.getvalue()
 
     def as_html(self, language: str = "en") -> str:
-        """A table with small pictures. The better a cell is within its column, the stronger its colour.
+        """The scores as an HTML table with thumbnails. The better a cell is within its column, the stronger its colour.
 
-        A column whose scores hardly differ stays pale, since its colours are on the scale of the judge.
+        A column whose scores hardly differ stays pale, because colours are on the judge's scale.
         """
         units = [f"{html.escape(name)}<br><small>{measure}</small>" for name, measure in self.judges]
         span = f' colspan="{len(units)}"' if len(units) > 1 else ""
@@ -73,7 +73,7 @@ class Comparison:
             )
         columns = self._columns()
         low, high = columns.min(0), columns.max(0)
-        # Of each judge, over all its columns.
+        # per judge, over all its columns
         scales = np.tile(np.ptp(self.scores, axis=(1, 2)), len(self.prompts))
         star = f'<span role="img" aria-label="{say("best", language)}">★</span> '
         rows = []
@@ -93,12 +93,12 @@ class Comparison:
         )
 
     def _columns(self) -> np.ndarray:
-        """Scores of each prompt by each judge, float (pictures, prompts x judges)."""
+        """The scores for each prompt and judge, float (pictures, prompts x judges)."""
         return self.scores.transpose(1, 2, 0).reshape(len(self.names), -1)
 
 
 def compare(bench: Bench, prompts: Sequence[str], paths: Sequence[Path]) -> Comparison:
-    """Scores every picture against every prompt, best of the first judge and the first prompt first."""
+    """Scores every picture with every prompt, ordered by the first judge and the first prompt."""
     judged, broken = judge_all(prompts, [Located(str(path)) for path in paths], bench)
     scores = judged.numpy().transpose(0, 2, 1)
     good = np.flatnonzero(np.isfinite(scores).all((0, 2)))
@@ -119,5 +119,5 @@ def _thumbnail(path: Path) -> str:
 
 
 def _no_formula(text: str) -> str:
-    """A cell that spreadsheets show, and do not compute."""
+    """Escapes a cell, so that spreadsheets do not run it as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,4 +1,4 @@
-"""What is kept of a drawing: the pictures in their order, and what they were drawn with."""
+"""The results of a drawing: ordered pictures and their settings."""
 
 import json
 import math
@@ -16,13 +16,13 @@ from altdiffusion_clip.errors import UserError
 
 
 def best_first(drawn: Sequence[Drawn], keep: int) -> list[Drawn]:
-    """The best pictures; without scores, the first."""
+    """The best pictures, or the first ones if there are no scores."""
     ordered = sorted(drawn, key=lambda each: -(each.score if each.score is not None else -math.inf))
     return ordered[:keep]
 
 
 def rows_of(drawn: Sequence[Drawn], paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What is said of each picture: rank, file, score, seed, and all its settings."""
+    """A row per picture: rank, file, score, seed, and all settings."""
     return [
         {
             "rank": rank,
@@ -39,7 +39,7 @@ def rows_of(drawn: Sequence[Drawn], paths: Sequence[Path]) -> list[dict[str, Any
 
 
 def write_pictures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
-    """Writes a PNG of each picture, which holds its settings."""
+    """Writes each picture as a PNG with its settings."""
     paths = [folder / f"{rank:02d}-seed{each.settings.seed}.png" for rank, each in enumerate(drawn, start=1)]
     for each, path in zip(drawn, paths, strict=True):
         each.save(path)
@@ -47,7 +47,7 @@ def write_pictures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
 
 
 def write_archive(paths: Sequence[Path], rows: Sequence[dict[str, Any]], folder: Path) -> Path:
-    """Writes a zip of pictures and `results.json`."""
+    """Writes a zip of the pictures and `results.json`."""
     archive = folder / "pictures.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in paths:
@@ -57,14 +57,14 @@ def write_archive(paths: Sequence[Path], rows: Sequence[dict[str, Any]], folder:
 
 
 def restored(path: Path, model: str) -> Settings:
-    """The settings that a picture of this program or of a WebUI holds.
+    """Reads the settings in a picture from this program or a WebUI.
 
     Args:
         path: of the PNG.
-        model: that is to draw.
+        model: to draw with.
 
     Raises:
-        Refusal: it holds none.
+        Refusal: it has no settings.
     """
     try:
         return settings_from(path, model, usual_guidance_scale(model))[0]

@@ -1,4 +1,4 @@
-"""The page's server: what is beside the page, and how it ends."""
+"""The server of the page."""
 
 import asyncio
 import contextlib
@@ -21,22 +21,22 @@ from altdiffusion_clip.demo.metrics import Metrics
 from altdiffusion_clip.demo.studio import Studio
 
 GRACE = 6.0
-"""Seconds that a picture in hand has to be finished when the server is asked to stop."""
+"""Seconds to finish the current picture when the server is asked to stop."""
 
 LINGER = 2.0
-"""Seconds after it in which the visitor's browser gets it."""
+"""Further seconds to deliver it to the visitor's browser."""
 
 
 class Service:
-    """The page as an application, with `/health` and `/metrics` beside it.
+    """The page as an application, with `/health` and `/metrics`.
 
     Args:
-        studio: that draws and ranks.
-        limits: of a call; the usual ones if not given.
-        auth: a name and a password that visitors must give.
+        studio: draws and ranks.
+        limits: of a call; the defaults if not given.
+        auth: a name and password that visitors must enter.
 
     Attributes:
-        app: to be served.
+        app: to serve.
     """
 
     def __init__(self, studio: Studio, limits: Limits | None = None, auth: tuple[str, str] | None = None) -> None:
@@ -45,7 +45,7 @@ class Service:
         self.metrics = Metrics()
         self._guard = Guard(self.metrics)
         page = build(studio, limits, self.metrics, self._guard)
-        page.queue(max_size=limits.queue, api_open=False)  # nobody passes by the queue
+        page.queue(max_size=limits.queue, api_open=False)  # nobody bypasses the queue
         self.metrics.watch_queue(lambda: len(page._queue))
         app = fastapi.FastAPI(title="altdiffusion-clip", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -62,7 +62,7 @@ class Service:
             return self.metrics.text()
 
         app.add_middleware(Gatekeeper, limits=limits, metrics=self.metrics)
-        # Whatever is decoded anywhere: twice this is an error, which keeps bombs out of memory.
+        # Anything above twice this is an error wherever it is decoded, which keeps decompression bombs out.
         Image.MAX_IMAGE_PIXELS = limits.upload_pixels // 2
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         self.app = gr.mount_gradio_app(
@@ -76,17 +76,17 @@ class Service:
             css=text_of("page.css"),
             js=text_of("page.js"),
             ssr_mode=False,
-            run_history=False,  # what people drew is theirs
+            run_history=False,  # people's drawings are private
         )
 
     def finish(self) -> None:
-        """Has the picture in hand finished, and nothing else begun."""
+        """Lets the current picture finish, and starts no other."""
         self._studio.close()
         self._guard.close(GRACE)
 
 
 def _theme() -> gr.themes.Base:
-    """Gradio's soft one with the system's fonts, and darker where text would be too faint (WCAG wants 4.5:1)."""
+    """Gradio's soft theme with system fonts, and darker text where the contrast would be below WCAG's 4.5:1."""
     return gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
         body_text_color_subdued="*neutral_600",
         block_info_text_color="*neutral_600",
@@ -104,7 +104,7 @@ def _theme() -> gr.themes.Base:
 
 
 class _Server(uvicorn.Server):
-    """Ends when what is in hand has been finished and handed over."""
+    """Stops once the current picture has been finished and delivered."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -117,7 +117,7 @@ class _Server(uvicorn.Server):
 
 
 def _no_farewell(record: logging.LogRecord) -> bool:
-    """Drops what uvicorn says of open pages when it ends: each listens to the server as long as it is open."""
+    """Drops uvicorn's notices about open pages when it stops. Each open page keeps a connection."""
     cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not cancelled and "graceful shutdown" not in record.getMessage()
 
@@ -125,11 +125,11 @@ def _no_farewell(record: logging.LogRecord) -> bool:
 def serve(service: Service, host: str, port: int) -> None:
     """Serves until asked to stop (Ctrl-C, SIGTERM).
 
-    The picture in hand is finished first, if that takes no longer than `GRACE` seconds.
+    The current picture is finished first, if that takes at most `GRACE` seconds.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").addFilter(_no_farewell)
     config = uvicorn.Config(service.app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
-    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has stopped
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after stopping
         asyncio.run(_Server(config, service).serve())

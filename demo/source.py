@@ -1,4 +1,4 @@
-"""The picture that is changed, and where."""
+"""The picture to change, and where."""
 
 import base64
 import binascii
@@ -16,12 +16,12 @@ _HEAD = "data:image/png;base64,"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture at the size that the model draws.
+    """A picture at a size that the model can draw.
 
     Attributes:
         image: RGB.
-        mask: "L", of the same size, 255 where it is drawn anew; None for the whole picture.
-        strength: in (0, 1]; 1 keeps nothing of what was there.
+        mask: "L", the same size, 255 where it is redrawn; None for the whole picture.
+        strength: in (0, 1]; 1 keeps nothing.
     """
 
     image: Image.Image
@@ -29,22 +29,22 @@ class Source:
     strength: float
 
     def keep_the_rest(self, drawn: Image.Image) -> Image.Image:
-        """Puts back what was not to be changed. (Decoding alters all pixels a little.)"""
+        """Restores what was not to be changed, because decoding alters all pixels a little."""
         if self.mask is None:
             return drawn
         return Image.composite(drawn, self.image, self.mask)
 
 
 def fitted(image: Image.Image, paint: Image.Image | None, strength: float, side: int, multiple: int) -> Source:
-    """A picture and what was painted on it, at the size that a model draws.
+    """Fits a picture and the paint on it to a size that a model can draw.
 
-    It is scaled to the model's area in its own proportions, and cut to multiples at its edges.
+    It is scaled to the model's area, keeping its proportions, and cropped to multiples at the edges.
 
     Args:
-        image: any.
-        paint: RGBA, in the picture's proportions; without paint the whole picture is changed.
+        image: any picture.
+        paint: RGBA, with the picture's proportions; without paint the whole picture is changed.
         strength: see `Source`.
-        side: of the model's square pictures, in pixels.
+        side: of the model's own pictures, in pixels.
         multiple: of heights and widths.
 
     Example:
@@ -62,10 +62,10 @@ def fitted(image: Image.Image, paint: Image.Image | None, strength: float, side:
 
 
 def paint_of(address: str | None) -> Image.Image | None:
-    """The picture in a data URL, as browsers give what was painted; None for an empty one.
+    """Decodes the picture in a data URL, which is how browsers send paint; None if it is empty.
 
     Raises:
-        Refusal: it is no PNG, or too large.
+        Refusal: it is not a PNG, or too large.
 
     Example:
         >>> paint_of("") is None

@@ -1,4 +1,4 @@
-"""Stopping what a visitor has asked for, also while it waits."""
+"""Stops a visitor's drawing, even while it waits."""
 
 import threading
 from collections import OrderedDict
@@ -7,7 +7,7 @@ _MOST = 10_000
 
 
 class Stops:
-    """Of each visitor, whether the drawing that runs or waits is to be stopped.
+    """Whether to stop each visitor's running or waiting drawing.
 
     Example:
         >>> stops = Stops()
@@ -22,12 +22,12 @@ class Stops:
         self._lock = threading.Lock()
 
     def expect(self, visitor: str) -> None:
-        """A drawing has been asked for, and waits."""
+        """Registers a drawing that waits."""
         self.forget(visitor)
         self.of(visitor)
 
     def of(self, visitor: str) -> threading.Event:
-        """What is set when the drawing is to be stopped."""
+        """The event that is set to stop the drawing."""
         with self._lock:
             event = self._events.setdefault(visitor, threading.Event())
             while len(self._events) > _MOST:
@@ -42,6 +42,6 @@ class Stops:
             event.set()
 
     def forget(self, visitor: str) -> None:
-        """The drawing has ended, or the visitor has gone."""
+        """Removes a drawing that has ended, or whose visitor has left."""
         with self._lock:
             self._events.pop(visitor, None)

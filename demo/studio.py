@@ -1,4 +1,4 @@
-"""What the demo does, without the page around it: drawing and changing pictures with previews."""
+"""The demo without its page: draws and changes pictures with previews."""
 
 import math
 import queue
@@ -26,24 +26,24 @@ from altdiffusion_clip.prompts.windows import split_into_windows
 from altdiffusion_clip.schedulers import SCHEDULERS
 
 PREVIEWS = 5
-"""Of each picture, while it is drawn."""
+"""Previews per picture."""
 
 WINDOWS = 4
-"""Of 77 tokens, that a prompt may take."""
+"""How many windows of 77 tokens a prompt may have."""
 
 QUOTED = 80
-"""Characters of a long prompt that are quoted."""
+"""How many characters of a long prompt to quote."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a drawing is.
+    """The progress of a drawing.
 
     Attributes:
         number: of the picture, from 1.
-        step: that has been done, from 1.
-        steps: in all.
-        preview: of the latents as they are; None where none was made.
+        step: the last finished step, from 1.
+        steps: in total.
+        preview: of the current latents, or None.
     """
 
     number: int
@@ -58,10 +58,10 @@ class Drawn:
 
     Attributes:
         image: the picture.
-        settings: what it was drawn with.
-        score: with its prompt, by the first judge; None if there is none.
-        measure: what the score is: "cosine", in [-1, 1], or "score", of no unit.
-        judges: the scores by other judges, by their names.
+        settings: it was drawn with.
+        score: with its prompt, by the first judge; None if there is no judge.
+        measure: what the score is: "cosine", in [-1, 1], or "score", without a unit.
+        judges: the scores by other judges, by name.
     """
 
     image: Image.Image
@@ -71,7 +71,7 @@ class Drawn:
     judges: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Writes a PNG that holds its settings."""
+        """Writes a PNG with its settings."""
         save_with_settings(self.image, self.settings, path)
 
 
@@ -80,8 +80,8 @@ class Lost:
     """A picture that cannot be shown.
 
     Attributes:
-        settings: what it was drawn with.
-        reason: key of the text that says why.
+        settings: it was drawn with.
+        reason: key of the text with the reason.
     """
 
     settings: Settings
@@ -89,16 +89,16 @@ class Lost:
 
 
 class Studio:
-    """A model, drawing one picture at a time.
+    """Draws with a model, one picture at a time.
 
     Args:
-        pipeline: that draws.
-        panel: the judges that rank, each of them by the picture alone; None where there are none.
-        model: what the pipeline is called.
+        pipeline: to draw with.
+        panel: the judges, which must score pictures independently; None for no judges.
+        model: name of the pipeline.
 
     Attributes:
-        licence: of the model, if it is known.
-        card: the text of the model's card, if that lies in its folder.
+        licence: of the model, if known.
+        card: the text of the model's card, if its folder has one.
     """
 
     def __init__(self, pipeline: AltDiffusionPipeline, panel: Panel | None, model: str) -> None:
@@ -113,22 +113,22 @@ class Studio:
 
     @property
     def side(self) -> int:
-        """Of the pictures that the model was made for, in pixels."""
+        """The side of the model's own pictures, in pixels."""
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
     @property
     def multiple(self) -> int:
-        """What heights and widths are multiples of, in pixels."""
+        """Heights and widths must be multiples of this, in pixels."""
         return size_multiple(self.pipeline)
 
     @property
     def own_scheduler(self) -> str:
-        """Name of the model's own scheduler."""
+        """The name of the model's own scheduler."""
         kind = type(self.pipeline.scheduler).__name__
         return next((each.sampler for each in SCHEDULERS.values() if each.diffusers == kind), kind)
 
     def settings(self, prompt: str, seed: int, **more: Any) -> Settings:
-        """Settings of a picture that is drawn alone.
+        """The settings of a picture that is drawn alone.
 
         Raises:
             Refusal: the prompt is longer than the model can read.
@@ -149,16 +149,16 @@ class Studio:
         return len(windows)
 
     def draw(self, wanted: Sequence[Settings], source: Source | None = None) -> Iterator[Progress | Drawn | Lost]:
-        """Draws pictures, one after the other.
+        """Draws pictures one after another.
 
         Closing the iterator stops the drawing at its next step.
 
         Args:
-            wanted: settings of each, as `settings` gives.
-            source: what is changed; drawn from noise if not given.
+            wanted: settings of each, from `settings`.
+            source: the picture to change; None to draw from noise.
 
         Yields:
-            `Progress` at each step; each picture as it is finished. After `close` the rest is left out.
+            `Progress` at each step, and each picture when it is finished. After `close` the rest is left out.
         """
         for number, settings in enumerate(wanted, start=1):
             if self._closing.is_set():
@@ -166,11 +166,11 @@ class Studio:
             yield from self._draw_one(settings, number, source)
 
     def close(self) -> None:
-        """Lets the picture in hand be finished, and begins no other."""
+        """Lets the current picture finish, and starts no other."""
         self._closing.set()
 
     def scored(self, image: Image.Image, settings: Settings) -> Drawn:
-        """A finished picture, with what the judges say of it."""
+        """A finished picture with the judges' scores."""
         if self.bench is None:
             return Drawn(image, settings, None)
         panel = self.bench.panel
@@ -189,7 +189,7 @@ class Studio:
             steps = min(int(steps * source.strength), steps)
         with_preview = {round((i + 1) * steps / (PREVIEWS + 1)) for i in range(PREVIEWS)}
         if self.pipeline.safety_checker is not None:
-            with_preview = set()  # nothing is shown before it has been checked
+            with_preview = set()  # nothing is shown before the safety checker has seen it
 
         def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             del timestep
@@ -205,7 +205,7 @@ class Studio:
                 with self._one_at_a_time, torch.no_grad():
                     if not stopped.is_set():
                         events.put(self._picture(settings, source, after_step))
-            except Exception as error:  # it is raised in the caller's thread
+            except Exception as error:  # raised in the caller's thread
                 events.put(error)
 
         thread = threading.Thread(target=work, name="drawing", daemon=True)
@@ -248,6 +248,6 @@ class Studio:
 
 
 def variations(first: Settings, count: int) -> list[Settings]:
-    """The settings of `count` pictures whose seeds follow each other."""
+    """The settings of `count` pictures with consecutive seeds."""
     seeds = range(first.seed, first.seed + count)
     return [replace(first, seed=seed, batch_seeds=(seed,)) for seed in seeds]

@@ -1,4 +1,4 @@
-"""What the demo says, in English and Chinese, with the words that users of image generators know."""
+"""The demo's texts in English and Chinese, in the usual terms of image generators."""
 
 import html
 import re
@@ -29,7 +29,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "**What this model draws**: {things}. Anything else comes out wrong.",
         "**本模型会画的东西**：{things}。其他内容画不出来。",
     ),
-    # The parts of the page.
+    # Tabs.
     "draw": ("Draw", "文生图"),
     "change": ("Edit", "图生图"),
     "rank": ("Rank", "图片排序"),
@@ -128,7 +128,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "colour": ("Background", "背景"),
     "compare_start": ("Draw in all languages", "用各种语言生成"),
     "same_noise": ("The same idea and seed in each language", "同一内容、同一种子、不同语言"),
-    # What goes wrong.
+    # Errors.
     "empty_prompt": ("The prompt is empty. Say what to draw.", "提示词为空，请先输入。"),
     "long_prompt": ("The prompt is too long: at most {most} characters.", "提示词过长：最多 {most} 个字符。"),
     "many_tokens": (
@@ -161,15 +161,15 @@ TEXTS: dict[str, tuple[str, str]] = {
         "种子为 {seed} 的图片被安全检查器拦下。",
     ),
 }
-"""Of each key: English, Chinese."""
+"""English and Chinese by key."""
 
 
 class Refusal(UserError):
-    """What is wrong with a call, told in the visitor's language.
+    """A rejected call, explained in the visitor's language.
 
     Args:
         key: of the text.
-        **values: in the text; `field` is itself the key of a text.
+        **values: for the text; `field` is itself the key of a text.
 
     Example:
         >>> Refusal("beyond", field="count", least=1, most=16).said("zh")
@@ -181,15 +181,15 @@ class Refusal(UserError):
         super().__init__(self.said("en"))
 
     def said(self, language: str) -> str:
-        """The text in a language of the interface."""
+        """The explanation in a language of the interface."""
         values = dict(self.values)
-        if "field" in values:  # without what its label says beside the name
+        if "field" in values:  # only the name, without the rest of the label
             values["field"] = re.split(r" ?[(（]", say(str(values["field"]), language))[0]
         return say(self.key, language, **values)
 
 
 def say(key: str, language: str, **values: object) -> str:
-    """A text in a language of the interface; English where the language is not known.
+    """A text in a language of the interface; English if the language is unknown.
 
     Example:
         >>> say("drawn", "zh", count=4, kept=2)
@@ -200,7 +200,7 @@ def say(key: str, language: str, **values: object) -> str:
 
 
 def announced(*lines: str) -> str:
-    """Lines as markup that screen readers read out.
+    """Lines as HTML that screen readers announce.
 
     Example:
         >>> announced("1 < 2")
@@ -210,7 +210,7 @@ def announced(*lines: str) -> str:
 
 
 def both(key: str) -> str:
-    """A text in all languages of the interface, where the visitor's is not known.
+    """A text in all languages of the interface, for when the visitor's is unknown.
 
     Example:
         >>> both("no_picture")

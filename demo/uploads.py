@@ -1,4 +1,4 @@
-"""Looking at what comes in, and reading it in this project's way and not in Gradio's."""
+"""Checks uploads, and reads them in this project's way instead of Gradio's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from altdiffusion_clip.images import ImageError, load_image
 
 
 def quiet(component: Any) -> Any:
-    """Has a component refuse files without a traceback in the server's log, and gives it back."""
+    """Makes a component reject files without a traceback in the server's log. Returns the component."""
 
     def preprocess(payload: Any, read: Callable[[Any], Any]) -> Any:
         try:
@@ -24,18 +24,18 @@ def quiet(component: Any) -> Any:
 
 
 def unchecked(component: Any) -> Any:
-    """Has a component hand on any number, and gives it back.
+    """Makes a component pass on any number. Returns the component.
 
-    Our own limits name the field that is wrong, in the visitor's language; Gradio's do not.
+    Our own limits name the wrong field in the visitor's language. Gradio's do not.
     """
     return _reading_by(lambda payload, read: payload, component)
 
 
 def looked_at(component: gr.Image, limits: Limits) -> Any:
-    """Has a component of type "filepath" refuse what is no picture, or too large a one, and gives it back.
+    """Makes a component of type "filepath" reject anything but pictures of a reasonable size. Returns the component.
 
-    Its calls get a PIL picture as `load_image` reads it everywhere. (Gradio would make transparent parts black, and
-    sixteen bits white.)
+    Its calls get a PIL picture from `load_image`, as everywhere. (Gradio would turn transparent parts black, and 16
+    bits white.)
     """
 
     def preprocess(payload: Any, read: Callable[[Any], Any]) -> Any:
@@ -52,10 +52,10 @@ def looked_at(component: gr.Image, limits: Limits) -> Any:
 
 
 def _reading_by(preprocess: Callable[[Any, Callable[[Any], Any]], Any], component: Any) -> Any:
-    """Puts a function before a component's `preprocess`, by a class of its own.
+    """Inserts a function before a component's `preprocess`, by giving it a subclass.
 
-    Gradio makes a component anew, from its class, for each visitor whose page changes it, as another language does.
-    Its metaclass would write a stub file beside the source of every subclass, so it is passed by.
+    Gradio creates a component again from its class for each visitor whose page changes it, for example by switching the
+    language. Its metaclass would write a stub file beside the source of every subclass, so it is bypassed.
     """
     plain = type(component)
 

@@ -1,1 +1,1 @@
-"""Pairs of a picture and a text, read from wherever people have them, and read on after a fault."""
+"""Reads pairs of a picture and a text from many kinds of sources, and continues after errors."""

@@ -1,4 +1,4 @@
-"""Some rows of a source, as they are, in a file of the same kind."""
+"""Copies some rows of a source unchanged into a file of the same kind."""
 
 import csv
 import io
@@ -15,18 +15,18 @@ from altdiffusion_clip.sources.row import FIRST
 from altdiffusion_clip.sources.rows import Source, kind_of, read_rows, told
 
 Keep = Callable[[], bool]
-"""Says of the next row whether it is kept; is called once for each, in order."""
+"""Says whether to keep the next row. Called once per row, in order."""
 
 
 def copy_rows(source: Source, keep: Keep, folder: Path, retries: Retries) -> Path:
-    """Copies the rows that are kept, whole or not at all.
+    """Copies the rows to keep into a file, completely or not at all.
 
-    Lines, cells and files of a tar are copied as they are; what was packed is not packed again, and text is UTF-8. Of a
-    folder of pictures the paths and texts are written, as JSON lines.
+    Lines, cells and tar members are copied unchanged, but the file is not compressed, and text becomes UTF-8. For a
+    folder of pictures, paths and texts are written as JSON lines.
 
     Args:
         source: to read.
-        keep: says which.
+        keep: says which rows to keep.
         folder: for the file.
         retries: of each request.
 
@@ -35,7 +35,7 @@ def copy_rows(source: Source, keep: Keep, folder: Path, retries: Retries) -> Pat
 
     Raises:
         UserError: the source cannot be read at all.
-        UnfinishedError: it cannot be read to its end.
+        UnfinishedError: it cannot be read to the end.
     """
     kind = kind_of(source.place, retries)
     name = PurePosixPath(source.name.strip("/"))
@@ -88,7 +88,7 @@ def _copy_tar(source: Source, keep: Keep, path: Path, retries: Retries) -> None:
 
     with tarfile.open(path, "w") as copy:
         for _, members, _ in tars.samples_from(source, FIRST, retries, whole):
-            # What is damaged at a tar's end is a row without a score.
+            # A damaged end of a tar is a row without a score.
             if keep() and not isinstance(members, str):
                 for member, data in members.values():
                     copy.addfile(member, io.BytesIO(data))

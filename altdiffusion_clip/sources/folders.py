@@ -1,4 +1,4 @@
-"""Rows of a folder of pictures, with a text of the same name beside each."""
+"""Reads the rows of a folder of pictures, each with a text file of the same name."""
 
 import functools
 import posixpath
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_folder(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
-    """The rows of a folder and the folders in it, as `read_rows` gives them."""
+    """The rows of a folder and its subfolders, as in `read_rows`."""
     filesystem, top = file_system_of(source.place)
     found = retries(lambda: filesystem.find(top, detail=True))
     pictures = sorted(name for name in found if _is_picture(posixpath.relpath(name, top)))
@@ -44,7 +44,7 @@ def read_folder(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[
 
 
 def passed_over(place: str, retries: Retries) -> dict[str, int]:
-    """How many files of a folder are neither pictures that can be read nor texts beside them, by their endings."""
+    """Counts the files of a folder that are neither readable pictures nor their texts, by suffix."""
     filesystem, top = file_system_of(place)
     names = [PurePosixPath(posixpath.relpath(name, top)) for name in retries(lambda: filesystem.find(top))]
     known = {*SUFFIXES, *(f".{ending}" for ending in TEXT_ENDINGS)}

@@ -1,4 +1,4 @@
-"""Sources as they are named: files, globs, braces, and lists of them."""
+"""Expands the names of sources: files, globs, braces, and lists of them."""
 
 import re
 from collections import Counter
@@ -17,13 +17,14 @@ _GLOB = frozenset("*?[")
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """The places that names stand for, each once, in order.
+    """Expands names to places, in order and without duplicates.
 
     Args:
-        names: paths and URLs; with `*`, `?` and `[...]`; with `{a,b}` or `{0000..0099}`; or `@FILE`, a name a line.
+        names: paths and URLs; with `*`, `?` and `[...]`; with `{a,b}` or `{0000..0099}`; or `@FILE`, with a name per
+            line.
 
     Raises:
-        UserError: a pattern stands for nothing, or a list cannot be read.
+        UserError: a pattern matches nothing, or a list cannot be read.
 
     Example:
         >>> expand(["s3://bucket/{00..02}.tar"])
@@ -37,7 +38,7 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def label_of(places: Sequence[str]) -> dict[str, str]:
-    """What the rows of each place are called: its file's name, or all of the place where two have one name.
+    """The labels of places in row names: the file's name, or the whole place if two files have the same name.
 
     Example:
         >>> label_of(["/x/0.tar", "/y/0.tar", "/y/1.tar"])
@@ -83,7 +84,7 @@ def _matching(pattern: str) -> list[str]:
     try:
         filesystem, path = file_system_of(pattern)
         found = sorted(filesystem.glob(path))
-    except Exception as error:  # every file system of fsspec's has errors of its own
+    except Exception as error:  # each fsspec file system raises its own errors
         raise UserError(f"cannot reach {pattern}: {one_line(error)}") from error
     places = [filesystem.unstrip_protocol(place) if is_remote(pattern) else place for place in found]
     places = [place for place in places if _can_be_read(place)]
@@ -101,10 +102,10 @@ def _can_be_read(place: str) -> bool:
 
 
 def check_protocols(places: Sequence[str]) -> None:
-    """Looks whether fsspec has what the URLs need.
+    """Checks that fsspec supports the URLs.
 
     Raises:
-        UserError: a protocol is unknown, or its package is not installed; the message says which.
+        UserError: a protocol is unknown, or its package is not installed. The message says which.
     """
     for protocol in sorted({place.partition("://")[0] for place in places if is_remote(place)}):
         try:

@@ -1,4 +1,4 @@
-"""Rows of Parquet: of the columns that are needed, a row group at a time."""
+"""Reads rows of Parquet: only the columns that are needed, one row group at a time."""
 
 import functools
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from altdiffusion_clip.sources.rows import Source
 
 ROWS_AT_ONCE = 64
-"""They may hold their pictures."""
+"""Parquet may contain the pictures."""
 
 
 def read_parquet(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
-    """The rows of a Parquet file, as `read_rows` gives them."""
+    """The rows of a Parquet file, as in `read_rows`."""
     with opened(source.place, retries) as parquet:
         names = parquet.schema_arrow.names
         check_names(source.place, names, source.columns)
@@ -50,9 +50,9 @@ class InParquet:
 
     Attributes:
         url: of the file, or its path.
-        group: number of the row group.
-        row: in the group.
-        column: that holds encoded pictures, or structs with their `bytes`, as `datasets` writes them.
+        group: index of the row group.
+        row: index in the group.
+        column: with encoded pictures, or structs with their `bytes`, as the `datasets` library writes them.
     """
 
     url: str
@@ -62,11 +62,11 @@ class InParquet:
 
     @property
     def name(self) -> str:
-        """The URL or path, with the row."""
+        """The URL or path with the row."""
         return f"{self.url}: row {self.row} of group {self.group}"
 
     def is_there(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         filesystem, path = places.file_system_of(self.url)
         return bool(filesystem.isfile(path))
 
@@ -74,14 +74,14 @@ class InParquet:
         """The encoded picture.
 
         Raises:
-            ImageError: it cannot be read, or there is none.
-            PassingImageError: not now.
+            ImageError: it cannot be read or does not exist.
+            PassingImageError: it cannot be read at the moment.
         """
         try:
             cell = _column(self.url, self.group, self.column, retries)[self.row].as_py()
         except UserError as error:
             raise ImageError(str(error)) from None
-        except Exception as error:  # every file system of fsspec's has errors of its own
+        except Exception as error:  # each fsspec file system raises its own errors
             kind = PassingImageError if may_pass(error) else ImageError
             raise kind(f"cannot be read ({one_line(error)})") from None
         data = cell.get("bytes") if isinstance(cell, dict) else cell
@@ -97,19 +97,19 @@ def _column(url: str, group: int, column: str, retries: Retries) -> Any:
 
 
 def read_located(place: str, column: str, retries: Retries = ONCE) -> Iterator[dict[str, Any]]:
-    """The records of a Parquet file, with pictures that lie in a column as `InParquet`, which are not read.
+    """The records of a Parquet file. Pictures inside it become `InParquet` and are not read.
 
     Args:
         place: a path or URL.
-        column: of pictures; one of paths is as it is.
+        column: of pictures; a column of paths is left alone.
         retries: of each request.
 
     Raises:
-        UserError: the file is none.
+        UserError: the file is not Parquet.
     """
     with opened(place, retries) as parquet:
         schema = parquet.schema_arrow
-        # Structs are of type "struct<bytes: binary, path: string>".
+        # The type of structs is "struct<bytes: binary, path: string>".
         is_packed = column in schema.names and "binary" in str(schema.field(column).type)
         columns = [name for name in schema.names if name != column or not is_packed]
         for group in range(parquet.num_row_groups):
@@ -121,7 +121,7 @@ def read_located(place: str, column: str, retries: Retries = ONCE) -> Iterator[d
 
 
 def count_rows(source: "Source", retries: Retries) -> int:
-    """How many rows there are, by what the file says at its end."""
+    """The number of rows according to the file's footer."""
     with opened(source.place, retries) as parquet:
         check_names(source.place, parquet.schema_arrow.names, source.columns)
         return int(parquet.metadata.num_rows)
@@ -129,10 +129,10 @@ def count_rows(source: "Source", retries: Retries) -> int:
 
 @contextmanager
 def opened(place: str, retries: Retries) -> Iterator[Any]:
-    """A Parquet file, as pyarrow opens it.
+    """Opens a Parquet file with pyarrow.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not Parquet.
     """
     try:
         import pyarrow
@@ -141,7 +141,7 @@ def opened(place: str, retries: Retries) -> Iterator[Any]:
         raise UserError('Parquet files need pyarrow; pip install "altdiffusion-clip[score]"') from None
     with open_file(place, 0, retries, cache_type="bytes", block_size=places.BUFFER) as file:
         try:
-            # What is needed of a row group in few requests, and nothing twice.
+            # Reads what is needed of a row group in a few requests, and nothing twice.
             parquet = pyarrow.parquet.ParquetFile(file, pre_buffer=True)
         except (OSError, pyarrow.ArrowException) as error:
             if may_pass(error):

@@ -1,4 +1,4 @@
-"""Encoded pictures, read where they are kept when they are needed."""
+"""Encoded pictures that are read from their place when they are needed."""
 
 import base64
 import binascii
@@ -16,33 +16,33 @@ from altdiffusion_clip.sources.retries import PassingImageError, Retries, may_pa
 
 @runtime_checkable
 class StoredImage(Protocol):
-    """A picture that is kept somewhere."""
+    """A stored picture."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name in messages."""
 
     def is_there(self) -> bool:
-        """Whether there is anything to read."""
+        """Whether it exists."""
 
     def read(self, retries: Retries = ONCE) -> bytes:
-        """Its bytes, as encoded.
+        """Its encoded bytes.
 
         Raises:
-            ImageError: they cannot be read.
+            ImageError: it cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class Located:
-    """A picture in a file, or in a part of one.
+    """A picture in a file, or in part of one.
 
     Attributes:
         url: of the file, or its path.
-        size: of the picture in bytes, if that is known.
-        offset: where a part begins, in bytes; None of a file of its own.
-        is_base64: it is written in base64.
-        key: of a part, to name it by.
+        size: of the picture in bytes, if known.
+        offset: where the part begins, in bytes; None if the picture is the whole file.
+        is_base64: whether it is encoded in base64.
+        key: the name of the part.
     """
 
     url: str
@@ -53,11 +53,11 @@ class Located:
 
     @property
     def name(self) -> str:
-        """The URL or path, with the key of a part."""
+        """The URL or path, with the key if it is a part."""
         return f"{self.url}: {self.key}" if self.key else self.url
 
     def is_there(self) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         filesystem, path = file_system_of(self.url)
         return bool(filesystem.isfile(path))
 
@@ -66,13 +66,13 @@ class Located:
 
         Raises:
             ImageError: it cannot be read.
-            PassingImageError: not now.
+            PassingImageError: it cannot be read at the moment.
         """
         try:
             data = retries(self._read)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise not_opened(error) from None
-        except Exception as error:  # every file system of fsspec's has errors of its own
+        except Exception as error:  # each fsspec file system raises its own errors
             kind = PassingImageError if may_pass(error) else ImageError
             raise kind(f"cannot be read ({one_line(error)})") from None
         if not self.is_base64:
@@ -87,27 +87,27 @@ class Located:
         return read_range(filesystem, path, self.size, self.offset)
 
     def with_size(self) -> "Located":
-        """The same picture, of which its file system has said how many bytes it has."""
+        """The same picture with the size that its file system reports."""
         if self.size is not None:
             return self
         try:
             filesystem, path = file_system_of(self.url)
             return replace(self, size=filesystem.info(path).get("size"))
-        except Exception:  # every file system of fsspec's has errors of its own
+        except Exception:  # each fsspec file system raises its own errors
             return self
 
 
 def decode(picture: StoredImage | bytes, at_least: int | None = None, retries: Retries = ONCE) -> Image.Image:
-    """A stored picture as RGB, upright.
+    """Reads a stored picture as RGB, upright.
 
     Args:
         picture: encoded.
-        at_least: as for `load_image`: a JPEG may come out smaller, and sooner.
+        at_least: as in `load_image`: a JPEG may be decoded smaller, which is faster.
         retries: of each request.
 
     Raises:
-        ImageError: it cannot be read; the message says why.
-        PassingImageError: not now.
+        ImageError: it cannot be read. The message says why.
+        PassingImageError: it cannot be read at the moment.
     """
     data = picture if isinstance(picture, bytes) else picture.read(retries)
     if not data:

@@ -1,4 +1,4 @@
-"""Files anywhere that fsspec reaches: a path, or `s3://`, `hf://`, `https://` and so on."""
+"""Files anywhere that fsspec can reach: paths, `s3://`, `hf://`, `https://` and so on."""
 
 import gzip
 import hashlib
@@ -15,23 +15,23 @@ from altdiffusion_clip.sources.retries import Retries, ShortReadError
 
 ONCE = Retries(attempts=1)
 BUFFER = 1 << 16
-"""Bytes that are asked of a file at once; remote file systems read larger blocks ahead of it."""
+"""Bytes to request from a file at once. Remote file systems read ahead in larger blocks."""
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is a URL, and not a path."""
+    """Whether a place is a URL and not a path."""
     return "://" in place
 
 
 def file_system_of(place: str) -> tuple[Any, str]:
-    """The file system of a place, and its path there. A local path is taken as it is, with `::` and all."""
+    """The file system of a place, and its path there. A local path is taken literally, including `::`."""
     if is_remote(place):
         return fsspec.core.url_to_fs(place)
     return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(place))  # noqa: PTH100, PTH111
 
 
 def same_place(place: str) -> str:
-    """A place in the one spelling that it is compared by.
+    """Normalises a place, for comparison.
 
     Example:
         >>> same_place("/data/./a/../rows.jsonl")
@@ -44,28 +44,28 @@ def same_place(place: str) -> str:
 
 
 def parent_of(place: str) -> str:
-    """The folder that a place lies in."""
+    """The folder of a place."""
     return posixpath.dirname(place.rstrip("/"))
 
 
 def under(root: str, path: str) -> str:
-    """A path that begins at a folder, or a URL or an absolute path as it is."""
+    """Resolves a path relative to a folder. URLs and absolute paths are left alone."""
     if is_remote(path) or path.startswith("/"):
         return path
     return f"{root.rstrip('/')}/{path}" if root else path
 
 
 def read_range(filesystem: Any, path: str, size: int | None = None, offset: int | None = None) -> bytes:
-    """A small file, or a part of one, in one request.
+    """Reads a small file, or part of one, in one request.
 
     Args:
-        filesystem: of fsspec.
-        path: there.
-        size: the number of bytes that are wanted, or that the file has, if that is known.
-        offset: where a part begins; None for the whole file.
+        filesystem: from fsspec.
+        path: in the file system.
+        size: the number of bytes to read, or the size of the file, if known.
+        offset: where the part begins; None for the whole file.
 
     Raises:
-        ShortReadError: fewer bytes came.
+        ShortReadError: fewer bytes arrived.
     """
     if offset is None:
         data: bytes = filesystem.cat_file(path)
@@ -77,7 +77,7 @@ def read_range(filesystem: Any, path: str, size: int | None = None, offset: int 
 
 
 class _WholeFile(io.RawIOBase):
-    """A file that is opened again after a fault that may pass, and raises where it has fewer bytes than it should."""
+    """A file that is reopened after temporary errors, and raises if it has fewer bytes than it should."""
 
     def __init__(self, filesystem: Any, path: str, retries: Retries, **options: Any) -> None:
         self._file: Any = None
@@ -135,16 +135,16 @@ class _WholeFile(io.RawIOBase):
 
 
 def open_file(place: str, offset: int = 0, retries: Retries = ONCE, **options: Any) -> IO[bytes]:
-    """Opens a file for reading; what ends in `.gz` is unpacked, and what ends too early raises.
+    """Opens a file for reading. A `.gz` file is decompressed, and a truncated file raises.
 
     Args:
         place: a path or URL.
-        offset: of the first byte wanted; of a `.gz` in what is unpacked.
+        offset: of the first byte to read; for a `.gz` file in the decompressed data.
         retries: of each request.
-        **options: of the file system's `open`.
+        **options: for the file system's `open`.
 
     Raises:
-        ShortReadError: while reading: fewer bytes came than there are.
+        ShortReadError: while reading, if fewer bytes arrive than there are.
     """
     filesystem, path = file_system_of(place)
     whole: IO[bytes] = io.BufferedReader(_WholeFile(filesystem, path, retries, **options), BUFFER)
@@ -156,14 +156,14 @@ def open_file(place: str, offset: int = 0, retries: Retries = ONCE, **options: A
 
 
 def stamp_of(place: str, retries: Retries = ONCE) -> str:
-    """What changes when the file or folder does: sizes, and the file system's own marks or times.
+    """A stamp that changes with the file or folder: sizes, and the file system's checksums or times.
 
     Args:
         place: a path or URL.
         retries: of each request.
 
     Raises:
-        UserError: it is not there, or cannot be reached.
+        UserError: it does not exist or cannot be reached.
     """
     try:
         filesystem, path = file_system_of(place)

@@ -1,4 +1,4 @@
-"""Tables as people write them, record by record: whatever columns they have."""
+"""Reads tables record by record, with whatever columns they have."""
 
 import json
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from altdiffusion_clip.sources.rows import Source
 from altdiffusion_clip.sources.tables import decoded_lines, table_of
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-"""Of tables; `.gz` may follow."""
+"""Suffixes of tables. `.gz` may follow."""
 
 Record = dict[str, Any]
 
 
 def is_table(place: str) -> bool:
-    """Whether a name is that of a table, and not of lines of text."""
+    """Whether a name belongs to a table, not to lines of text."""
     return place.lower().removesuffix(".gz").endswith(ENDINGS)
 
 
 def read_records(place: str, encoding: str = "", pads: bool = False) -> Iterator[Record | str]:
-    """The records of a table; of one that cannot be read, what is wrong with it.
+    """Yields the records of a table; in place of one that cannot be read, the error.
 
     Args:
-        place: path or URL of a CSV or TSV with a header, of JSON lines, or of Parquet.
-        encoding: of a text that is not UTF-8 and has no byte-order mark.
-        pads: whether a line of a table may have fewer cells than the header, as editors leave them that trim lines.
+        place: path or URL of a CSV or TSV with a header, JSON lines, or Parquet.
+        encoding: of text that is not UTF-8 and has no byte-order mark.
+        pads: allow lines with fewer cells than the header, because some editors trim lines.
 
     Raises:
         UserError: the table cannot be read, or has a column twice.

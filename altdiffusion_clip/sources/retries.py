@@ -1,4 +1,4 @@
-"""Which faults pass, and how often and how long they are waited for."""
+"""Decides which errors are temporary, and retries them."""
 
 import errno
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from altdiffusion_clip.images import ImageError
 
 Result = TypeVar("Result")
 
-_STATUSES = frozenset({408, 425, 429})  # and all from 500 on
+_STATUSES = frozenset({408, 425, 429})  # and everything from 500 on
 _ERRNOS = frozenset(
     {
         errno.EAGAIN,
@@ -32,7 +32,7 @@ _ERRNOS = frozenset(
 )
 _CLASSES = frozenset(
     {
-        # By name, since each belongs to a file system whose package need not be installed.
+        # By name, because each belongs to a package that need not be installed.
         "ClientConnectionError",  # aiohttp
         "ClientPayloadError",
         "EndpointConnectionError",  # botocore
@@ -48,15 +48,15 @@ _CLASSES = frozenset(
 
 
 class ShortReadError(OSError):
-    """Fewer bytes came than there are."""
+    """Fewer bytes arrived than there are."""
 
 
 class PassingImageError(ImageError):
-    """A picture cannot be read now, and may be another time."""
+    """A picture cannot be read at the moment."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a fault may be gone when the same is asked for again: a reset, a time-out, 429 or 503, a short read.
+    """Whether an error may be temporary: a reset, a time-out, HTTP 429 or 503, a short read.
 
     Example:
         >>> may_pass(ConnectionResetError()), may_pass(FileNotFoundError())
@@ -73,7 +73,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def _status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error brings, wherever its package puts it."""
+    """The HTTP status of an error, wherever its package stores it."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -85,12 +85,12 @@ def _status_of(error: BaseException) -> int | None:
 
 @dataclass(frozen=True)
 class Retries:
-    """How a fault that may pass is met.
+    """How temporary errors are retried.
 
     Attributes:
-        attempts: in all, of which none succeeds.
-        first_wait: seconds before the second; doubled before each further one, with up to a second at random.
-        longest_wait: seconds.
+        attempts: in total, before giving up.
+        first_wait: seconds before the second attempt; doubled each time, plus up to a random second.
+        longest_wait: in seconds.
     """
 
     attempts: int = 5
@@ -98,7 +98,7 @@ class Retries:
     longest_wait: float = 30.0
 
     def __call__(self, function: Callable[[], Result]) -> Result:
-        """Calls a function until no fault that may pass comes from it; the last one is raised.
+        """Calls a function until it raises no temporary error. The last error is raised.
 
         Example:
             >>> faults = [TimeoutError(), ConnectionResetError()]

@@ -1,4 +1,4 @@
-"""What a row is, and where the next one begins."""
+"""Rows, and cursors to the next row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.places import under
 
 MOST_CHARACTERS = 100_000
-"""Of a text: whole books would only be cut to 77 tokens."""
+"""Most characters of a text. Longer ones would be cut to 77 tokens anyway."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the fields of a row are called.
+    """The names of a row's fields.
 
     Attributes:
-        image: a path or URL; in Parquet also the encoded picture itself.
-        text: what it is compared with.
-        language: of the text; may be missing.
-        row_id: what the row is called; its place if missing.
+        image: a path or URL; in Parquet also the encoded picture.
+        text: to compare it with.
+        language: of the text; optional.
+        row_id: name of the row; optional, the default is its position.
     """
 
     image: str = "image"
@@ -30,15 +30,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """A picture and a text, or what is wrong with the row.
+    """A picture and a text, or the row's error.
 
     Attributes:
-        row_id: its id, or its place: `file:number`, from 0.
-        image: where the picture is, or its bytes.
-        text: may be in any language.
-        language: as the row has it.
-        error: one line; empty if the row can be scored.
-        texts: all of them, if it has several; `text` is the first.
+        row_id: its id, or its position as `file:number`, from 0.
+        image: the place of the picture, or its bytes.
+        text: in any language.
+        language: if the row has one.
+        error: one line; empty if the row is usable.
+        texts: all texts, if it has several; `text` is the first.
     """
 
     row_id: str
@@ -51,11 +51,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where the next row begins.
+    """The position of the next row.
 
     Attributes:
-        row: its number in the source.
-        offset: its first byte, where the source can be read from there; else None.
+        row: its index in the source.
+        offset: of its first byte, if the source can be read from there; otherwise None.
     """
 
     row: int = 0
@@ -66,15 +66,15 @@ FIRST = Cursor()
 """Before the first row."""
 
 Read = tuple[Row, Cursor]
-"""A row, and the cursor after it."""
+"""A row and the cursor after it."""
 
 
 def row_of(record: Mapping[str, Any], place: str, columns: Columns, root: str) -> Row:
-    """The row that a record of a table is."""
+    """Turns a record of a table into a row."""
     given = field(record, columns.row_id)
     row_id = place if given is None or given == "" else str(given)
     image = field(record, columns.image)
-    if isinstance(image, dict):  # as `datasets` writes pictures
+    if isinstance(image, dict):  # as the `datasets` library writes pictures
         image = image.get("bytes") or image.get("path")
     if isinstance(image, str) and image:
         image = Located(under(root, image))
@@ -84,7 +84,7 @@ def row_of(record: Mapping[str, Any], place: str, columns: Columns, root: str) -
 
 
 def field(record: Mapping[str, Any], name: str) -> Any:
-    """A field of a record; `a.b` is the field b of a, unless the record has a field of that whole name.
+    """A field of a record. `a.b` is the field b of a, unless there is a field with the whole name.
 
     Example:
         >>> field({"a": {"b": 1}, "c.d": 2}, "a.b"), field({"a": {"b": 1}, "c.d": 2}, "c.d")
@@ -98,7 +98,7 @@ def field(record: Mapping[str, Any], name: str) -> Any:
 
 
 def checked(row_id: str, image: Located | bytes, text: Any, language: Any) -> Row:
-    """A row, or what is wrong with its text; a list of texts are several captions of one picture."""
+    """A row, or the error of its text. A list of texts means several captions of one picture."""
     said = [text] if isinstance(text, str) else text if isinstance(text, list) else []
     texts = tuple(each for each in said if isinstance(each, str) and each.strip())
     if not texts:

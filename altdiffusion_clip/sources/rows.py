@@ -1,4 +1,4 @@
-"""The rows of any source: a table, JSON lines, Parquet, a webdataset tar or a folder, from any row on."""
+"""Reads the rows of any source, from any row on: a table, JSON lines, Parquet, a webdataset tar or a folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,14 +23,14 @@ _READERS: dict[str, Callable[..., Iterator[Read]]] = {
 }
 KINDS = tuple(kind for kind in _READERS if kind != "folder")
 _COUNTERS: dict[str, Callable[[Any, Retries], int]] = {".parquet": parquet.count_rows, ".tar": tars.count_rows}
-"""Of kinds whose rows can be counted without their pictures."""
+"""Kinds whose rows can be counted without reading pictures."""
 
 _PACKED = (".jsonl", ".ndjson", ".csv", ".tsv", ".tar")
-"""Kinds that may also end in `.gz`."""
+"""Kinds that may be compressed as `.gz`."""
 
 
 class UnfinishedError(Exception):
-    """A source cannot be read on; what was read of it stands. The message is one line."""
+    """A source cannot be read further. What was read so far is valid. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Source:
     Attributes:
         place: a path or URL.
         columns: names of its fields.
-        image_root: where relative paths of pictures begin; the source's own folder if empty.
-        label: what its rows are called that have no id, `label:number`; its file's name if empty.
-        encoding: of its texts; UTF-8, or UTF-16 with a byte-order mark, if empty.
+        image_root: base of relative picture paths; the source's own folder if empty.
+        label: names rows without an id, as `label:number`; the file's name if empty.
+        encoding: of its texts; if empty, UTF-8 or what a byte-order mark says.
     """
 
     place: str
@@ -53,40 +53,40 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What its rows are called."""
+        """The label of its rows."""
         return self.label or PurePosixPath(self.place.rstrip("/")).name
 
     @property
     def root(self) -> str:
-        """Where relative paths of pictures begin."""
+        """The base of relative picture paths."""
         return self.image_root or parent_of(self.place)
 
 
 def kind_of(place: str, retries: Retries = ONCE) -> str:
-    """How a source is read: one of `KINDS`, or "folder".
+    """The kind of a source: one of `KINDS`, or "folder".
 
     Args:
         place: a path or URL.
         retries: of each request.
 
     Raises:
-        UserError: it is not there, or of no known kind.
+        UserError: it does not exist, or its kind is unknown.
     """
     try:
         filesystem, path = file_system_of(place)
         kind = retries(lambda: filesystem.info(path)["type"])
     except FileNotFoundError:
         raise UserError(f"there is no {place}") from None
-    except Exception as error:  # a protocol whose package is not installed, no permission, no network
+    except Exception as error:  # a missing package, no permission, no network
         raise UserError(f"cannot reach {place}: {one_line(error)}") from error
     return "folder" if kind == "directory" else ending_of(place)
 
 
 def ending_of(place: str) -> str:
-    """The kind of a file by its name.
+    """The kind of a file according to its name.
 
     Raises:
-        UserError: it is none that can be read.
+        UserError: its kind is unknown.
 
     Example:
         >>> ending_of("s3://a/rows.jsonl.gz")
@@ -104,19 +104,19 @@ def ending_of(place: str) -> str:
 
 
 def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -> Iterator[Read]:
-    """Streams the rows of a source; a row that cannot be used is there too, with its error.
+    """Streams the rows of a source. Unusable rows are included, with their errors.
 
     Args:
         source: to read.
         cursor: where to begin.
-        retries: of each request; after a fault that may pass the source is opened again and read on where it was.
+        retries: of each request. After a temporary error the source is reopened at the same position.
 
     Yields:
-        Each row, with the cursor after it.
+        Each row with the cursor after it.
 
     Raises:
-        UserError: the source is none, or its columns have other names.
-        UnfinishedError: it cannot be read on.
+        UserError: it is not a source, or its columns have other names.
+        UnfinishedError: it cannot be read further.
 
     Example:
         >>> import tempfile
@@ -133,7 +133,7 @@ def read_rows(source: Source, cursor: Cursor = FIRST, retries: Retries = ONCE) -
 
 @contextmanager
 def told(source: Source, what: str) -> Iterator[None]:
-    """Names the source of an error, and what happens to it."""
+    """Turns any error into one that names the source and says what happened."""
     try:
         yield
     except UserError:
@@ -143,13 +143,13 @@ def told(source: Source, what: str) -> Iterator[None]:
 
 
 def check_source(source: Source, retries: Retries = ONCE) -> str:
-    """Reads the first row of a source, to see whether it can be read at all; of Parquet its schema.
+    """Checks that a source can be read, by its first row or its Parquet schema.
 
     Returns:
-        Its kind, as `kind_of` gives it.
+        Its kind, as in `kind_of`.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot be read.
     """
     kind = kind_of(source.place, retries)
     try:
@@ -164,7 +164,7 @@ def check_source(source: Source, retries: Retries = ONCE) -> str:
 
 
 def count_rows(source: Source, retries: Retries = ONCE) -> int:
-    """How many rows a source has; pictures are not read where that can be avoided.
+    """Counts the rows of a source, without reading pictures if possible.
 
     Raises:
         UserError: as `read_rows`.

@@ -1,4 +1,4 @@
-"""Rows of JSON lines, CSV and TSV."""
+"""Reads rows of JSON lines, CSV and TSV."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ _HEAD = 4
 
 
 def read_json_lines(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
-    """The rows of JSON lines, as `read_rows` gives them."""
+    """The rows of JSON lines, as in `read_rows`."""
     number = cursor.row if cursor.offset is not None else 0
     with open_file(source.place, retries=retries) as file:
         encoding = encoding_of(file.read(_HEAD), source.encoding)
@@ -46,7 +46,7 @@ def read_json_lines(source: "Source", cursor: Cursor, retries: Retries) -> Itera
 
 
 def read_table(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
-    """The rows of a CSV or TSV with a header, as `read_rows` gives them."""
+    """The rows of a CSV or TSV with a header, as in `read_rows`."""
     by_tabs = is_tsv(source.place)
     with open_file(source.place, retries=retries) as file:
         encoding = encoding_of(file.read(_HEAD), source.encoding)
@@ -67,40 +67,40 @@ def read_table(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[R
 
 
 def lines_of(source: "Source", retries: Retries) -> Iterator[str]:
-    """The lines of JSON lines that are rows, as they are."""
+    """The unparsed lines of JSON lines that are rows."""
     with open_file(source.place, retries=retries) as file:
         encoding = encoding_of(file.read(_HEAD), source.encoding)
         for line, _ in _lines(file, encoding, 0):
             if line.strip():
-                # What is no text in this encoding is a row without a score.
+                # A line that does not decode is a row without a score.
                 yield line.decode(encoding, "replace").lstrip("\ufeff") if isinstance(line, bytes) else line
 
 
 def table_of(source: "Source", retries: Retries) -> Iterator[list[str]]:
-    """The cells of a table, its header first."""
+    """The cells of a table, the header first."""
     yield from cells_of(decoded_lines(source, retries), is_tsv(source.place))
 
 
 def decoded_lines(source: "Source", retries: Retries) -> Iterator[str]:
-    """The lines of a whole file as text.
+    """The decoded lines of a whole file.
 
     Raises:
-        UserError: while they are read: they are in another encoding.
+        UserError: while reading, if they have another encoding.
     """
     with open_file(source.place, retries=retries) as file:
         yield from _Decoded(source.place, file, encoding_of(file.read(_HEAD), source.encoding), 0)
 
 
 def is_tsv(place: str) -> bool:
-    """Whether a table's cells are parted by tabs."""
+    """Whether the cells of a table are separated by tabs."""
     return place.lower().removesuffix(".gz").endswith(".tsv")
 
 
 def check_names(place: str, names: Sequence[str], columns: Columns) -> None:
-    """Looks for the columns of pictures and texts.
+    """Checks that the columns of pictures and texts exist.
 
     Raises:
-        UserError: one is not there.
+        UserError: one is missing.
     """
     if not all(name in names or name.partition(".")[0] in names for name in (columns.image, columns.text)):
         raise UserError(
@@ -110,14 +110,14 @@ def check_names(place: str, names: Sequence[str], columns: Columns) -> None:
 
 
 def cells_of(lines: Iterable[str], by_tabs: bool) -> Iterator[list[str]]:
-    """The cells of each line of a table, however long they are."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a page of HTML in a cell is no fault
-    # Texts in a TSV have quotation marks of their own.
+    """The cells of each line of a table, of any length."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # cells may be as large as a page of HTML
+    # Quotation marks in a TSV belong to the text.
     return csv.reader(lines, "excel-tab", quoting=csv.QUOTE_NONE) if by_tabs else csv.reader(lines)
 
 
 class _Decoded:
-    """The lines of a file as text, and after each the offset of the next, or None where that says nothing."""
+    """The decoded lines of a file with the offset of the next line, or None if it is not usable."""
 
     def __init__(self, place: str, file: IO[bytes], encoding: str, offset: int) -> None:
         self.offset: int | None = offset
@@ -137,7 +137,7 @@ class _Decoded:
 
 
 def _lines(file: IO[bytes], encoding: str, offset: int) -> Iterator[tuple[bytes | str, int | None]]:
-    """Lines from an offset on, each with the offset after it; in UTF-16 and UTF-32 as text, without offsets."""
+    """Lines from an offset on with the offset after each. In UTF-16 and UTF-32 they are text without offsets."""
     file.seek(offset)
     if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
         for text in io.TextIOWrapper(file, encoding, newline=""):

@@ -1,4 +1,4 @@
-"""Rows of webdataset tars, each read once from its beginning to its end: pictures come along with their rows."""
+"""Reads rows of webdataset tars, each once from beginning to end, with the pictures in the rows."""
 
 import json
 import posixpath
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 Member = TypeVar("Member")
 TEXT_ENDINGS = ("txt", "caption", "text")
-"""Of the text beside a picture, in a tar and in a folder."""
+"""Suffixes of the text beside a picture, in a tar or a folder."""
 
 _MOST_BYTES = 1 << 28
-"""Of a member: larger ones are no pictures that could be scored."""
+"""Most bytes of a member. Larger ones cannot be pictures to score."""
 
 
 def read_tar(source: "Source", cursor: Cursor, retries: Retries) -> Iterator[Read]:
-    """The rows of a tar, as `read_rows` gives them."""
+    """The rows of a tar, as in `read_rows`."""
     for key, found, after in samples_from(source, cursor, retries, content_of):
         place = f"{source.name}:{key}"
         yield Row(place, error=found) if isinstance(found, str) else _row(place, found, source), after
 
 
 def count_rows(source: "Source", retries: Retries) -> int:
-    """How many rows there are; pictures are passed over."""
+    """Counts the rows, skipping pictures."""
     return sum(1 for _ in samples_from(source, FIRST, retries, lambda tar, member: b""))
 
 
 def samples_from(
     source: "Source", cursor: Cursor, retries: Retries, take: Callable[[tarfile.TarFile, tarfile.TarInfo], Member]
 ) -> Iterator[tuple[str, dict[str, Member] | str, Cursor]]:
-    """Names and files of samples, with the cursor after each; at the end of a damaged tar what is wrong."""
+    """Names and files of samples with the cursor after each; at the end of a damaged tar, the error."""
     number = cursor.row if cursor.offset is not None else 0
     with open_file(source.place, cursor.offset or 0, retries) as file:
         try:
@@ -49,10 +49,10 @@ def samples_from(
                     if number > cursor.row:
                         yield key, members, Cursor(number, after)
                 file.seek(tar.offset)
-                # tarfile takes what is no header for the end.
+                # tarfile treats an invalid header as the end.
                 if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise tarfile.ReadError("no header")
-        except tarfile.ReadError as error:  # all of its bytes came, and they are damaged
+        except tarfile.ReadError as error:  # all bytes arrived, so the tar itself is damaged
             if number == 0:
                 raise UserError(f"{source.place} is not a plain tar file: {error}") from None
             yield f"{number}", f"the tar file ends here, damaged ({error})", Cursor(number + 1)
@@ -61,21 +61,21 @@ def samples_from(
 def samples(
     tar: tarfile.TarFile, take: Callable[[tarfile.TarInfo], Member]
 ) -> Iterator[tuple[str, dict[str, Member], int]]:
-    """The samples of a webdataset tar: its files by their endings, those of one name together.
+    """The samples of a webdataset tar: files with the same name, by suffix.
 
     Args:
         tar: open, at the beginning of a sample.
-        take: makes what is wanted of a file, at once: a tar is read from its beginning to its end.
+        take: extracts what is wanted from a file immediately, because a tar is read in one pass.
 
     Yields:
-        The name, what was made of each file by its ending, and where the next sample begins.
+        The name, the extracted contents by suffix, and where the next sample begins.
     """
     key, members = "", dict[str, Member]()
     while (member := tar.next()) is not None:
-        # Members are forgotten once they are read: those of a million pictures would fill the memory.
+        # Forgets members once they are read, because those of a million pictures would fill memory.
         tar.members.clear()  # type: ignore[attr-defined]
         folder, base = posixpath.split(member.name)
-        if not member.isfile() or base.startswith("."):  # ._NAME is what macOS adds to each
+        if not member.isfile() or base.startswith("."):  # macOS adds ._NAME to each file
             continue
         stem, _, ending = base.partition(".")
         name = posixpath.join(folder, stem)
@@ -94,7 +94,7 @@ def picture_among(members: Mapping[str, Member]) -> Member | None:
 
 
 def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The bytes of a member, at once; none of one that is too large for a picture.
+    """The bytes of a member; empty if it is too large for a picture.
 
     Raises:
         tarfile.ReadError: it ends too early.

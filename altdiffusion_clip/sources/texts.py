@@ -1,4 +1,4 @@
-"""Text as it is: UTF-8, what a byte-order mark says, or the encoding that the user names."""
+"""Decodes text: UTF-8, what a byte-order mark says, or the encoding that the user names."""
 
 import codecs
 
@@ -14,7 +14,7 @@ _MARKS = (
 
 
 def encoding_of(head: bytes, named: str = "") -> str:
-    """The encoding of a text by its first bytes: what its byte-order mark says, else what was named, else UTF-8.
+    """The encoding of a text: according to its byte-order mark, else the named one, else UTF-8.
 
     Example:
         >>> encoding_of("a".encode("utf-16")), encoding_of(b"a"), encoding_of(b"a", "gb18030")
@@ -24,10 +24,10 @@ def encoding_of(head: bytes, named: str = "") -> str:
 
 
 def decode(data: bytes, named: str = "") -> str:
-    """A text of its own, as the one beside a picture.
+    """Decodes a separate text, such as the one beside a picture.
 
     Raises:
-        UnicodeDecodeError: it is in another encoding.
+        UnicodeDecodeError: it has another encoding.
     """
     return data.decode(encoding_of(data, named)).strip()
 
@@ -36,7 +36,7 @@ NOT_UTF8 = "not UTF-8; name its --encoding, such as gb18030 or utf-16"
 
 
 def refuse(place: str, error: UnicodeDecodeError) -> UserError:
-    """What to say of a file in another encoding."""
+    """The message for a file in another encoding."""
     bad = error.object[error.start : error.start + 1].hex()
     return UserError(
         f"{place} is not {error.encoding.upper()} (byte 0x{bad}); name its --encoding, such as gb18030 or utf-16"
@@ -44,10 +44,10 @@ def refuse(place: str, error: UnicodeDecodeError) -> UserError:
 
 
 def check_encoding(name: str) -> str:
-    """An encoding's name, if Python knows it.
+    """Returns the name of an encoding if Python knows it.
 
     Raises:
-        UserError: it does not.
+        UserError: it is unknown.
     """
     try:
         codecs.lookup(name)
