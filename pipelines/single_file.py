@@ -1,4 +1,4 @@
-"""What diffusers' `from_single_file` needs to be given for an AltDiffusion, whose text encoder it does not know."""
+"""Prepares arguments for diffusers' `from_single_file`, which does not know AltDiffusion's text encoder."""
 
 import tempfile
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesMod
 
 @contextmanager
 def single_file_arguments(pipeline_class: type, link: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Adds to the arguments of `from_single_file` the configurations, tokenizer and text encoder of an AltDiffusion.
+    """Adds the configurations, tokenizer and text encoder of an AltDiffusion to the arguments of `from_single_file`.
 
     Args:
-        pipeline_class: whose `from_single_file` is called. If it is one of ours, the file must be an AltDiffusion.
-        link: a file, or a link to one on the hub.
-        arguments: of the call, among them ours: `tokenizer` may be a folder or hub id, and `offload_embeddings`.
+        pipeline_class: the class whose `from_single_file` is called. For ours, the file must be an AltDiffusion.
+        link: a file, or a link to a file on the hub.
+        arguments: of the call, including our own: `offload_embeddings`, and `tokenizer` as a folder or hub id.
 
     Yields:
-        The arguments, unchanged if the file is no AltDiffusion. The configurations are gone afterwards.
+        The arguments, unchanged if the file is not an AltDiffusion. The configurations exist only during the block.
 
     Raises:
-        CheckpointError: it is no AltDiffusion, and `pipeline_class` is one of ours.
+        CheckpointError: it is not an AltDiffusion, and `pipeline_class` is one of ours.
     """
     must_be_ours = pipeline_class.__module__.startswith("altdiffusion_clip.")
     path = _local(link, arguments)
@@ -55,11 +55,11 @@ def single_file_arguments(pipeline_class: type, link: str, arguments: dict[str, 
 def text_encoder_of(
     checkpoint: Checkpoint, arguments: dict[str, Any], offload_embeddings: bool = False
 ) -> RobertaSeriesModelWithTransformation:
-    """The text encoder of a single file, its tensors memory-mapped where they have the dtype that is asked for.
+    """Loads the text encoder of a single file, memory-mapping tensors that have the right dtype.
 
     Args:
         checkpoint: the single file.
-        arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
+        arguments: of `from_single_file`; only `dtype` or `torch_dtype` is used.
         offload_embeddings: leave the word embeddings in the file.
     """
     tensors = checkpoint.tensors["text_encoder"]
@@ -74,11 +74,11 @@ def text_encoder_of(
 
 
 def unet_of(checkpoint: Checkpoint, arguments: dict[str, Any]) -> UNet2DConditionModel:
-    """The UNet of a single file that has its moving average alone, which diffusers would not find.
+    """Loads the UNet of a single file that contains only its moving average, which diffusers would not find.
 
     Args:
         checkpoint: the single file.
-        arguments: of `from_single_file`, of which `dtype` or `torch_dtype` is used.
+        arguments: of `from_single_file`; only `dtype` or `torch_dtype` is used.
     """
     tensors = checkpoint.tensors["unet"]
     dtype = arguments.get("dtype") or arguments.get("torch_dtype") or torch.float32
@@ -88,7 +88,7 @@ def unet_of(checkpoint: Checkpoint, arguments: dict[str, Any]) -> UNet2DConditio
 
 
 def _local(link: str, arguments: dict[str, Any]) -> Path:
-    """The path of a file, which is fetched first if it is a link to the hub."""
+    """The path of a file. A link to the hub is downloaded first."""
     path = Path(link)
     if path.is_file() or ("/blob/" not in str(link) and "/resolve/" not in str(link)):
         return path

@@ -1,1 +1,1 @@
-"""The stages that make an AltCLIP and an AltDiffusion, one file each."""
+"""The training stages of AltCLIP and AltDiffusion, one file each."""

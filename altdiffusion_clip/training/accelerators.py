@@ -1,4 +1,4 @@
-"""accelerate, set up for a run: one process or many, on CPUs or GPUs, in any precision."""
+"""Sets up accelerate for a run: one process or many, on CPUs or GPUs, in any precision."""
 
 import logging
 import time
@@ -13,13 +13,13 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.training.config import RunConfig
 
 MOST_WAITING = timedelta(hours=24)
-"""That one process waits for another."""
+"""How long one process waits for another."""
 
 
 def time_is_up(config: RunConfig, accelerator: Accelerator) -> bool:
-    """Whether `stop_after_seconds` have passed since the run's accelerator was made, through all its phases.
+    """Whether `stop_after_seconds` have passed since the run's accelerator was created, over all phases.
 
-    The main process decides for all, since their clocks differ and all must save together.
+    The main process decides for all, because clocks differ and all processes must save together.
     """
     if not config.stop_after_seconds:
         return False
@@ -27,13 +27,13 @@ def time_is_up(config: RunConfig, accelerator: Accelerator) -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process of the run has ended."""
+    """Whether an error means that another process of the run has died."""
     said = str(error)
     return isinstance(error, torch.distributed.DistError) or any(word in said for word in ("gloo", "NCCL", "by peer"))
 
 
 def agreed(answer: bool, accelerator: Accelerator) -> bool:
-    """What the main process says, in every process."""
+    """Broadcasts a value from the main process to all."""
     if accelerator.num_processes == 1:
         return answer
     said = torch.tensor(float(answer), device=accelerator.device)
@@ -41,23 +41,24 @@ def agreed(answer: bool, accelerator: Accelerator) -> bool:
 
 
 def save_settings(config: RunConfig, accelerator: Accelerator) -> None:
-    """Writes the settings of a run beside its checkpoints, as `RunConfig.save` does it, unless it is a dry run."""
+    """Writes the settings of a run beside its checkpoints with `RunConfig.save`, unless it is a dry run."""
     if accelerator.is_main_process and not config.dry_run:
         config.save()
     accelerator.wait_for_everyone()
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:
-    """The accelerator of a run, as `accelerate launch` or `accelerate config` set it up.
+    """Makes the accelerator of a run, as `accelerate launch` or `accelerate config` set it up.
 
     Raises:
-        UserError: the batch cannot be shared out evenly.
+        UserError: the batch cannot be divided evenly.
     """
-    # accelerate keeps one state per process and refuses another precision in a second run.
+    # accelerate keeps one state per process, which rejects another precision in a second run.
     precision = AcceleratorState._shared_state.get("_mixed_precision", config.mixed_precision)
     if str(precision) != config.mixed_precision:
         AcceleratorState._reset_state()
-    # While the main process reads the data, the others wait. One that dies closes its connections, which ends them.
+    # While the main process reads the data, the others wait. A process that dies closes its connections, which ends
+    # them.
     waits = InitProcessGroupKwargs(timeout=MOST_WAITING)
     try:
         accelerator = Accelerator(
@@ -79,9 +80,9 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
     accelerator.begun = time.monotonic()
-    if not accelerator.is_main_process:  # which says it for all
+    if not accelerator.is_main_process:  # it reports for all
         logging.getLogger("altdiffusion_clip").setLevel(logging.ERROR)
-    # Batches have one size, so the search for the fastest convolution pays.
+    # Batches have one size, so searching for the fastest convolution pays.
     torch.backends.cudnn.benchmark = True
     parts = accelerator.num_processes * config.gradient_accumulation_steps
     if config.batch_size % parts:

@@ -1,8 +1,8 @@
-"""Adding a language to a text encoder, the old ones kept: no teacher but the model itself, and no UNet to train.
+"""Adds a language to a text encoder and keeps the old ones. The only teacher is the model itself; no UNet is trained.
 
-A frozen copy teaches, as CLIP did in stage 1 (arXiv 2004.09813): a sentence of the new language is to be read as its
-English is. Sentences of the old languages are replayed beside, and there every token's state is to stay as it was, so
-that the UNet, which is conditioned on those, draws as before.
+A frozen copy teaches, as CLIP does in stage 1 (arXiv 2004.09813): a sentence of the new language should be encoded as
+its English is. Sentences of the old languages are replayed, and the state of each of their tokens should stay the same,
+so that the UNet, which is conditioned on these, draws as before.
 """
 
 import copy
@@ -43,17 +43,17 @@ logger = logging.getLogger(__name__)
 
 
 def add_language(config: AddLanguageConfig) -> Path | Estimate:
-    """Teaches a model another language, going on where a run in the same folder was stopped.
+    """Teaches a model another language. Continues a run in the same folder.
 
     Args:
         config: of the run.
 
     Returns:
-        A folder like that of `config.model`, its text encoder (and that of its scorer) taught; or, of a dry run, what
-        it would take.
+        A folder like that of `config.model` with the trained text encoder (also in its scorer); for a dry run, an
+        estimate.
 
     Raises:
-        UserError: a model or a file cannot be used; the message says which and why.
+        UserError: a model or a file cannot be used. The message says which and why.
     """
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
@@ -94,7 +94,7 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
 def load_bodies(
     name: str,
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase, AltCLIPScorer | None]:
-    """The text encoder of an AltDiffusion or AltCLIP folder, or such a folder itself; its tokenizer; its scorer."""
+    """The text encoder, tokenizer and scorer of an AltDiffusion, AltCLIP or text encoder folder."""
     _, subfolder = resolve_scorer(place_of(name))
     whole = is_altclip(name)
     scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or whole else None
@@ -112,7 +112,7 @@ def load_bodies(
     if probe.pre_LN is None and scorer is None:
         raise UserError(f"{name} has no pre_LN, which the pooled reading needs; put its AltCLIP into {name}/scorer")
     if scorer is not None:
-        # One body: what is taught to it, both read.
+        # They share one body, so both benefit from training.
         if probe.transformation_pre is not None:
             scorer.text_model = probe
         return scorer.text_model, load_tokenizer(name), scorer
@@ -121,17 +121,17 @@ def load_bodies(
 
 
 class KeepAndLearn(nn.Module):
-    """The loss: new sentences are read as their English was, old ones as they were.
+    """The loss: new sentences should be encoded as their English was, and old ones as before.
 
     Args:
-        student: trained; a frozen copy of it is kept.
+        student: to train. A frozen copy is kept.
         keep_weight: of the old sentences' loss.
     """
 
     def __init__(self, student: RobertaSeriesModelWithTransformation, keep_weight: float) -> None:
         super().__init__()
         self.student = student.requires_grad_(True)
-        # In a list, so that it is neither wrapped, nor sharded, nor put into checkpoints.
+        # In a list, so that it is not wrapped, sharded or saved.
         self._before = [copy.deepcopy(student).requires_grad_(False).eval()]
         self._keep_weight = keep_weight
 
@@ -143,7 +143,7 @@ class KeepAndLearn(nn.Module):
         Args:
             input_ids: int64 (batch, length), sentences of the new language.
             attention_mask: int64 (batch, length).
-            english: float (batch, dim), the pooled reading of their English before.
+            english: float (batch, dim), the pooled output for their English before training.
             old_ids: int64 (batch, length), sentences of the old languages.
             old_mask: int64 (batch, length).
         """
@@ -154,19 +154,19 @@ class KeepAndLearn(nn.Module):
             before = self._before[0](old_ids, attention_mask=old_mask)
         weight = old_mask.float()
         moved = (now.projection_state.float() - before.projection_state.float()).square().mean(-1) * weight
-        # The mean over each sentence first: a mean over all tokens would depend on the parts of the batch.
+        # Averages within each sentence first, because a mean over all tokens would depend on the parts of the batch.
         keep = (moved.sum(1) / weight.sum(1)).mean()
         keep = keep + (now.pooler_output.float() - before.pooler_output.float()).square().mean()
         return learn + self._keep_weight * keep
 
 
 class NewAndOld:
-    """Batches of as many sentences of the new language as of the old ones.
+    """Batches with equal numbers of sentences in the new language and in the old ones.
 
     Args:
-        new: sentences of the new language and their English.
-        targets: the pooled reading of the English, before; float (distinct English sentences, dim).
-        old: sentences to be kept.
+        new: sentences of the new language with their English.
+        targets: the pooled output for the English before training, float (distinct English sentences, dim).
+        old: sentences to replay.
         config: of the run.
         pad_token_id: of the student.
     """
@@ -181,7 +181,7 @@ class NewAndOld:
     ) -> None:
         self._new, self._targets, self._old = new, targets, old
         self._count, self._pad = config.batch_size, pad_token_id
-        # English is known; it comes with the old sentences.
+        # English is not new. It is among the old sentences.
         self._new_mix = LanguageMix(new.language, new.languages, config.temperature, {ENGLISH: 0.0})
         self._old_mix = LanguageMix(old.language, old.languages, config.temperature)
 
@@ -193,7 +193,7 @@ class NewAndOld:
         }
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Reads their tokens and the readings of the English."""
+        """Loads their tokens and the targets."""
         ids, mask = self._new.tokens.padded(drawn["new"].tolist(), self._pad)
         old_ids, old_mask = self._old.tokens.padded(drawn["old"].tolist(), self._pad)
         english = torch.from_numpy(self._targets[self._new.target[drawn["new"].numpy()]])
@@ -209,8 +209,8 @@ class NewAndOld:
 def embed_english(
     student: RobertaSeriesModelWithTransformation, corpus: ParallelCorpus, accelerator: Accelerator | None = None
 ) -> np.ndarray:
-    """The model's own pooled reading of each distinct English sentence, before it is taught: (sentences, dim)."""
-    # The first sentence with a target is that English sentence itself.
+    """The model's own pooled output for each distinct English sentence before training: (sentences, dim)."""
+    # The first sentence with a target is the English sentence itself.
     english = np.flatnonzero(corpus.language == corpus.languages.index(ENGLISH))
     row_of = np.empty(len(corpus.english), np.int64)
     row_of[corpus.target[english]] = english
@@ -239,7 +239,7 @@ def write_like(
     tokenizer: PreTrainedTokenizerBase,
     scorer: AltCLIPScorer | None,
 ) -> None:
-    """Writes a folder like the model's, with the student in the places of its text encoder."""
+    """Writes a folder like the model's, with the student in place of its text encoder."""
     place = place_of(model)
     is_pipeline = (place / "text_encoder").is_dir()
     if not is_pipeline:

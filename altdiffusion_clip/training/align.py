@@ -1,7 +1,7 @@
-"""Aligning a UNet with a frozen text encoder, which is how a Stable Diffusion learns more languages.
+"""Aligns a UNet with a frozen text encoder, which is how Stable Diffusion learns more languages.
 
-AltDiffusion (arXiv 2308.09991): first the keys and values of the cross-attention alone, which are all that reads the
-text, then the whole UNet. With a CLIP for a text encoder the same program trains an English diffusion model.
+AltDiffusion (arXiv 2308.09991) trains first only the keys and values of the cross-attention, which read the text, then
+the whole UNet. With a CLIP as text encoder, the same program trains an English diffusion model.
 """
 
 import dataclasses
@@ -47,22 +47,22 @@ from altdiffusion_clip.training.recorded import RecordedLoss
 
 SAMPLE_STEPS = 20
 MOST_DIFFERENCE = 0.1
-"""Of a compiled gradient, as a share of its norm: bfloat16 alone makes some hundredths."""
+"""The allowed error of a compiled gradient, relative to its norm. bfloat16 alone causes some percent."""
 
 
 @dataclass
 class Parts:
-    """The parts of a diffusion model while its UNet is trained.
+    """The parts of a diffusion model while its UNet is being trained.
 
     Attributes:
-        unet: trained.
+        unet: to train.
         vae: frozen.
-        scheduler: of the model, to draw with.
-        noise_schedule: the same schedule, to train with.
+        scheduler: of the model, for drawing.
+        noise_schedule: the same schedule, for training.
         text_encoder: ours, or a CLIPTextModel.
-        tokenizer: its own.
-        scorer: the AltCLIP that the text encoder belongs to, if it came with one.
-        generation_config: how the model says that it is best drawn with.
+        tokenizer: of the text encoder.
+        scorer: the AltCLIP of the text encoder, if there is one.
+        generation_config: the model's own defaults for drawing.
     """
 
     unet: UNet2DConditionModel
@@ -75,7 +75,7 @@ class Parts:
     generation_config: dict[str, Any] = field(default_factory=dict)
 
     def pipeline(self) -> StableDiffusionPipeline:
-        """A pipeline of these parts: AltDiffusion's, or with a CLIP Stable Diffusion's."""
+        """A pipeline of these parts: AltDiffusion, or Stable Diffusion with a CLIP."""
         ours = isinstance(self.text_encoder, RobertaSeriesModelWithTransformation)
         pipeline = (AltDiffusionPipeline if ours else StableDiffusionPipeline)(
             vae=self.vae,
@@ -92,30 +92,30 @@ class Parts:
         return pipeline
 
     def take(self, denoiser: Denoiser) -> None:
-        """Puts in what was trained."""
+        """Loads trained weights."""
         self.unet = denoiser.unet
         if denoiser.text_encoder is not None:
             self.text_encoder = denoiser.text_encoder
 
     def save(self, folder: Path) -> None:
-        """Writes a folder that every pipeline loads, with the AltCLIP in `scorer` if there is one."""
+        """Writes a folder for pipelines, with the AltCLIP in `scorer` if there is one."""
         self.pipeline().save_pretrained(folder)
         if self.scorer is not None:
             self.scorer.save_pretrained(folder / SCORER)
 
 
 def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Estimate:
-    """Trains a UNet, going on where a run in the same folder was stopped.
+    """Trains a UNet. Continues a run in the same folder.
 
     Args:
         config: of the run.
-        pictures: in the place of `config.data`.
+        pictures: to use instead of `config.data`.
 
     Returns:
-        The folder of the pipeline; or, of a dry run, what it would take.
+        The folder of the pipeline; for a dry run, an estimate.
 
     Raises:
-        UserError: a model or a file cannot be used; the message says which and why.
+        UserError: a model or a file cannot be used. The message says which and why.
     """
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
@@ -140,7 +140,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     source = new_source(config, parts, pictures, conditioning, accelerator)
     denoiser = Denoiser(parts.unet, parts.noise_schedule, conditioning)
     if accelerator.device.type == "cpu":
-        # Of so few rows, going backward through torch's fused attention takes twice as long there.
+        # With so few rows, the backward pass of torch's fused attention takes twice as long on CPUs.
         parts.unet.set_attn_processor(AttnProcessor())
 
     if config.compile:
@@ -148,7 +148,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
 
     if config.keys_and_values_steps:
         freeze_all_but(parts.unet, reads_text)
-        # With a seed of its own, or both phases would begin with the same batches and noise.
+        # A different seed, or both phases would start with the same batches and noise.
         first = dataclasses.replace(
             config, steps=config.keys_and_values_steps, seconds=0.0, ema_decay=0.0, seed=config.seed + 1
         )
@@ -173,25 +173,25 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
 
 
 def new_conditioning(config: AlignConfig, parts: Parts, accelerator: Accelerator) -> Conditioning:
-    """What reads the captions of a run; its UNet is compiled here too, for shapes that never change."""
+    """Makes the conditioning of a run, and compiles its UNet if asked to, for fixed shapes."""
     if config.compile:
-        # GPUs convolve in half precision with the channels last.
+        # In half precision, GPUs convolve channels last.
         parts.unet.to(memory_format=torch.channels_last)
         parts.unet.compile(dynamic=False)
     return Conditioning(parts.text_encoder.to(accelerator.device), parts.tokenizer.pad_token_id, config.compile)
 
 
 def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: Accelerator) -> None:
-    """Compares the gradient of a compiled UNet with that of the same UNet as it was, on a batch of a run.
+    """Compares the gradient of a compiled UNet with that of the uncompiled one, on one batch of the run.
 
-    (PyTorch 2.13's compiler for CPUs gives some UNets no gradient at all below an upsampler.)
+    (PyTorch 2.13's compiler for CPUs gives some UNets no gradient below an upsampler.)
 
     Raises:
         UserError: they differ.
     """
     part = source.load(source.draw(step_generator(0, 0)))
     part = {name: value.to(accelerator.device) for name, value in part.items()}
-    denoiser.to(accelerator.device).train()  # as it is trained, or it would be compiled once more
+    denoiser.to(accelerator.device).train()  # in training mode, or it would be compiled again
     gradients = []
     for stance in ("force_eager", "default"):
         with torch.compiler.set_stance(stance), accelerator.autocast():
@@ -207,21 +207,21 @@ def check_compiled(denoiser: Denoiser, source: LatentsOfCaptions, accelerator: A
 
 
 def freeze_all_but(module: nn.Module, is_trained: Callable[[str], bool]) -> None:
-    """Leaves the parameters of some names to be trained."""
+    """Makes only the parameters with some names trainable."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(is_trained(name))
 
 
 def scale_of(vae: AutoencoderKL) -> int:
-    """How many pixels one latent is wide."""
+    """The width of one latent in pixels."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def load_parts(model: str, text_encoder: str = "") -> Parts:
-    """Reads the parts of a diffusers folder, with another text encoder if one is named.
+    """Loads the parts of a diffusers folder, with another text encoder if one is named.
 
     Raises:
-        UserError: one cannot be loaded, or the text encoder's states have another width than the UNet reads.
+        UserError: a part cannot be loaded, or the text encoder's width does not fit the UNet.
     """
     unet = load(
         "the model's UNet", model, UNet2DConditionModel.from_pretrained, subfolder="unet", torch_dtype=torch.float32
@@ -232,7 +232,7 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
     name = text_encoder or model
     scorer = None
     kwargs = {"dtype": torch.float32, **subfolder_of(name, "text_encoder")}
-    # An AltCLIP brings its scorer along; a folder of a pipeline may have one in it.
+    # An AltCLIP is its own scorer. A pipeline's folder may contain one.
     _, subfolder = resolve_scorer(place_of(name))
     config = load("the text encoder", name, AutoConfig.from_pretrained, **subfolder_of(name, "text_encoder"))
     if config.model_type == "altclip" or (subfolder and text_encoder):
@@ -264,7 +264,7 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
 
 
 def own_scheduler(model: str) -> Any:
-    """The scheduler of a model, of the class that its folder names."""
+    """Loads the scheduler of a model, with the class that its folder names."""
     config = load("the model's scheduler", model, DDIMScheduler.load_config, subfolder="scheduler")
     kind = getattr(diffusers, str(config.get("_class_name")), DDIMScheduler)
     return kind.from_config(config)
@@ -277,14 +277,14 @@ def prepare_pictures(
     accelerator: Accelerator,
     **mix: Any,
 ) -> CaptionedPictures:
-    """Captioned pictures at the resolution of a run or of its model, kept in the run's folder.
+    """Prepares captioned pictures at the resolution of a run or its model, in the run's folder.
 
     Args:
         data: files or folders.
         config: of the run.
         parts: of the model.
         accelerator: of the run.
-        **mix: languages and their shares, as for `CaptionedPictures.prepare`.
+        **mix: languages and their shares, as in `CaptionedPictures.prepare`.
 
     Raises:
         UserError: the resolution does not fit the model, or no picture can be read.
@@ -300,7 +300,7 @@ def prepare_pictures(
 def new_source(
     config: AlignConfig, parts: Parts, pictures: Captioned, conditioning: Conditioning, accelerator: Accelerator
 ) -> LatentsOfCaptions:
-    """Batches of latents, computed once, with captions or their states."""
+    """Batches of precomputed latents with captions or their states."""
     latents = embed_latents(parts.vae.to(accelerator.device), pictures, accelerator, config.workers)
     parts.vae.cpu()
     empty = parts.tokenizer("").input_ids
@@ -327,7 +327,7 @@ def new_source(
 def sampler(
     parts: Parts, config: AlignConfig | DreamBoothConfig, accelerator: Accelerator
 ) -> Callable[[nn.Module, int], dict[str, float]] | None:
-    """What a run does at each validation: it draws its sample prompts, if it has some."""
+    """The validation of a run: it draws its sample prompts, if it has any."""
 
     def validate(task: nn.Module, step: int) -> dict[str, float]:
         draw_samples(parts, config, step, accelerator)
@@ -337,12 +337,12 @@ def sampler(
 
 
 def draw_samples(parts: Parts, config: AlignConfig | DreamBoothConfig, step: int, accelerator: Accelerator) -> None:
-    """Draws a run's sample prompts, always from the same noise, into its `samples` folder and for its trackers."""
+    """Draws a run's sample prompts from always the same noise, into its `samples` folder and for its trackers."""
     pipeline = parts.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     side = config.resolution or None
     pictures: list[Image.Image] = []
-    # Samples have shapes of their own, not worth compiling.
+    # Samples have other shapes, which are not worth compiling for.
     with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
         for prompt in config.sample_prompts:
             generator = torch.Generator().manual_seed(config.seed)

@@ -1,4 +1,4 @@
-"""Pictures seen a little differently each time: another part of them, at another size, or mirrored."""
+"""Augments pictures: random crops at random sizes, and mirroring."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ SMALLEST_AREA = 0.6
 
 
 def augmented(pixels: Tensor, seed: int, mirror: bool = False) -> Tensor:
-    """A random crop of at least `SMALLEST_AREA` of a picture, at the size of the whole.
+    """A random crop of at least `SMALLEST_AREA` of a picture, scaled to the size of the whole.
 
     Args:
         pixels: float (channels, side, side).
-        seed: of this picture and step.
-        mirror: also left for right, half of the time; not where captions say left and right.
+        seed: for this picture and step.
+        mirror: also mirror half of the time; not if captions mention left and right.
 
     Example:
         >>> augmented(torch.rand(3, 32, 32), seed=0).shape

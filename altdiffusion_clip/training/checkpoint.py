@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from: one file, whole or not there, the same for one process and for many."""
+"""The checkpoint that a run continues from: one file, complete or absent, the same for one process or many."""
 
 import pickle
 from pathlib import Path
@@ -32,7 +32,7 @@ def save_state(
     """Writes weights, optimiser, average, loss scale and counters. Every process must call it.
 
     Raises:
-        OSError: the disk is full, or cannot be written; what was there before is still there.
+        OSError: the disk is full or cannot be written. The previous checkpoint is still there.
     """
     weights, optimizer_state = get_state_dict(module, optimizer, options=_WHOLE)
     average = None if average is None else {name: whole_tensor(tensor) for name, tensor in average.items()}
@@ -44,12 +44,12 @@ def save_state(
     try:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
-    except RuntimeError as error:  # what torch makes of a full disk
+    except RuntimeError as error:  # torch's error for a full disk
         raise OSError(one_line(error)) from error
 
 
 def trained_weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The whole trained weights of a module that may be sharded, on the CPU; every process must call it."""
+    """The full trained weights of a possibly sharded module, on the CPU. Every process must call it."""
     return {name: whole_tensor(parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
@@ -60,7 +60,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     average: dict[str, torch.Tensor] | None,
 ) -> dict[str, Any]:
-    """Puts a checkpoint back and returns its counters.
+    """Restores a checkpoint and returns its counters.
 
     Raises:
         CheckpointError: it cannot be read, or belongs to another stage.
@@ -90,12 +90,12 @@ def load_state(
 
 
 def _fill(tensor: torch.Tensor, whole: torch.Tensor) -> None:
-    """Puts a whole tensor into one that may be sharded."""
+    """Copies a full tensor into a possibly sharded one."""
     if isinstance(tensor, DTensor):
         whole = distribute_tensor(whole.to(tensor.device), tensor.device_mesh, tensor.placements)
     tensor.copy_(whole)
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that may be sharded over processes, whole, on the CPU."""
+    """The full tensor of a possibly sharded one, on the CPU."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()

@@ -1,4 +1,4 @@
-"""A CLIP from nothing (Radford et al., arXiv 2103.00020): the English-only teacher."""
+"""Trains a CLIP from scratch (Radford et al., arXiv 2103.00020): the English-only teacher."""
 
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,14 @@ def train_clip(
     accelerator: Accelerator | None = None,
     folder: Path | None = None,
 ) -> CLIPModel:
-    """Trains both towers with InfoNCE, captions that are true of several pictures counted so.
+    """Trains both towers with InfoNCE, which knows captions that are true of several pictures.
 
     Args:
-        clip: trained in place.
-        pictures: with captions that the CLIP's own tokenizer has read.
+        clip: to train, in place.
+        pictures: with captions tokenised by the CLIP's own tokenizer.
         config: of the loop.
         accelerator: of the run.
-        folder: of the run; `config.output` if not given.
+        folder: of the run; by default `config.output`.
     """
 
     def loss_of(pictures_: Tensor, texts: Tensor, **embeds: Tensor) -> Tensor:

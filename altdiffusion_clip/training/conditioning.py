@@ -1,4 +1,4 @@
-"""What a UNet is conditioned on: a frozen text encoder's states, computed at each step or kept memory-mapped."""
+"""The conditioning of a UNet: a frozen text encoder's states, computed at each step or precomputed on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, RaggedWr
 
 
 class Conditioning:
-    """States and cross-attention mask of tokenised captions, as a pipeline would give them to its UNet.
+    """Computes states and cross-attention mask of tokenised captions, as a pipeline gives them to its UNet.
 
-    A pipeline pads every prompt to 77 tokens. The padding rows of our text encoder are equal, so here one stands for
-    all of them, with the logarithm of their number added to its logit; CLIP's differ, and all are there.
+    A pipeline pads every prompt to 77 tokens. The padding rows of our text encoder are equal, so one row represents all
+    of them, with the logarithm of their number added to its logit. CLIP's padding rows differ, so all are kept.
 
     Args:
         text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
-        pad_token_id: of its tokenizer.
-        is_fixed: there are always 77 rows, so that a compiled UNet sees one shape. Rows beyond a prompt's padding are
-            masked.
+        pad_token_id: of the tokenizer.
+        is_fixed: always give 77 rows, so that a compiled UNet sees one shape. Rows beyond a prompt's padding are
+                masked.
     """
 
     def __init__(self, text_encoder: Any, pad_token_id: int, is_fixed: bool = False) -> None:
@@ -34,15 +34,15 @@ class Conditioning:
         """Encodes captions.
 
         Args:
-            input_ids: int64 (batch, length), padded on the right, `WINDOW` tokens at most.
+            input_ids: int64 (batch, length), padded on the right, at most `WINDOW` tokens.
             attention_mask: int64 (batch, length).
 
         Returns:
-            States, float (batch, rows, dim), and the mask for diffusers' UNet, float (batch, rows), or None where all
-            77 rows are there.
+            States, float (batch, rows, dim), and the mask for diffusers' UNet, float (batch, rows), or None with all 77
+            rows.
         """
         lengths = attention_mask.sum(1)
-        # Of fixed rows no number is asked for: a GPU would be waited for, and a recording could not go on.
+        # Fixed rows need no number from the GPU, which would force a wait and end a graph recording.
         rows = WINDOW if self.is_fixed or not self.is_short else self._rows(int(lengths.max()) + 1)
         padded = torch.full((len(input_ids), rows), self._pad, dtype=input_ids.dtype, device=input_ids.device)
         columns = min(rows, input_ids.shape[1])
@@ -57,7 +57,7 @@ class Conditioning:
 
     @torch.no_grad()
     def write(self, tokens: Ragged, captions: range, folder: Path, batch_size: int = 256) -> None:
-        """Encodes some captions once, in half precision."""
+        """Encodes some captions and stores them in half precision."""
         device = self.text_encoder.device
         config = self.text_encoder.config
         width = getattr(config, "project_dim", None) or config.hidden_size
@@ -69,11 +69,11 @@ class Conditioning:
                     out.add(row[: min(length + 1, WINDOW)] if self.is_short else row)
 
     def read(self, states: RaggedParts, rows: list[int]) -> tuple[Tensor, Tensor | None]:
-        """What `__call__` gives, of captions that `write` has encoded."""
+        """The output of `__call__` for captions that `write` has encoded."""
         values, mask = states.padded(rows)
         if not self.is_short:
             return values.float(), None
-        # A row of padding stands at the end of each, but for captions that fill the window.
+        # Each ends with a padding row, unless it fills the window.
         lengths = mask.sum(1)
         lengths = torch.where(lengths < WINDOW, lengths - 1, lengths)
         count = self._rows(values.shape[1])
@@ -84,10 +84,10 @@ class Conditioning:
 
 
 def padding_counts(lengths: Tensor, rows: int) -> Tensor:
-    """The mask that makes one padding row count as often as a pipeline's padded prompt has it.
+    """The mask that makes one padding row count as often as there are in a pipeline's padded prompt.
 
-    The row has log n added to its logit. The UNet turns a mask m into the bias (m - 1) · 10000, hence the mask of a
-    little more than 1.
+    It should add log n to the row's logit. The UNet turns a mask m into the bias (m - 1) · 10000, so the mask is
+    slightly above 1.
 
     Args:
         lengths: int64 (batch,), tokens of each prompt.

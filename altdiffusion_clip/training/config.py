@@ -1,4 +1,4 @@
-"""What a run was told, as one dataclass that lies beside its checkpoints as YAML."""
+"""The settings of a run, a dataclass that is stored beside its checkpoints as YAML."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ from altdiffusion_clip.files import write_text
 
 CONFIG_FILE = "config.yaml"
 MODEL = "model"
-"""Name of the folder, in a run's, that holds what it has made."""
+"""The folder of the finished model in a run's folder."""
 
 NOT_PART_OF_A_RUN = frozenset(
     {
@@ -31,11 +31,11 @@ NOT_PART_OF_A_RUN = frozenset(
         "push_to_hub",
     }
 )
-"""Fields that may change when a run goes on; every other field decides what it computes."""
+"""Fields that may change when a run is continued. All others decide what it computes."""
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A field of a run, with the line that the command's help shows for it."""
+    """A field with the line that the command's help shows."""
     metadata = {"help": help, **metadata}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -44,7 +44,7 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long and how fast to train, and where to.
+    """How long and how fast to train, and where to write.
 
     Example:
         >>> RunConfig(output=Path("run"), steps=100, warmup_steps=10, learning_rate=1.0).learning_rate_at(4)
@@ -92,19 +92,19 @@ class RunConfig:
             raise UserError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
 
     def least(self, name: str) -> int:
-        """The smallest value of a field that counts something."""
+        """The smallest allowed value of a field that counts something."""
         return 1
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
-        """The learning rate of a step.
+        """The learning rate at a step.
 
         Args:
             step: from 0.
-            seconds: that the run has taken so far; they count where it ends by the clock.
+            seconds: training time so far; used if the run is limited by time.
         """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        # The decay begins where the warm-up ends, or it would begin with a jump.
+        # The decay starts at the end of the warm-up. Otherwise it would start with a jump.
         start = self.decay_from if self.seconds else max(self.decay_from, self.warmup_steps / self.steps)
         progress = seconds / self.seconds if self.seconds else step / self.steps
         if progress < min(start, 1.0):
@@ -113,14 +113,14 @@ class RunConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, paths as strings."""
+        """All fields, with paths as strings."""
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def save(self) -> None:
-        """Writes the YAML beside the checkpoints. More steps than a finished run had extend it.
+        """Writes the YAML beside the checkpoints. A finished run can be extended with more steps.
 
         Raises:
-            UserError: a run with other settings lies there already; the first that differs is named.
+            UserError: the folder has a run with other settings. The message names the first difference.
         """
         path = self.output / CONFIG_FILE
         if path.is_file():
@@ -131,7 +131,7 @@ class RunConfig:
                 if key in NOT_PART_OF_A_RUN or key not in before or before[key] == value:
                     continue
                 if key == "steps" and value > before[key] and (done.exists() or aside.exists()):
-                    # The run goes on from its last checkpoint; what it had made is kept beside.
+                    # The run continues from its last checkpoint, and its previous model is kept.
                     if done.exists():
                         done.rename(aside)
                     continue
@@ -147,10 +147,10 @@ class RunConfig:
 
         Args:
             path: the file.
-            **changes: fields in place of those in the file.
+            **changes: fields that override those in the file.
 
         Raises:
-            UserError: it cannot be read, or has a field that this kind of run does not know.
+            UserError: it cannot be read, or has an unknown field.
         """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -162,10 +162,10 @@ class RunConfig:
 
     @classmethod
     def of(cls, values: dict[str, Any], place: str = "the settings") -> Self:
-        """Makes a config of plain values.
+        """Makes a config from plain values.
 
         Raises:
-            UserError: a field is unknown, or its value of the wrong kind.
+            UserError: a field is unknown, or its value has the wrong type.
         """
         kinds = typing.get_type_hints(cls)
         fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)}
@@ -188,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(value: Any, kind: Any, place: str) -> Any:
-    """A value read from YAML or the command line as the kind that its field has."""
+    """Converts a value from YAML or the command line to the type of its field."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None:
@@ -201,7 +201,7 @@ def _typed(value: Any, kind: Any, place: str) -> Any:
     if origin is dict:
         return dict(value)
     if origin is Literal:
-        # YAML reads a bare  no  as false.
+        # YAML reads an unquoted "no" as false.
         value = "no" if value is False else value
         if value not in typing.get_args(kind):
             raise UserError(f"{place}: {value!r} is none of {', '.join(typing.get_args(kind))}")

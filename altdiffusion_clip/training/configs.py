@@ -29,7 +29,7 @@ class MixedLanguages(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(MixedLanguages):
-    """Stage 1. Of its defaults, none is AltCLIP's own; the recipes have what the papers state."""
+    """Stage 1. The defaults are not AltCLIP's; the recipes have what the papers state."""
 
     steps: int = option(10_000, "Optimiser steps.")
     batch_size: int = option(256, "Examples per step, over all processes and accumulated parts.")
@@ -43,7 +43,7 @@ class DistillConfig(MixedLanguages):
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(MixedLanguages):
-    """Stage 2, at AltCLIP's learning rate (arXiv 2211.06679): the student already is where it should be."""
+    """Stage 2, with AltCLIP's small learning rate (arXiv 2211.06679), because the student is nearly there already."""
 
     steps: int = option(2000, "Optimiser steps.")
     batch_size: int = option(256, "Examples per step, over all processes and accumulated parts.")
@@ -62,7 +62,7 @@ class ContrastiveConfig(MixedLanguages):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(MixedLanguages):
-    """The UNet's alignment. AltDiffusion (arXiv 2308.09991) takes 1e-4 for batches of 3,072; smaller ones want less."""
+    """The UNet's alignment. AltDiffusion (arXiv 2308.09991) uses 1e-4 for batches of 3,072; smaller ones need less."""
 
     steps: int = option(10_000, "Optimiser steps.")
     learning_rate: float = option(1e-5, "Peak learning rate of AdamW.")
@@ -82,13 +82,13 @@ class AlignConfig(MixedLanguages):
     sample_guidance: float = option(7.5, "Guidance scale of the samples.")
 
     def least(self, name: str) -> int:
-        """No step need train the whole UNet after its keys and values."""
+        """0 steps are allowed: the keys and values may be all that is trained."""
         return 0 if name == "steps" and self.keys_and_values_steps else super().least(name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AlignConfig):
-    """A LoRA of captioned pictures, with diffusers' settings."""
+    """A LoRA on captioned pictures, with diffusers' settings."""
 
     steps: int = option(1500, "Optimiser steps.")
     batch_size: int = option(4, "Examples per step, over all processes and accumulated parts.")
@@ -110,7 +110,7 @@ class LoraConfig(AlignConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DreamBoothConfig(RunConfig):
-    """DreamBooth, at the learning rate of its paper (arXiv 2208.12242)."""
+    """DreamBooth, with the learning rate of the paper (arXiv 2208.12242)."""
 
     steps: int = option(800, "Optimiser steps.")
     batch_size: int = option(1, "Examples per step, over all processes and accumulated parts.")
@@ -140,7 +140,7 @@ class DreamBoothConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AddLanguageConfig(RunConfig):
-    """Another language for a text encoder, the old ones kept."""
+    """Another language for a text encoder, keeping the old ones."""
 
     steps: int = option(10_000, "Optimiser steps.")
     learning_rate: float = option(5e-5, "Peak learning rate of AdamW.")

@@ -1,4 +1,4 @@
-"""Stage 2, contrastive: the student's texts against pictures, the vision tower frozen.
+"""Stage 2, contrastive: the student's texts against pictures, with a frozen vision tower.
 
 AltCLIP (arXiv 2211.06679, section 3.2); the frozen tower is LiT's (arXiv 2111.07991).
 """
@@ -47,21 +47,21 @@ from altdiffusion_clip.training.temperature import clamp_temperature
 logger = logging.getLogger(__name__)
 TEXT_ENCODER = "text_encoder"
 POOL = 4
-"""Batches of pairs that one batch of nearly one length is chosen from."""
+"""Batches of pairs to choose one batch of similar length from."""
 
 
 def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) -> Path | Estimate:
-    """Runs stage 2, going on where a run in the same folder was stopped.
+    """Runs stage 2. Continues a run in the same folder.
 
     Args:
         config: of the run.
-        pictures: in the place of `config.data`.
+        pictures: to use instead of `config.data`.
 
     Returns:
-        The folder of the AltCLIP; or, of a dry run, what it would take.
+        The folder of the AltCLIP; for a dry run, an estimate.
 
     Raises:
-        UserError: a model or a file cannot be used; the message says which and why.
+        UserError: a model or a file cannot be used. The message says which and why.
     """
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
@@ -115,7 +115,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
 
 
 def write_altclip(scorer: AltCLIPScorer, folder: Path) -> None:
-    """Writes an AltCLIP; of m18 also its text encoder, since an AltCLIP has no place for the second projection."""
+    """Writes an AltCLIP; for m18 also the text encoder, because an AltCLIP has no place for its second projection."""
     scorer.save_pretrained(folder)
     if scorer.text_model.transformation_pre is not None:
         scorer.text_model.save_pretrained(folder / TEXT_ENCODER)
@@ -129,19 +129,19 @@ def train_contrastive(
     accelerator: Accelerator | None = None,
     validate: Any = None,
 ) -> AltCLIPScorer:
-    """Trains the text tower, its projection and the temperature; the vision half stays as it is.
+    """Trains the text tower, its projection and the temperature. The vision half is frozen.
 
     Args:
-        scorer: trained in place.
+        scorer: to train, in place.
         pictures: with captions.
-        features: of the frozen tower, float (pictures, dim), as `embed_pictures` gives them; None to look at the
-            pictures anew at every step, augmented.
+        features: of the frozen tower, float (pictures, dim), from `embed_pictures`; None to encode augmented pictures
+                at every step.
         config: of the run.
         accelerator: of the run.
         validate: as in `optimise`.
     """
     freeze_vision(scorer)
-    # What has no dimension cannot be sharded.
+    # Scalars cannot be sharded.
     scorer.logit_scale = nn.Parameter(scorer.logit_scale.detach().reshape(1))
     source = Pairs(pictures, features, scorer, config)
 
@@ -172,18 +172,18 @@ def train_contrastive(
 
 
 def freeze_vision(scorer: AltCLIPScorer) -> None:
-    """Leaves the text tower, its projection and the temperature to be trained."""
+    """Makes only the text tower, its projection and the temperature trainable."""
     scorer.requires_grad_(True)
     for part in (scorer.vision_model, scorer.visual_projection, scorer.text_model.transformation_pre):
-        if part is not None:  # m18's second projection is the pipeline's, and no part of what is trained here
+        if part is not None:  # m18's second projection belongs to the pipeline and is not trained here
             part.requires_grad_(False)
 
 
 class TextHalf(nn.Module):
-    """What stage 2 embeds: texts, and pictures if their features are not there yet.
+    """Embeds the texts of stage 2, and pictures whose features are not precomputed.
 
     Args:
-        scorer: with its vision half frozen.
+        scorer: with a frozen vision half.
     """
 
     def __init__(self, scorer: AltCLIPScorer) -> None:
@@ -193,10 +193,10 @@ class TextHalf(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The embeddings, float (batch, dim), and the logarithm of the inverse temperature."""
+        """Returns the embeddings, float (batch, dim), and the logarithm of the inverse temperature."""
         embeds = {
             "text_embeds": self.scorer.get_text_features(input_ids, attention_mask),
-            # A number of its own: a sharded parameter is not there after the forward pass.
+            # A copy, because a sharded parameter is gone after the forward pass.
             "logit_scale": self.scorer.logit_scale.sum(),
         }
         if pixel_values is not None:
@@ -210,8 +210,8 @@ class Pairs:
 
     Args:
         pictures: with captions.
-        features: float (pictures, dim), memory-mapped; None to give augmented pictures.
-        scorer: whose processor says how pictures are normalised.
+        features: float (pictures, dim), memory-mapped; None to load augmented pictures.
+        scorer: its processor says how to normalise pictures.
         config: of the run.
     """
 
@@ -224,7 +224,7 @@ class Pairs:
         self._mirror = config.mirror
 
     def draw(self, generator: torch.Generator) -> Tensors:
-        """Draws pictures and one caption of each, of nearly one length."""
+        """Draws pictures with one caption each, of similar length."""
         shown, said = self._pictures.draw_similar(self._count, POOL, generator)
         drawn = {"pictures": shown, "texts": said}
         if self._features is None:
@@ -232,7 +232,7 @@ class Pairs:
         return drawn
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Reads tokens, and features or pictures."""
+        """Loads tokens, and features or pictures."""
         ids, mask = self._pictures.tokenised(drawn["texts"], self._pad)
         batch = {"input_ids": ids, "attention_mask": mask, "pictures": drawn["pictures"], "texts": drawn["texts"]}
         if self._features is not None:
@@ -246,7 +246,7 @@ class Pairs:
 
 
 def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel that the vision tower expects."""
+    """The mean and standard deviation per channel that the vision tower expects."""
     assert scorer.processor is not None
     return list(scorer.processor.image_processor.image_mean), list(scorer.processor.image_processor.image_std)
 
@@ -254,9 +254,9 @@ def normalisation(scorer: AltCLIPScorer) -> tuple[list[float], list[float]]:
 def embed_pictures(
     scorer: AltCLIPScorer, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
 ) -> np.ndarray:
-    """The frozen tower's features of each picture, computed once and memory-mapped: float16 (pictures, dim).
+    """The frozen tower's features of all pictures, computed once and memory-mapped: float16 (pictures, dim).
 
-    Pictures that cannot be read have NaNs, and are left out of what is drawn.
+    Pictures that cannot be read have NaNs and are left out.
     """
     mean, std = normalisation(scorer)
 
@@ -266,7 +266,7 @@ def embed_pictures(
         seen = normalised(pixels, mean, std).to(scorer.vision_model.dtype)
         return torch.where(readable[:, None], scorer.get_image_features(seen), torch.nan).half()
 
-    # In the folder of the pictures, which is made anew when they change.
+    # In the folder of the pictures, which is recreated when they change.
     features = fill_rows(
         pictures.folder / "features.bin",
         len(pictures),
@@ -287,12 +287,12 @@ def embed_pictures(
 def caption_recall(
     scorer: AltCLIPScorer, pictures: CaptionedPictures, features: np.ndarray, most: int = 1000
 ) -> dict[str, float]:
-    """Text-to-image recall at 1 of pictures that were not trained on, by language, in percent.
+    """Text-to-image recall at 1 on held-out pictures, by language, in percent.
 
     Returns:
         `r1_en`, `r1_zh`, ...
     """
-    # What cannot be read is nearest to nothing.
+    # Unreadable pictures are nearest to nothing.
     images = F.normalize(torch.from_numpy(np.array(features[:most])).float(), dim=-1).nan_to_num(0.0)
     shown = torch.arange(len(images))
     recalls = {}
@@ -312,7 +312,7 @@ def caption_recall(
 
 
 def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTokenizerBase]:
-    """The AltCLIP to train: as it is, or the student of stage 1 under the teacher's vision half and projections."""
+    """Loads the AltCLIP to train, or builds it from the student of stage 1 and the teacher."""
     if not config.teacher and is_altclip(config.student):
         scorer = load("an AltCLIP", config.student, AltCLIPScorer.from_pretrained)
         return scorer, scorer.processor.tokenizer
@@ -324,7 +324,7 @@ def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTok
 
 
 def image_processor_of(name: str, teacher: CLIPModel) -> CLIPImageProcessor:
-    """How a CLIP's pictures are prepared: its own file, or CLIP's way at its size."""
+    """A CLIP's image processor: its own, or CLIP's default at its size."""
     if (place_of(name) / "preprocessor_config.json").is_file():
         return load("the teacher's image processor", name, CLIPImageProcessor.from_pretrained)
     side = teacher.config.vision_config.image_size
@@ -337,7 +337,7 @@ def new_scorer(
     tokenizer: PreTrainedTokenizerBase,
     image_processor: CLIPImageProcessor,
 ) -> AltCLIPScorer:
-    """The distilled student under the teacher's vision half and projections: an AltCLIP before stage 2."""
+    """An AltCLIP before stage 2: the distilled student with the teacher's vision half and projections."""
     text = {key: value for key, value in student.config.to_dict().items() if key in AltCLIPTextConfig().to_dict()}
     vision = teacher.config.vision_config.to_dict()
     for values in (text, vision):

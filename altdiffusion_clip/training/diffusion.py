@@ -1,4 +1,4 @@
-"""What every stage that trains a denoiser shares: noisy latents in, the loss of the UNet's prediction out."""
+"""What all stages that train a denoiser share: noisy latents in, the loss of the UNet's prediction out."""
 
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
 
 EMPTY = -1
-"""In the place of a text: the caption "", of which guidance steers away."""
+"""Stands for the empty caption, which guidance steers away from."""
 
 STILL_UNIFORM = 0.1
 FEWEST_CAPTIONS, MOST_CAPTIONS = 16, 65_536
-"""In a part of what is computed of all captions; there are some 64 parts."""
+"""Captions per part of precomputed states; there are about 64 parts."""
 
 
 class Denoiser(nn.Module):
     """A UNet with the loss of its prediction.
 
     Args:
-        unet: trained.
+        unet: to train.
         scheduler: its noise schedule, predicting epsilon or v.
-        conditioning: of captions that come as tokens.
-        train_text_encoder: the text encoder is trained too, as far as its parameters require gradients.
+        conditioning: for captions that come as tokens.
+        train_text_encoder: also train the text encoder's parameters that require gradients.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet = unet
         self.text_encoder = conditioning.text_encoder if train_text_encoder else None
-        # In a list, so that a frozen encoder is neither wrapped, nor sharded, nor put into checkpoints.
+        # In a list, so that a frozen encoder is not wrapped, sharded or saved.
         self._outside = [conditioning]
         self._scheduler = scheduler
         self.prediction_type = scheduler.config.prediction_type
@@ -68,12 +68,12 @@ class Denoiser(nn.Module):
 
         Args:
             latents: float (batch, channels, height, width), scaled to unit variance.
-            noise: like `latents`.
+            noise: same shape as `latents`.
             timesteps: int64 (batch,).
-            weights: float (batch,), of each example; 1 if not given.
-            states: float (batch, rows, dim), the conditioning, if it is there already.
-            states_mask: float (batch, rows), as `Conditioning` gives it.
-            input_ids: int64 (batch, length), captions, if the conditioning is not there.
+            weights: float (batch,), per example; 1 by default.
+            states: float (batch, rows, dim), the conditioning, if it is precomputed.
+            states_mask: float (batch, rows), from `Conditioning`.
+            input_ids: int64 (batch, length), captions, if the conditioning is not precomputed.
             attention_mask: int64 (batch, length).
         """
         if states is None:
@@ -92,19 +92,19 @@ class Denoiser(nn.Module):
 
 
 class LatentsOfCaptions:
-    """Batches of latents with their captions.
+    """Batches of latents with captions.
 
     Args:
         pictures: with captions.
         latents: float (pictures, channels, height, width), memory-mapped and scaled.
-        batch_size: pictures in a batch.
+        batch_size: pictures per batch.
         timesteps: of the noise schedule.
         pad_token_id: of the tokenizer.
-        empty: the tokens of the caption "".
-        caption_dropout: share of the captions that are replaced by "", so that there is guidance.
-        conditioning: reads `states`.
-        states: of every caption and, at the end, of ""; None to give tokens.
-        timestep_sampling: as for `noise_of`.
+        empty: the tokens of the empty caption.
+        caption_dropout: share of captions to replace by the empty one, for guidance.
+        conditioning: to read `states` with.
+        states: of every caption and, at the end, of the empty one; None to load tokens.
+        timestep_sampling: as in `noise_of`.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class LatentsOfCaptions:
         }
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Reads latents, and states or tokens."""
+        """Loads latents, and states or tokens."""
         latents = torch.from_numpy(self._latents[drawn["pictures"].numpy()]).float()
         batch = {"latents": latents, "noise": drawn["noise"], "timesteps": drawn["timesteps"]}
         texts = drawn["texts"].tolist()
@@ -157,17 +157,17 @@ class LatentsOfCaptions:
 def noise_of(
     shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator, sampling: str = "uniform"
 ) -> Tensors:
-    """Noise and timesteps of a batch: one timestep from each of `count` equally likely slices of the schedule.
+    """Draws noise and timesteps for a batch, one timestep from each of `count` equally likely slices of the schedule.
 
-    The timesteps are distributed as if each were drawn alone, with less noise in the loss.
+    Each timestep has the same distribution as if it were drawn alone, but the loss is less noisy.
 
     Args:
         shape: of one example's latents.
-        count: of examples.
-        timesteps: of the schedule.
+        count: number of examples.
+        timesteps: number of timesteps in the schedule.
         generator: of the random numbers.
         sampling: "uniform", or "logit-normal" (arXiv 2403.03206), which favours the middle of the schedule. A share of
-            `STILL_UNIFORM` is uniform all the same, since drawing begins at the very end.
+                `STILL_UNIFORM` stays uniform, because drawing starts at the very end.
     """
     drawn = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     if sampling == "logit-normal":
@@ -181,7 +181,7 @@ def noise_of(
 
 
 def pad_tokens(rows: list[list[int]], pad_token_id: int, least: int = 0) -> tuple[Tensor, Tensor]:
-    """Token ids padded on the right to the longest, or to so many, and their mask, int64 (rows, longest)."""
+    """Token ids padded on the right to the longest or to a given length, and their mask, int64 (rows, longest)."""
     longest = max(least, *(len(row) for row in rows))
     ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -191,9 +191,9 @@ def pad_tokens(rows: list[list[int]], pad_token_id: int, least: int = 0) -> tupl
 def embed_latents(
     vae: AutoencoderKL, pictures: Captioned, accelerator: Accelerator | None = None, workers: int = 0
 ) -> np.ndarray:
-    """All pictures as scaled latents, computed once and memory-mapped: float16 (pictures, channels, height, width).
+    """The scaled latents of all pictures, computed once and memory-mapped: float16 (pictures, channels, height, width).
 
-    Pictures that cannot be read have NaNs, and are left out of what is drawn.
+    Pictures that cannot be read have NaNs and are left out.
     """
     side = pictures.side // 2 ** (len(vae.config.block_out_channels) - 1)
 
@@ -204,7 +204,7 @@ def embed_latents(
         return torch.where(readable[:, None, None, None], latents * vae.config.scaling_factor, torch.nan).half()
 
     shape = (vae.config.latent_channels, side, side)
-    # In the folder of the pictures, which is made anew when they change.
+    # In the folder of the pictures, which is recreated when they change.
     path = pictures.folder / "latents.bin"
     latents = fill_rows(
         path,
@@ -230,9 +230,9 @@ def embed_captions(
     made_from: dict[str, Any],
     accelerator: Accelerator | None = None,
 ) -> RaggedParts:
-    """The conditioning of every caption and, at the end, of "", computed once and memory-mapped.
+    """The conditioning of every caption and, at the end, of the empty one, computed once and memory-mapped.
 
-    It is computed in parts, shared out to all processes; one that is killed loses the part that it was at.
+    It is computed in parts that all processes divide. A killed process loses only its current part.
     """
     tokens: Any = _WithEmpty(pictures.tokens, empty)
     prepared(folder, made_from, lambda into: (into / "parts").mkdir(), accelerator)
@@ -252,7 +252,7 @@ def embed_captions(
 
 
 class _WithEmpty:
-    """Tokens of all captions, with those of "" at the end."""
+    """The tokens of all captions, and at the end those of the empty one."""
 
     def __init__(self, tokens: Ragged, empty: list[int]) -> None:
         self._tokens, self._empty = tokens, empty
@@ -266,10 +266,10 @@ class _WithEmpty:
 
 
 def check_scheduler(scheduler: Any) -> None:
-    """Refuses a schedule whose prediction cannot be trained.
+    """Rejects a schedule whose prediction type cannot be trained.
 
     Raises:
-        UserError: it predicts neither epsilon nor v.
+        UserError: the type is neither epsilon nor v.
     """
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):

@@ -1,8 +1,8 @@
-"""Stage 1, teacher learning: the student's pooled reading of any language becomes the teacher's of English.
+"""Stage 1, teacher learning: the student's pooled output for any language learns the teacher's for English.
 
-AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813). A student in the
-shape of AltDiffusion-m18 has a second projection, which conditions a UNet on the layer before the last. It learns what
-the teacher has there in the same way, since Stable Diffusion 2 conditions on that layer of its CLIP.
+AltCLIP (arXiv 2211.06679, section 3.1), after multilingual sentence embeddings (arXiv 2004.09813). A student with
+AltDiffusion-m18's architecture has a second projection, which conditions a UNet on the penultimate layer. It learns the
+teacher's penultimate layer in the same way, because Stable Diffusion 2 is conditioned on that layer of its CLIP.
 """
 
 import logging
@@ -29,20 +29,20 @@ from altdiffusion_clip.training.models import MODEL, load_student, load_teacher_
 
 logger = logging.getLogger(__name__)
 POOL = 8
-"""Batches of sentences that one batch of nearly one length is chosen from."""
+"""Batches of sentences to choose one batch of similar length from."""
 
 
 def distill(config: DistillConfig) -> Path | Estimate:
-    """Runs stage 1, going on where a run in the same folder was stopped.
+    """Runs stage 1. Continues a run in the same folder.
 
     Args:
         config: of the run.
 
     Returns:
-        The folder of the student and its tokenizer; or, of a dry run, what it would take.
+        The folder of the student and its tokenizer; for a dry run, an estimate.
 
     Raises:
-        UserError: a model or a file cannot be used; the message says which and why.
+        UserError: a model or a file cannot be used. The message says which and why.
     """
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
@@ -96,9 +96,9 @@ def distill(config: DistillConfig) -> Path | Estimate:
 
 
 class PooledReading(nn.Module):
-    """The loss of stage 1: mean squared error of the student's pooled reading.
+    """The loss of stage 1: the mean squared error of the student's pooled output.
 
-    Of an m18 the error of its conditioning's first row, against the teacher's layer before the last, is added.
+    For m18, it adds the error of the conditioning's first row against the teacher's penultimate layer.
 
     Args:
         student: with its `pre_LN`.
@@ -114,8 +114,8 @@ class PooledReading(nn.Module):
         Args:
             input_ids: int64 (batch, length), sentences.
             attention_mask: int64 (batch, length).
-            teacher_embeds: float (batch, layers, dim), the teacher's reading of their English: of its last layer,
-                and for an m18 of the one before.
+            teacher_embeds: float (batch, layers, dim), the teacher's output for their English: of the last layer, and
+                    for m18 of the penultimate one.
         """
         read = self.student(input_ids, attention_mask=attention_mask)
         loss = F.mse_loss(read.pooler_output.float(), teacher_embeds[:, 0])
@@ -125,15 +125,15 @@ class PooledReading(nn.Module):
 
 
 class Translations:
-    """Batches of sentences in any language with the teacher's reading of their English.
+    """Batches of sentences in any language, with the teacher's output for their English.
 
     Args:
-        corpus: of sentences.
+        corpus: the sentences.
         embeds: float (distinct English sentences, layers, dim), memory-mapped.
-        batch_size: sentences in a batch.
+        batch_size: sentences per batch.
         pad_token_id: of the student.
         temperature: of the mix of languages.
-        weights: factors on the shares of some languages.
+        weights: factors for the shares of some languages.
     """
 
     def __init__(
@@ -151,12 +151,12 @@ class Translations:
         logger.info("languages: %s", ", ".join(f"{c} {100 * s:.1f}%" for c, s in self._mix.shares.items()))
 
     def draw(self, generator: torch.Generator) -> Tensors:
-        """Draws sentences of nearly one length."""
+        """Draws sentences of similar length."""
         rows = self._mix.draw(POOL * self._count, generator)
         return {"rows": rows[similar_lengths(self._lengths[rows], self._count, generator)]}
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Reads their tokens and the teacher's embeddings."""
+        """Loads their tokens and the teacher's embeddings."""
         rows = drawn["rows"]
         ids, mask = self._corpus.tokens.padded(rows.tolist(), self._pad)
         targets = self._embeds[self._corpus.target[rows.numpy()]]
@@ -174,16 +174,16 @@ def embed_english(
     accelerator: Accelerator | None = None,
     layers: int = 1,
 ) -> np.ndarray:
-    """The teacher's reading of each distinct English sentence, computed once and memory-mapped.
+    """The teacher's output for each distinct English sentence, computed once and memory-mapped.
 
     Returns:
-        float16 (sentences, layers, dim), as `teacher_embeds` gives it in float32.
+        float16 (sentences, layers, dim), from `teacher_embeds`.
     """
 
     def compute(start: int, stop: int) -> Tensor:
         return teacher_embeds(teacher, tokenizer, [corpus.english.text(row) for row in range(start, stop)], layers)
 
-    # In the folder of the corpus, which is made anew when it changes.
+    # In the folder of the corpus, which is recreated when it changes.
     return fill_rows(
         corpus.folder / "teacher.bin",
         len(corpus.english),
@@ -203,15 +203,15 @@ def teacher_embeds(
     layers: int = 1,
     batch_size: int = 256,
 ) -> Tensor:
-    """The teacher's EOS states, before CLIP's text projection.
+    """Computes the teacher's EOS states, before CLIP's text projection.
 
-    The teacher is frozen, so each sentence is read once and not once per epoch.
+    The teacher is frozen, so each sentence is encoded once, not once per epoch.
 
     Args:
         teacher: a CLIP's text tower.
-        tokenizer: its own.
-        sentences: to read.
-        layers: 1 for the last layer, 2 for the one before as well, through the same final LayerNorm.
+        tokenizer: of the teacher.
+        sentences: to encode.
+        layers: 1 for the last layer; 2 for the penultimate one as well, through the same final LayerNorm.
         batch_size: sentences at a time.
 
     Returns:
@@ -230,7 +230,7 @@ def teacher_embeds(
 
 
 def end_of_text(input_ids: Tensor, eos_token_id: int) -> Tensor:
-    """Where each text ends, int64 (batch,); OpenAI's configs name the wrong token, whose true one is the largest."""
+    """The positions of the EOS tokens, int64 (batch,). OpenAI's configs name a wrong id; the largest is right."""
     return (input_ids if eos_token_id == 2 else (input_ids == eos_token_id).int()).argmax(1)
 
 
@@ -238,13 +238,13 @@ def end_of_text(input_ids: Tensor, eos_token_id: int) -> Tensor:
 def translation_recall(
     student: RobertaSeriesModelWithTransformation, corpus: ParallelCorpus, embeds: np.ndarray, most: int = 1000
 ) -> dict[str, float]:
-    """How often a sentence's nearest English is its own, by language, in percent.
+    """How often the nearest English sentence is the right one, by language, in percent.
 
     Args:
-        student: whose pooled reading is measured.
-        corpus: of sentences that it was not taught.
-        embeds: the teacher's reading of their English, float (distinct English sentences, layers, dim).
-        most: sentences in a language.
+        student: to measure, by its pooled output.
+        corpus: held-out sentences.
+        embeds: the teacher's output for their English, float (distinct English sentences, layers, dim).
+        most: sentences per language.
 
     Returns:
         `r1_en`, `r1_zh`, ...

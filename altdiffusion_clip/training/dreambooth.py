@@ -1,7 +1,6 @@
-"""DreamBooth (arXiv 2208.12242): teaching an AltDiffusion one thing or person from a few pictures.
+"""DreamBooth (arXiv 2208.12242): teaches an AltDiffusion one thing or person from a few pictures.
 
-Prior preservation keeps the rest: pictures that the model itself draws of the class are trained on beside the
-instance's.
+Prior preservation keeps the rest: the model also trains on its own pictures of the class.
 """
 
 import json
@@ -36,16 +35,16 @@ PRIOR_STEPS = 30
 
 
 def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
-    """Teaches a model one thing, going on where a run in the same folder was stopped.
+    """Teaches a model one thing. Continues a run in the same folder.
 
     Args:
         config: of the run.
 
     Returns:
-        The folder of the pipeline, or with a rank of the LoRA; or, of a dry run, what it would take.
+        The folder of the pipeline, or of the LoRA if there is a rank; for a dry run, an estimate.
 
     Raises:
-        UserError: a model or a picture cannot be used; the message says which and why.
+        UserError: a model or a picture cannot be used. The message says which and why.
     """
     accelerator = new_accelerator(config)
     instance = instance_pictures(config.instance_images)
@@ -94,11 +93,11 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
 
 
 class InstanceAndPrior:
-    """Batches of the instance's pictures and, if there is a prior, as many of the class's.
+    """Batches of the instance's pictures and, with a prior, as many of the class.
 
     Args:
-        pictures: captioned with the instance's or the class's prompt.
-        latents: of them.
+        pictures: captioned with the prompt of the instance or the class.
+        latents: of the pictures.
         config: of the run.
         parts: of the model.
     """
@@ -108,7 +107,7 @@ class InstanceAndPrior:
         self._pad = parts.tokenizer.pad_token_id
         self._timesteps = len(parts.noise_schedule.alphas_cumprod)
         texts = [pictures.texts.text(int(pictures.of_picture[i][0])) for i in range(len(pictures))]
-        # Captions are kept without the blanks at their ends.
+        # Captions are stored without surrounding blanks.
         prior = torch.tensor([bool(text) and text == config.class_prompt.strip() for text in texts])
         kept = torch.from_numpy(pictures.kept)
         self._instance, self._prior = torch.nonzero(~prior & kept).flatten(), torch.nonzero(prior & kept).flatten()
@@ -123,7 +122,7 @@ class InstanceAndPrior:
         shown = self._instance[torch.randint(len(self._instance), (count,), generator=generator)]
         if len(self._prior):
             others = self._prior[torch.randint(len(self._prior), (count,), generator=generator)]
-            # In turns, so that every process and part has some of both; of an odd number either may be more.
+            # Alternating, so that every process and part has both. With an odd number, either may have one more.
             first = int(torch.randint(2, (), generator=generator)) if count % 2 else 0
             shown = torch.where((torch.arange(count) + first) % 2 == 0, shown, others)
         return {
@@ -132,7 +131,7 @@ class InstanceAndPrior:
         }
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Reads latents and tokens."""
+        """Loads latents and tokens."""
         shown = drawn["pictures"]
         texts = torch.tensor([int(self._pictures.of_picture[i][0]) for i in shown.tolist()])
         ids, mask = self._pictures.tokenised(texts, self._pad)
@@ -148,10 +147,10 @@ class InstanceAndPrior:
 
 
 def instance_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder.
+    """The pictures in a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not found:
@@ -160,13 +159,13 @@ def instance_pictures(folder: Path) -> list[Path]:
 
 
 def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator) -> list[Path]:
-    """Has the untrained model draw its class, as far as that is not done yet."""
+    """Draws the missing pictures of the class with the untrained model."""
     folder = config.output / "class"
     files = [folder / f"{seed:05d}.png" for seed in range(config.class_images)]
     # Each process draws its share.
     missing = [(seed, file) for seed, file in enumerate(files) if not file.exists()]
     missing = missing[accelerator.process_index :: accelerator.num_processes]
-    accelerator.wait_for_everyone()  # all have looked before one begins
+    accelerator.wait_for_everyone()  # all have counted before one starts
     if missing:
         pipeline = parts.pipeline().to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
@@ -186,6 +185,6 @@ def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator)
 
 
 def write_if_new(path: Path, text: str) -> None:
-    """Writes a text unless the file has it, so that its time says when it changed."""
+    """Writes a text unless the file already has it, so that its time only changes with it."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

@@ -1,4 +1,4 @@
-"""What a run would take, counted before anything starts."""
+"""Estimates what a run will take before it starts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,19 +12,19 @@ from altdiffusion_clip.training.config import RunConfig
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take.
+    """What a run will take.
 
     Attributes:
-        steps: of the optimiser.
+        steps: optimiser steps.
         examples: in the data.
-        epochs: times that the run sees as many examples as there are.
-        tokens: in the data; 0 if it has no texts.
-        tokens_in_run: that the run reads, without padding.
-        trained_parameters: how many.
-        frozen_parameters: how many.
-        memory_gb: for weights, gradients, optimiser and average, per process, without sharding; activations, which
-            grow with the part of the batch that is computed at a time, come on top.
-        cache_gb: on disk, for what is computed once.
+        epochs: passes over the data.
+        tokens: in the data; 0 without texts.
+        tokens_in_run: tokens that the run reads, without padding.
+        trained_parameters: number of trained parameters.
+        frozen_parameters: number of frozen parameters.
+        memory_gb: for weights, gradients, optimiser and average, per process and without sharding. Activations, which
+                grow with the part of the batch that is computed at a time, come on top.
+        cache_gb: on disk, for precomputed data.
         checkpoint_gb: on disk.
     """
 
@@ -53,15 +53,15 @@ def estimate(
     examples: int = 0,
     beside: Sequence[nn.Module] = (),
 ) -> Estimate:
-    """Counts what a run would take.
+    """Estimates a run.
 
     Args:
         config: of the run.
-        module: what it trains, with everything frozen that will be.
+        module: to train, with frozen parameters marked.
         tokens: of each text in the data.
-        cache_bytes: that the run will keep on disk.
-        examples: in the data; as many as texts if not given.
-        beside: what is in memory beside it, and is not trained.
+        cache_bytes: of precomputed data on disk.
+        examples: in the data; by default as many as texts.
+        beside: other modules in memory that are not trained.
 
     Example:
         >>> config = RunConfig(steps=10, batch_size=4)

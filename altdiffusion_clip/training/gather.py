@@ -1,4 +1,4 @@
-"""What many processes know, put together, with gradients."""
+"""Gathers tensors from all processes."""
 
 import torch
 from accelerate import Accelerator
@@ -6,9 +6,10 @@ from torch import Tensor
 
 
 def gather_rows(accelerator: Accelerator, rows: Tensor) -> Tensor:
-    """The rows of all processes in the order of the processes; each must give as many.
+    """Gathers rows from all processes, in order. Each process must give the same number.
 
-    No gradient flows through what the others gave, nor needs to: see `altdiffusion_clip.training.grad_cache`.
+    No gradient flows through the rows of other processes, and none is needed: see
+    `altdiffusion_clip.training.grad_cache`.
 
     Args:
         accelerator: of the run.

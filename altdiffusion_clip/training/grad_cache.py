@@ -1,11 +1,11 @@
-"""A contrastive batch of any size in the memory of a small one (GradCache, Gao et al., arXiv 2101.06983).
+"""Contrastive batches of any size in the memory of a small one (GradCache, Gao et al., arXiv 2101.06983).
 
-InfoNCE sees the whole batch at once, but the towers need not: embed every part without gradients, take the loss and
-its gradient with respect to the embeddings, then embed each part again with gradients and hand it its rows. The result
-is the gradient of the plain large batch.
+InfoNCE needs the whole batch at once, but the towers do not. First embed every part without gradients. Then compute the
+loss and its gradient with respect to the embeddings. Finally embed each part again with gradients, and backpropagate
+its rows of that gradient. The result is the gradient of the plain large batch.
 
-It is also how several processes share a batch: each embeds its own rows, all rows are gathered, and each goes backward
-through its own alone, so that no gradient has to cross from one process to another on the way.
+Several processes share a batch in the same way: each embeds its own rows, all rows are gathered, and each process
+backpropagates only its own, so no gradients have to be exchanged on the way.
 """
 
 from collections.abc import Callable
@@ -24,23 +24,23 @@ Loss = Callable[..., Tensor]
 def cached_backward(
     accelerator: Accelerator, model: nn.Module, parts: list[Tensors], loss_of: Loss, fixed: tuple[str, ...]
 ) -> Tensor:
-    """Goes backward through a batch that is embedded in parts.
+    """Backpropagates through a batch that is embedded in parts.
 
     Args:
         accelerator: of the run.
-        model: its forward takes what a part holds beside `fixed`, and returns a dict: of rows, float (n, dim), to be
-            gathered, and of scalars, which are parameters of the loss.
+        model: its forward takes a part without `fixed`, and returns a dict of rows, float (n, dim), to gather, and of
+                scalars, which are parameters of the loss.
         parts: this process's share.
-        loss_of: from the gathered rows, the scalars and the gathered `fixed`, by name, to the loss of the whole batch.
-        fixed: names in `parts` that the loss reads and the model does not.
+        loss_of: computes the loss of the whole batch from the gathered rows, the scalars and the gathered `fixed`.
+        fixed: names in `parts` that only the loss reads.
 
     Returns:
-        The loss of the whole batch, detached. Gradients are added to the parameters.
+        The detached loss of the whole batch. Gradients are added to the parameters.
     """
     states: list[tuple[Tensor, Tensor | None]] = []
     given = [{k: v for k, v in part.items() if k not in fixed} for part in parts]
     if len(parts) == 1:
-        # One part needs no second pass: its activations are kept.
+        # A single part needs no second pass, because its activations are kept.
         with accelerator.autocast():
             outputs = [model(**given[0])]
         held = outputs
@@ -60,7 +60,7 @@ def cached_backward(
         loss = loss_of(**rows, **scalars, **others)
     leaves = {**rows, **scalars}
     gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
-    # Gradients of parameters are averaged over the processes, each of which has the rows of its own share alone.
+    # Parameter gradients are averaged over processes, but each process has only its own rows.
     processes = accelerator.num_processes
     place = accelerator.process_index * len(next(iter(mine.values())))
     for number, part in enumerate(given):
@@ -69,12 +69,12 @@ def cached_backward(
             if outputs:
                 output = outputs[number]
             else:
-                # Dropout falls as it did when the part was embedded first.
+                # Repeats the dropout of the first pass.
                 _set_random_state(states[number], accelerator.device)
                 with accelerator.autocast():
                     output = model(**part)
             count = len(output[row_names[0]])
-            # The dot product with the cached gradient has that gradient.
+            # The gradient of the dot product with the cached gradient is that gradient.
             surrogate = sum(
                 (output[name].float() * gradients[name][place : place + count]).sum() * processes
                 for name in row_names

@@ -1,9 +1,8 @@
-"""The optimisation loop that all training stages share.
+"""The training loop of all stages.
 
-A stage gives a module, a source of batches and a way to go backward. What a step draws depends on the seed and the
-step's number alone, so a run that was killed and goes on sees the same batches in the same order as one that was not;
-and it is drawn for the whole batch in every process, each then loading its share, so that two processes compute what
-one would.
+A stage provides a module, a source of batches and a backward function. What a step draws depends only on the seed and
+the step number, so a run that was killed and continued sees the same batches as an undisturbed one. Every process draws
+the whole batch and loads its share, so two processes compute the same as one.
 """
 
 import copy
@@ -34,38 +33,38 @@ Tensors = dict[str, Tensor]
 CHECKPOINT_FILE = "checkpoint.pt"
 MOST_BAD_STEPS = 20
 MOST_SAVING = 0.05
-"""Share of the time that checkpoints may take."""
+"""The largest share of time for checkpoints."""
 
 
 class Source(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     def draw(self, generator: torch.Generator) -> Tensors:
-        """Draws what a whole batch is made of: small tensors whose first dimension is the batch; reads no files."""
+        """Draws what a whole batch consists of, as small tensors whose first dimension is the batch. Reads no files."""
 
     def load(self, drawn: Tensors) -> Tensors:
-        """Makes the tensors of some of the drawn examples, on the CPU."""
+        """Loads the tensors of some drawn examples, on the CPU."""
 
 
 Backward = Callable[[Accelerator, nn.Module, list[Tensors]], Tensor]
-"""Goes backward through the parts of a process's share, and returns the loss of the whole batch."""
+"""Backpropagates the parts of a process's share, and returns the loss of the whole batch."""
 
 
 class DivergedError(UserError, FloatingPointError):
-    """Many steps in a row could not be taken; the last good checkpoint is there."""
+    """Many steps in a row failed. The last good checkpoint is kept."""
 
 
 class Stopped(UserError):
-    """The run has saved itself because its time was up; the same command goes on with it."""
+    """The run saved itself because its time was up. The same command continues it."""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A CPU generator that depends on the seed and the step only."""
+    """A CPU generator that depends only on the seed and the step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def mean_loss(accelerator: Accelerator, module: nn.Module, parts: list[Tensors]) -> Tensor:
-    """The mean of the losses that a module's forward returns for the parts of a batch."""
+    """Backpropagates the mean of the losses that a module returns for the parts of a batch."""
     total = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
@@ -88,29 +87,29 @@ def optimise(
     validate: Callable[[Module, int], dict[str, float]] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
 ) -> Module:
-    """Trains the parameters of a module that require gradients, going on from its checkpoint if there is one.
+    """Trains the parameters of a module that require gradients. Continues from its checkpoint if there is one.
 
     Args:
-        module: trained in place; its forward takes what `source.load` gives.
-        source: of batches.
+        module: to train, in place. Its forward takes the output of `source.load`.
+        source: the batches.
         config: how long and how fast.
-        name: of the stage, for the progress bar and the files.
-        backward: how to go backward; by default forward returns a loss.
-        folder: for the checkpoint, metrics.jsonl and TensorBoard's files; `config.output` if not given.
-        accelerator: of this run; a new one if not given.
-        validate: measures the module (its average, if there is one) on the main process, after so many steps.
-        after_step: puts parameters back into their bounds after each step.
+        name: of the stage, for the progress bar and files.
+        backward: the backward function; by default forward returns a loss.
+        folder: for the checkpoint, metrics.jsonl and TensorBoard files; by default `config.output`.
+        accelerator: of this run; by default a new one.
+        validate: measures the module (its average, if there is one) on the main process, every so many steps.
+        after_step: called after each step, to keep parameters within bounds.
 
     Returns:
-        The module, with the averaged weights if `config.ema_decay` > 0. A step whose loss or gradient is not finite,
-        or whose gradient is larger than `config.max_spike` allows, is skipped, logged and counted; `MOST_BAD_STEPS` in
-        a row end the run.
+        The module, with averaged weights if `config.ema_decay` > 0. Steps whose loss or gradient is not finite, or
+        whose gradient exceeds `config.max_spike`, are skipped, logged and counted. `MOST_BAD_STEPS` in a row end the
+        run.
 
     Raises:
-        DivergedError: `MOST_BAD_STEPS` steps in a row were not finite, or spikes.
+        DivergedError: `MOST_BAD_STEPS` steps in a row were skipped.
         CheckpointError: the checkpoint cannot be read or belongs to another module.
         Stopped: `config.stop_after_seconds` have passed.
-        OSError: the last checkpoint cannot be written. (An earlier one that cannot is logged, and tried again.)
+        OSError: the last checkpoint cannot be written. (Earlier failures are logged and retried.)
     """
     accelerator = accelerator or new_accelerator(config)
     folder = folder or config.output
@@ -122,7 +121,7 @@ def optimise(
             )
             if callable(enable):
                 enable()
-    # Sharding changes the module in place; what is trained goes back into a whole one.
+    # Sharding changes the module in place, so the trained weights go back into a full copy.
     whole = copy.deepcopy(module) if accelerator.distributed_type == DistributedType.FSDP else None
     model, optimizer = accelerator.prepare(module, _optimizer(module, config))
     trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
@@ -130,7 +129,7 @@ def optimise(
     counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0, "norm": 0.0}
     if checkpoint.exists():
         counters |= load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
-        # A finished run with more steps goes on.
+        # A finished run with more steps continues.
         if counters.pop("finished", False) and (config.seconds or counters["step"] >= config.steps):
             return _finished(accelerator, model, average, whole)
     step, started, saved, bad = counters["step"], time.monotonic(), time.monotonic(), 0
@@ -138,7 +137,7 @@ def optimise(
     before = counters["seconds"]
 
     def seconds() -> float:
-        """That the run has taken, over all its sittings."""
+        """The training time of the run over all its parts."""
         return before + time.monotonic() - started
 
     def save(**more: Any) -> None:
@@ -152,7 +151,7 @@ def optimise(
     def is_time_to_save() -> bool:
         if not config.checkpoint_seconds:
             return True
-        # What is slow to save is saved less often, so that it takes `MOST_SAVING` of the time at most.
+        # Slow checkpoints are written less often, so that they take at most `MOST_SAVING` of the time.
         least = max(config.checkpoint_seconds, cost * (1 / MOST_SAVING - 1))
         return agreed(time.monotonic() - saved > least, accelerator)
 
@@ -168,7 +167,7 @@ def optimise(
             asked = time.monotonic()
             parts = next(batches)
             waited += time.monotonic() - asked
-            # Layers may draw from the global generator (dropout): make that depend on the step too.
+            # Layers such as dropout use the global generator, so it must depend on the step too.
             torch.manual_seed(config.seed * 1_000_003 + step)
             loss = backward(accelerator, model, parts)
             norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
@@ -178,7 +177,7 @@ def optimise(
             if is_spike:
                 if accelerator.scaler is not None:
                     accelerator.scaler.update()
-            # In fp16 the scaler must see a gradient that overflows: it skips the step itself, and lowers its scale.
+            # In fp16, the scaler must see an overflowing gradient: it skips the step itself and lowers its scale.
             elif is_finite or accelerator.scaler is not None:
                 optimizer.step()
             if after_step is not None:
@@ -207,7 +206,7 @@ def optimise(
             if step % config.log_every == 0 or is_last:
                 bar.set_postfix(loss=f"{loss.item():.4f}", skipped=counters["skipped"], refresh=False)
                 figures = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": group["lr"]}
-                # The share of the time in which nothing is computed, since no batch is ready: more workers may help.
+                # The share of time spent waiting for batches. If it is large, more workers may help.
                 now = time.monotonic()
                 spent = max(now - logged, 1e-9)
                 figures |= {"waiting": round(waited / spent, 3)}
@@ -221,7 +220,7 @@ def optimise(
                 metrics.add(step, **_validated(accelerator, model, average, whole, validate, step))
             if is_last:
                 break
-            # What comes before a skipped step may be kept; a state that only skips is none to go on from.
+            # A state that only skips steps must not become the checkpoint to continue from.
             if not bad and is_time_to_save():
                 _save_or_warn(save, checkpoint, accelerator)
             if time_is_up(config, accelerator):
@@ -249,13 +248,13 @@ def _optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    # CLIP's and RoBERTa's settings. At an eps of 1e-8 the rounding of a gradient near zero, which depends on how many
-    # processes added it up, would decide the sign of a whole step.
+    # CLIP's and RoBERTa's settings. With an eps of 1e-8, the rounding of a gradient near zero, which depends on the
+    # number of processes, would decide the sign of a whole step.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 class _Shares(Dataset[list[Tensors]]):
-    """This process's part of each step's batch, cut into the parts that are computed one after the other."""
+    """This process's share of each step's batch, cut into parts that are computed one after another."""
 
     def __init__(self, source: Source, config: RunConfig, accelerator: Accelerator) -> None:
         self._source, self._seed, self._parts = source, config.seed, config.gradient_accumulation_steps
@@ -273,7 +272,7 @@ class _Shares(Dataset[list[Tensors]]):
 
 
 def read_batches(source: Source, config: RunConfig, first: int, accelerator: Accelerator) -> Generator[list[Tensors]]:
-    """The batches from a step on, on the device. Workers, if there are some, read ahead what this process would."""
+    """The batches from a step on, on the device. Workers, if any, read ahead."""
     shares = _Shares(source, config, accelerator)
     pinned = accelerator.device.type == "cuda"
     for parts in read_ahead(shares, range(first, config.steps), config.workers, pinned):
@@ -285,7 +284,7 @@ def _save_or_warn(save: Callable[[], None], path: Path, accelerator: Accelerator
         save()
     except OSError as error:
         if accelerator.num_processes > 1:
-            raise  # the other processes would wait for this one
+            raise  # otherwise the other processes would wait for this one
         logger.warning("cannot write %s (%s); the one before is kept, and the next is tried on time", path, error)
 
 
@@ -297,9 +296,9 @@ def _validated(
     validate: Callable[[Any, int], dict[str, float]],
     step: int,
 ) -> dict[str, float]:
-    """Measures on the main process, with the averaged weights in place for that long, or in a whole module."""
+    """Measures on the main process, with the averaged weights swapped in or in a full copy."""
     accelerator.wait_for_everyone()
-    if whole is not None:  # which takes all processes
+    if whole is not None:  # needs all processes
         _put_together(whole, model, average)
         with torch.no_grad():
             measured = validate(whole.to(accelerator.device), step) if accelerator.is_main_process else {}
@@ -338,7 +337,7 @@ def _finished(accelerator: Accelerator, model: nn.Module, average: Tensors | Non
 
 @torch.no_grad()
 def _put_together(whole: nn.Module, sharded: nn.Module, average: Tensors | None) -> nn.Module:
-    """Puts what a sharded module has learnt, or its average, into a whole one."""
+    """Copies the weights of a sharded module, or their average, into a full one."""
     weights = trained_weights(sharded) if average is None else {n: whole_tensor(t) for n, t in average.items()}
     whole.load_state_dict(weights, strict=False)
     return whole.eval()

@@ -1,4 +1,4 @@
-"""A LoRA (arXiv 2106.09685) for an AltDiffusion: a style or a thing, in a few megabytes that every pipeline loads."""
+"""Trains a LoRA (arXiv 2106.09685) for an AltDiffusion: a style or a thing in a few megabytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,16 +31,16 @@ ON_THE_TEXT_ENCODER = ("query", "key", "value")
 
 
 def train_lora(config: LoraConfig) -> Path | Estimate:
-    """Trains a LoRA on a folder of captioned pictures, going on where a run in the same folder was stopped.
+    """Trains a LoRA on captioned pictures. Continues a run in the same folder.
 
     Args:
         config: of the run.
 
     Returns:
-        The folder of the LoRA, for `pipeline.load_lora_weights`; or, of a dry run, what it would take.
+        The folder of the LoRA, for `pipeline.load_lora_weights`; for a dry run, an estimate.
 
     Raises:
-        UserError: a model or a file cannot be used, or peft is not installed; the message says what to do.
+        UserError: a model or a file cannot be used, or peft is not installed. The message says what to do.
     """
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
@@ -75,14 +75,14 @@ def train_lora(config: LoraConfig) -> Path | Estimate:
 def add_lora(
     parts: Parts, rank: int, train_text_encoder: bool, targets: Sequence[str] = ON_THE_UNET, seed: int = 0
 ) -> None:
-    """Freezes a model and puts new LoRAs on it, which change nothing before they are trained.
+    """Freezes a model and adds new LoRAs, which change nothing until they are trained.
 
     Args:
         parts: of the model.
         rank: of the LoRAs.
-        train_text_encoder: the text encoder gets one too.
-        targets: layers of the UNet.
-        seed: of their first weights.
+        train_text_encoder: also add one to the text encoder.
+        targets: layers of the UNet to adapt.
+        seed: of the initial weights.
 
     Raises:
         UserError: peft is not installed.
@@ -97,19 +97,19 @@ def add_lora(
     if train_text_encoder:
         on_text = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ON_THE_TEXT_ENCODER))
         if getattr(parts.text_encoder, "transformation_pre", None) is not None:
-            # m18's conditioning is of its layer before the last, so a LoRA of the last one would never learn.
+            # m18's conditioning comes from the penultimate layer, so a LoRA on the last one would never learn.
             on_text.layers_pattern = "layer"
             on_text.layers_to_transform = list(range(parts.text_encoder.config.num_hidden_layers - 1))
         parts.text_encoder.add_adapter(on_text)
 
 
 def trained_of(parts: Parts, train_text_encoder: bool) -> nn.Module:
-    """What a run with LoRAs trains."""
+    """The modules that a LoRA run trains."""
     return nn.ModuleList([parts.unet, parts.text_encoder]) if train_text_encoder else parts.unet
 
 
 def save_lora(parts: Parts, folder: Path, with_text_encoder: bool) -> None:
-    """Writes the LoRAs of a model as diffusers' pipelines load them."""
+    """Writes the LoRAs of a model in diffusers' format."""
     from peft import get_peft_model_state_dict
 
     modules: dict[str, Any] = {"unet": parts.unet}

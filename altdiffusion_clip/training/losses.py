@@ -8,18 +8,18 @@ SNR_GAMMA = 5.0
 
 
 def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, positives: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE (CLIP, arXiv 2103.00020) that knows more than one positive per row.
+    """Symmetric InfoNCE (CLIP, arXiv 2103.00020) with more than one positive per row.
 
-    A caption that stands twice in a batch, or a picture that two captions are true of, would count as a
-    negative of itself in the plain loss. Here each row's target is spread evenly over its positives, as in
-    supervised contrastive learning (arXiv 2004.11362, equation 2).
+    In the plain loss, a caption that occurs twice in a batch, or a picture with two true captions, would count as its
+    own negative. Here each row's target is spread evenly over its positives, as in supervised contrastive learning
+    (arXiv 2004.11362, equation 2).
 
     Args:
-        text_embeds: float (texts, dim), any length; normalised here.
+        text_embeds: float (texts, dim), of any norm; normalised here.
         image_embeds: float (images, dim), likewise.
-        logit_scale: scalar, the natural logarithm of the inverse temperature. It is not clamped here, since a clamped
-            number has no gradient: see `altdiffusion_clip.training.temperature`.
-        positives: bool (texts, images), at least one true in each row and column; the diagonal if not given.
+        logit_scale: scalar, the natural logarithm of the inverse temperature. It is not clamped here, because a clamped
+                number has no gradient: see `altdiffusion_clip.training.temperature`.
+        positives: bool (texts, images), at least one true per row and column; by default the diagonal.
 
     Returns:
         The mean of both directions, in nats.
@@ -42,18 +42,18 @@ def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, pos
 def diffusion_loss(
     prediction: Tensor, target: Tensor, snr: Tensor, prediction_type: str, weights: Tensor | None = None
 ) -> Tensor:
-    """Squared error of a denoiser with min-SNR weights (arXiv 2303.09556), gamma 5.
+    """The squared error of a denoiser with min-SNR weights (arXiv 2303.09556), gamma 5.
 
-    The weight makes the loss on the picture grow with the signal-to-noise ratio only up to gamma. At an SNR of zero
-    nothing of the picture is left to weigh by; v-prediction (arXiv 2202.00512) still counts there, in full, which
-    is what a schedule that ends in pure noise needs (arXiv 2305.08891).
+    The weight of the error in the picture grows with the signal-to-noise ratio only up to gamma. At an SNR of zero,
+    nothing of the picture is left. v-prediction (arXiv 2202.00512) still has full weight there, as a schedule that ends
+    in pure noise needs (arXiv 2305.08891).
 
     Args:
         prediction: float (batch, ...).
-        target: like `prediction`: the noise or the velocity.
+        target: the noise or the velocity, with the shape of `prediction`.
         snr: float (batch,), of each example.
         prediction_type: "epsilon" or "v_prediction".
-        weights: float (batch,), of each example besides; 1 if not given.
+        weights: float (batch,), further weights of the examples; 1 by default.
 
     Returns:
         The mean over examples and elements.

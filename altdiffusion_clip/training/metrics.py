@@ -1,4 +1,4 @@
-"""The figures of a run: metrics.jsonl, and TensorBoard's files if it is installed."""
+"""Writes the figures of a run: metrics.jsonl, and TensorBoard files if it is installed."""
 
 import importlib.util
 import json
@@ -16,12 +16,12 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Writes the figures of a run, one line a step; lines after the step that a run goes on from are dropped.
+    """Writes the figures of a run, one line per step. Lines after the step it continues from are dropped.
 
     Args:
         folder: of the run.
-        step: that it goes on from.
-        accelerator: of the run; its main process writes, also to its trackers.
+        step: to continue from.
+        accelerator: of the run. Its main process writes, also to its trackers.
     """
 
     def __init__(self, folder: Path, step: int, accelerator: Accelerator) -> None:
@@ -42,11 +42,11 @@ class Metrics:
             self._excepthook, threading.excepthook = threading.excepthook, self._unless_the_disk_is_full
 
     def add(self, step: int, **figures: float) -> None:
-        """Writes the figures of a step; JSON knows no NaN, so that becomes null."""
+        """Writes the figures of a step. NaN becomes null, because JSON has no NaN."""
         if not self._is_main or not figures:
             return
         plain = {key: value if math.isfinite(value) else None for key, value in figures.items()}
-        with suppress(OSError):  # a full disk: the weights matter more, and the loop warns about those
+        with suppress(OSError):  # a full disk: the weights matter more, and the loop warns about them
             self._file.write(json.dumps({"step": step, **plain}) + os.linesep)
             self._file.flush()
         with suppress(OSError):
@@ -70,13 +70,13 @@ class Metrics:
                 threading.excepthook = self._excepthook
 
     def _unless_the_disk_is_full(self, met: threading.ExceptHookArgs) -> None:
-        """TensorBoard's writer thread prints a traceback where one line is due, which the loop gives."""
+        """Silences the traceback of TensorBoard's writer thread. The loop reports the error in one line."""
         if not (isinstance(met.exc_value, OSError) and type(met.thread).__name__ == "_AsyncWriterThread"):
             self._excepthook(met)
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of a file; a process that was killed may leave half of the last."""
+    """The complete lines of a file. A killed process may leave an incomplete last line."""
     if not path.is_file():
         return []
     lines = []

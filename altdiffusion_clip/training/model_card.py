@@ -1,4 +1,4 @@
-"""The card of a model that was trained here: what it was made from, by which settings, and what was measured."""
+"""Writes model cards: data, settings and figures of a training run."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ _KINDS = {
     "DreamBoothConfig": ("an AltDiffusion taught one subject by DreamBooth", "diffusers", "text-to-image"),
     "AddLanguageConfig": ("a model that was taught another language", "diffusers", "text-to-image"),
 }
-"""What each stage makes, the library that loads it, and its task as the hub calls it."""
+"""For each stage: what it makes, the library that loads it, and its task on the hub."""
 
 _DRAWS = ("AltDiffusionPipeline", 'pipe = AltDiffusionPipeline.from_pretrained("{place}")\npipe("一只猫").images[0]')
 _USES = {
@@ -49,22 +49,22 @@ _USES = {
         'pipe("一只猫").images[0]',
     ),
 }
-"""What is imported, and how what a stage makes is used."""
+"""For each stage: the import and a snippet that uses the result."""
 
 
 def write_card(folder: Path, config: RunConfig) -> None:
-    """Writes the card of a finished model, unless it brought one along.
+    """Writes the card of a finished model, unless it already has one.
 
     Args:
         folder: of the model.
-        config: of the run that made it, whose folder has the data and the figures.
+        config: of the run. Its folder has the data and the figures.
     """
     if not (folder / CARD).exists():
         write_text(folder / CARD, card_text(config))
 
 
 def card_text(config: RunConfig) -> str:
-    """The card, in Markdown with the metadata of the hub. It names no folder of this machine."""
+    """The card in Markdown with the hub's metadata. It contains no local paths."""
     kind = type(config).__name__
     if getattr(config, "rank", 0):  # DreamBooth's too
         kind = "LoraConfig"
@@ -107,17 +107,17 @@ def card_text(config: RunConfig) -> str:
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
-    """Uploads a finished model to a repository of the hub, which is made if it is not there, and private then.
+    """Uploads a finished model to the hub. A repository that does not exist is created as a private one.
 
     Args:
         folder: of the model.
         repository: `USER/NAME`.
 
     Returns:
-        The address of the upload.
+        The URL of the upload.
 
     Raises:
-        UserError: it cannot be uploaded; the model stays where it is.
+        UserError: the upload failed. The local model is kept.
     """
     from huggingface_hub import HfApi
 
@@ -125,7 +125,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
         api = HfApi()
         api.create_repo(repository, private=True, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
-    except Exception as error:  # of the network, of the hub, or of whoever is logged in
+    except Exception as error:  # network, hub or authentication errors
         raise UserError(
             f"cannot upload to {repository} ({one_line(error)}); the model is in {folder}: upload it by "
             f"`hf upload {repository} {folder}`, or give the same command again"
@@ -133,7 +133,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
 
 def _name(place: str) -> str:
-    """A model or a file without the folders of this machine."""
+    """The name of a model or file without local folders."""
     return PurePosixPath(place.rstrip("/")).name if looks_local(place) or place.startswith("/") else place
 
 
@@ -155,7 +155,7 @@ def _data_of(output: Path) -> Iterator[dict[str, Any]]:
 
 
 def _figures_of(output: Path) -> dict[str, float]:
-    """The last of each figure of a run, but for those of its speed."""
+    """The last value of each figure of a run, except those about speed."""
     path, last = output / METRICS_FILE, dict[str, float]()
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         figures = json.loads(line)
@@ -164,7 +164,7 @@ def _figures_of(output: Path) -> dict[str, float]:
 
 
 def _settings_of(config: RunConfig) -> Iterator[str]:
-    """Those that are not as they are by default, and that decide what a run computes."""
+    """The settings that differ from the defaults and decide what a run computes."""
     values = config.as_dict()
     for field in dataclasses.fields(config):
         value = values[field.name]

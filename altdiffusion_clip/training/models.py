@@ -1,4 +1,4 @@
-"""The models that a stage begins with, from folders or hub ids, and the folder that it ends with."""
+"""Loads the models that a stage starts from, and writes the model that it makes."""
 
 import functools
 import logging
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def place_of(name: str) -> Path:
-    """Where a model lies: the folder of its name, or that into which a hub id was fetched, whole.
+    """The folder of a model. A hub id is downloaded completely.
 
     Raises:
-        UserError: it is a single file, or a hub id that cannot be fetched.
+        UserError: it is a single file, or a hub id that cannot be downloaded.
     """
     place = Path(resolve(name)).expanduser()
     if place.is_file():
@@ -46,10 +46,10 @@ def place_of(name: str) -> Path:
 
 
 def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any:
-    """Loads a part of a model, with one line for what goes wrong.
+    """Loads a part of a model, and turns any error into one line.
 
     Raises:
-        UserError: there is no such model, or it is of another kind.
+        UserError: the model does not exist, or is of another kind.
     """
     place = place_of(name)
     if not place.exists():
@@ -61,7 +61,7 @@ def load(what: str, name: str, loader: Callable[..., Any], **kwargs: Any) -> Any
 
 
 def subfolder_of(name: str, *names: str) -> dict[str, str]:
-    """The first of some subfolders that a model has, as an argument of `from_pretrained`."""
+    """The first of several subfolders that a model has, as an argument for `from_pretrained`."""
     for subfolder in names:
         if (place_of(name) / subfolder).is_dir():
             return {"subfolder": subfolder}
@@ -69,14 +69,14 @@ def subfolder_of(name: str, *names: str) -> dict[str, str]:
 
 
 def is_altclip(name: str) -> bool:
-    """Whether a folder or hub id is an AltCLIP, and not a text encoder alone or a pipeline."""
+    """Whether a folder or hub id is an AltCLIP, not a text encoder or a pipeline."""
     if (place_of(name) / "model_index.json").is_file():
         return False
     return load("an AltCLIP", name, AutoConfig.from_pretrained).model_type == "altclip"
 
 
 def load_teacher_text(name: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:
-    """The text tower of any CLIP in transformers' layout, frozen, and its tokenizer.
+    """The frozen text tower of any CLIP in transformers' layout, and its tokenizer.
 
     Args:
         name: a CLIPModel, a CLIPTextModel, or a Stable Diffusion folder.
@@ -88,29 +88,29 @@ def load_teacher_text(name: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase
 
 
 def load_clip(name: str) -> CLIPModel:
-    """A whole CLIP."""
+    """Loads a complete CLIP."""
     return load("the teacher", name, CLIPModel.from_pretrained, dtype=torch.float32)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a text encoder, an XLM-R, or an AltDiffusion folder."""
+    """Loads the tokenizer of a text encoder, an XLM-R or an AltDiffusion folder."""
     return load("the tokenizer", name, AutoTokenizer.from_pretrained, **subfolder_of(name, "tokenizer"))
 
 
 def load_student(
     name: str, project_dim: int, seed: int = 0, pre_transformation: bool = False
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase]:
-    """A student to be taught: an AltDiffusion's text encoder, or a plain XLM-R that gets a new projection.
+    """Loads a student: an AltDiffusion's text encoder, or a plain XLM-R with a new projection.
 
     Args:
-        name: a text encoder, an AltDiffusion folder, or any XLM-R; a folder or a hub id. A folder without weights,
-            with a config.json alone, gives a new student.
+        name: a folder or hub id of a text encoder, an AltDiffusion or any XLM-R. A folder with only a config.json gives
+                a new student.
         project_dim: width of the teacher's embedding.
         seed: of new weights.
-        pre_transformation: a plain XLM-R gets m18's second projection, for the layer before the last.
+        pre_transformation: give a plain XLM-R m18's second projection, for the penultimate layer.
 
     Raises:
-        UserError: it cannot be loaded, or projects to another width than the teacher's.
+        UserError: it cannot be loaded, or its projection does not have the teacher's width.
     """
     place = subfolder_of(name, "text_encoder")
     config = load("the student", name, AutoConfig.from_pretrained, **place)
@@ -144,7 +144,7 @@ def load_student(
                 "the student", name, XLMRobertaModel.from_pretrained, dtype=torch.float32, add_pooling_layer=False
             )
             student.roberta.load_state_dict(body.state_dict())
-    # AltCLIP was taught without dropout, and without it padding is one token (see the text encoder).
+    # AltCLIP was trained without dropout. Without it, padding is computed as one token (see the text encoder).
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -153,7 +153,7 @@ def load_student(
 
 
 def save_model(accelerator: Accelerator, config: RunConfig, write: Callable[[Path], None]) -> Path:
-    """Writes what a run has made into its `model` folder, with a card, whole or not at all; the main process alone.
+    """Writes the finished model with a card to the run's `model` folder, completely or not at all, in the main process.
 
     Returns:
         The folder.

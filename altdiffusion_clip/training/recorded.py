@@ -1,6 +1,6 @@
-"""Training steps that a GPU repeats by itself: recorded once as a CUDA graph, and then replayed.
+"""Training steps that are recorded once as a CUDA graph and then replayed.
 
-A small UNet on a large GPU is bound by starting its thousands of kernels, and not by computing them.
+A small UNet on a large GPU is limited by launching thousands of kernels, not by computing them.
 """
 
 import logging
@@ -14,14 +14,14 @@ from altdiffusion_clip.training.loop import Tensors, mean_loss
 
 logger = logging.getLogger(__name__)
 EAGER_STEPS = 3
-"""Before the recording, in which everything is compiled and every buffer finds its place."""
+"""Steps before the recording, to compile everything and allocate buffers."""
 
 
 class RecordedLoss:
-    """Goes forward and backward as `mean_loss` does, from a recording where that is possible.
+    """Runs forward and backward like `mean_loss`, but from a recording if possible.
 
-    It records on one GPU, if a step is computed in one part, without a loss scale, and with the shapes of every batch
-    alike. Everywhere else, and after a recording that failed, it is `mean_loss`.
+    It records on a single GPU, if a step has one part and no loss scale, and all batches have the same shapes.
+    Otherwise, and after a failed recording, it is `mean_loss`.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class RecordedLoss:
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
 
     def __call__(self, accelerator: Accelerator, module: nn.Module, parts: list[Tensors]) -> Tensor:
-        """The loss of a batch, a scalar; the gradients are in the parameters."""
+        """The loss of a batch, a scalar. The gradients are in the parameters."""
         self._steps += 1
         is_possible = (
             accelerator.device.type == "cuda"
@@ -61,7 +61,7 @@ class RecordedLoss:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         graph = torch.cuda.CUDAGraph()
         try:
-            # Once on a stream beside the usual one, as a recording is made.
+            # On a side stream, as recording requires.
             beside = torch.cuda.Stream()
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
@@ -73,7 +73,7 @@ class RecordedLoss:
                 self._loss = self._forward_and_backward(accelerator, module, parameters)
         except RuntimeError as error:
             logger.warning("the training step cannot be recorded, and is started anew each time (%s)", one_line(error))
-            self._steps = -(10**9)  # and is not tried again
+            self._steps = -(10**9)  # not tried again
             torch.cuda.synchronize()
             for parameter in parameters:
                 parameter.grad = None

@@ -1,4 +1,4 @@
-"""The stages of training by their names; each is imported when it runs."""
+"""The training stages by name. Each is imported when it runs."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,10 +21,10 @@ class Stage:
 
     Attributes:
         config: its settings.
-        module: in `altdiffusion_clip.training`.
-        function: of the module; takes the settings.
-        help: what it does, in a line.
-        needs: settings without which it cannot begin.
+        module: name in `altdiffusion_clip.training`.
+        function: name in the module; takes the settings.
+        help: one line that says what it does.
+        needs: required settings.
     """
 
     config: type[RunConfig]
@@ -34,10 +34,10 @@ class Stage:
     needs: tuple[str, ...]
 
     def run(self, config: RunConfig) -> Any:
-        """Trains, and uploads the model where that is asked for.
+        """Trains, and uploads the model if asked to.
 
         Returns:
-            The folder of the model, or of a dry run an `Estimate`.
+            The folder of the model; for a dry run, an `Estimate`.
 
         Raises:
             UserError: the message says what is wrong.

@@ -1,4 +1,4 @@
-"""The bound on CLIP's temperature (arXiv 2103.00020, section 2.5): logits are not scaled by more than 100."""
+"""Bounds CLIP's temperature (arXiv 2103.00020, section 2.5): logits are scaled by at most 100."""
 
 import math
 
@@ -10,9 +10,9 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 @torch.no_grad()
 def clamp_temperature(module: nn.Module) -> None:
-    """Puts every `logit_scale` of a module back between 0 and ln 100, after a step.
+    """Clamps every `logit_scale` of a module to between 0 and ln 100, after a step.
 
-    Clamped in the loss instead, a scale at the bound would have no gradient and stay there for good.
+    If the loss clamped it instead, a scale at the bound would have no gradient and never move again.
 
     Example:
         >>> module = nn.Module()

@@ -1,4 +1,4 @@
-"""The autoencoder: pictures to latents and back (Rombach et al., arXiv 2112.10752), without the adversarial part."""
+"""Trains the autoencoder (Rombach et al., arXiv 2112.10752), without an adversarial loss."""
 
 from pathlib import Path
 from typing import Protocol
@@ -16,20 +16,20 @@ KL_WEIGHT = 1e-6
 
 
 class Pictures(Protocol):
-    """Square pictures, as an autoencoder takes them."""
+    """Square pictures for an autoencoder."""
 
     @property
     def side(self) -> int:
-        """Of each picture, in pixels."""
+        """The side of the pictures, in pixels."""
 
     def __len__(self) -> int: ...
 
     def pixels_of(self, pictures: Tensor) -> Tensor:
-        """Some pictures, uint8 (pictures, 3, side, side)."""
+        """Loads some pictures, uint8 (pictures, 3, side, side)."""
 
 
 def reconstruction_loss(reconstruction: Tensor, pixels: Tensor) -> Tensor:
-    """L1 + L2 between pictures in [-1, 1], a scalar: L2 for PSNR, L1 for edges."""
+    """L1 + L2 between pictures in [-1, 1], a scalar. L2 is for the PSNR, L1 for edges."""
     difference = reconstruction - pixels
     return difference.abs().mean() + difference.square().mean()
 
@@ -42,14 +42,14 @@ class _Reconstruction(nn.Module):
     def forward(self, pixels: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         pixels = signed(pixels)
         posterior = self.vae.encode(pixels).latent_dist
-        # In quadrature: noise of the posterior, and noise as a denoiser's errors would be.
+        # The posterior's noise and the noise of a denoiser's errors, added in quadrature.
         errors = self.latent_noise * level[:, None, None, None] * posterior.mean.detach().std()
         latents = posterior.mean + (posterior.var + errors.square()).sqrt() * noise
         return reconstruction_loss(self.vae.decode(latents).sample, pixels) + KL_WEIGHT * posterior.kl().mean()
 
 
 class _Crops:
-    """Squares of the pictures, whole if `crop` is their side."""
+    """Square crops of the pictures, or whole pictures if `crop` is their side."""
 
     def __init__(self, pictures: Pictures, vae: AutoencoderKL, crop: int, count: int) -> None:
         self._pictures, self._crop, self._count = pictures, crop, count
@@ -59,7 +59,7 @@ class _Crops:
     def draw(self, generator: torch.Generator) -> Tensors:
         most = self._pictures.side - self._crop + 1
         side, count = self._latent_side, self._count
-        # One place for the whole batch, so that cutting is a slice.
+        # The same position for the whole batch, so that cropping is a slice.
         place = torch.randint(most, (2,), generator=generator).expand(count, 2)
         return {
             "pictures": torch.randint(len(self._pictures), (count,), generator=generator),
@@ -83,21 +83,22 @@ def train_vae(
     accelerator: Accelerator | None = None,
     folder: Path | None = None,
 ) -> AutoencoderKL:
-    """Trains an autoencoder, then sets its `scaling_factor` so that latents have unit variance.
+    """Trains an autoencoder, then sets its `scaling_factor` for unit variance of the latents.
 
     Args:
-        vae: trained in place.
-        pictures: to put back together.
+        vae: to train, in place.
+        pictures: to reconstruct.
         config: of the loop.
-        crop: side of the squares that are cut out of the pictures, in pixels; whole pictures if not given. Many
-            small steps teach an autoencoder more than few large ones.
-        latent_noise: the most noise that is added to latents, in their standard deviations; each picture draws its
-            own share of it. The decoder learns to forgive a denoiser's small errors (arXiv 2510.11690, section 3).
+        crop: side of square crops, in pixels; by default whole pictures. Many small steps teach an autoencoder more
+            than
+                a few large ones.
+        latent_noise: the largest noise to add to latents, in standard deviations; each picture gets a random share. The
+                decoder learns to tolerate a denoiser's small errors (arXiv 2510.11690, section 3).
         accelerator: of the run.
-        folder: of the run; `config.output` if not given.
+        folder: of the run; by default `config.output`.
 
     Returns:
-        The autoencoder, averaged if the config has an EMA.
+        The autoencoder, with averaged weights if the config has an EMA.
     """
     source = _Crops(pictures, vae, crop or pictures.side, config.batch_size)
     trained: AutoencoderKL = optimise(
@@ -118,7 +119,7 @@ def train_vae(
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
-    """Peak signal-to-noise ratio of the reconstruction of pictures in [-1, 1], in dB."""
+    """The peak signal-to-noise ratio of reconstructed pictures in [-1, 1], in dB."""
     pixels = pixels.to(vae.device)
     reconstruction = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
     return float(10 * torch.log10(4 / (reconstruction - pixels).square().mean()))

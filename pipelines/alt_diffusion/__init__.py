@@ -1,4 +1,4 @@
-"""The `diffusers.pipelines.alt_diffusion` that published checkpoints name, its classes imported when first used."""
+"""The `diffusers.pipelines.alt_diffusion` that published checkpoints name. Classes are imported on first use."""
 
 import importlib
 from typing import Any

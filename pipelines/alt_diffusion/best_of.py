@@ -1,4 +1,4 @@
-"""Drawing many pictures of a prompt and keeping those that fit it best."""
+"""Draws many pictures of a prompt and keeps those that fit it best."""
 
 import heapq
 import inspect
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 STRATEGIES = ("full", "halving")
 OURS = ("generator", "num_images_per_prompt", "output_type", "return_dict")
-"""Arguments of a pipeline's call that `best_of` gives itself."""
+"""Arguments of a pipeline's call that `best_of` sets itself."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture that was drawn to its end.
+    """A finished picture.
 
     Attributes:
         score: by the first judge.
-        seed: that it was drawn from.
+        seed: of its noise.
         image: the picture.
-        is_nsfw: what the safety checker says; None if there is none. It makes such pictures black.
-        members: scores of each member of the panel, float32 (members,).
+        is_nsfw: the safety checker's verdict; None without a checker. It blacks out such pictures.
+        members: the score of each member of the panel, float32 (members,).
     """
 
     score: float
@@ -47,22 +47,22 @@ class Entry:
     members: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __lt__(self, other: "Entry") -> bool:
-        """Worse than another; of equals the later seed is."""
+        """Whether it is worse than another. Of equal ones, the later seed is."""
         return (self.score, -self.seed) < (other.score, -other.seed)
 
 
 @dataclass(frozen=True)
 class BestOf:
-    """The pictures that were kept, best first.
+    """The best pictures, best first.
 
     Attributes:
         images: the pictures.
-        seeds: of each.
-        scores: of each with the prompt, by the first judge.
-        all_scores: of every picture that was drawn to its end, by its seed.
-        nsfw_content_detected: of each, what the safety checker says; None if the pipeline has none.
-        measure: what the scores are: "cosine", in [-1, 1], or "score", of no unit.
-        judges: the scores of each picture by the other judges, by their names.
+        seeds: of the pictures.
+        scores: of the pictures with the prompt, by the first judge.
+        all_scores: the score of every finished picture, by seed.
+        nsfw_content_detected: the safety checker's verdict for each; None if the pipeline has none.
+        measure: what the scores are: "cosine", in [-1, 1], or "score", without a unit.
+        judges: the scores of each picture by other judges, by name.
     """
 
     images: list[Image.Image]
@@ -75,7 +75,7 @@ class BestOf:
 
 
 class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`best_of` for every AltDiffusion pipeline; put it before the diffusers class."""
+    """`best_of` for every AltDiffusion pipeline. It must come before the diffusers class."""
 
     @torch.no_grad()
     def best_of(
@@ -89,33 +89,35 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         strategy: str = "full",
         **arguments: Any,
     ) -> BestOf:
-        """Draws `n` pictures of a prompt and keeps those that a judge finds to fit it best.
+        """Draws `n` pictures of a prompt and keeps those that fit it best according to a judge.
 
-        Each picture's noise comes from a CPU generator of its own seed, so what is kept does not depend on the batch
-        size. No more than `keep` pictures and one batch are in memory, unless the judge compares pictures with each
-        other, as ensembles of z-scores and of ranks do. A picture that comes out as not a number, or
-        whose score does, is named in a warning and left out. When the pipeline is interrupted (`pipe._interrupt`), what
-        was finished before is what there is.
+        Each picture's noise comes from a CPU generator with its own seed, so the result does not depend on the batch
+        size. At most `keep` pictures and one batch are in memory, unless the judge compares pictures, as ensembles with
+        z-scores or ranks do. Pictures that are not a number, or whose score is not, are left out with a warning. If the
+        pipeline is interrupted (`pipe._interrupt`), only pictures that were finished before count.
 
         Args:
-            prompt: what to draw, and what to score by.
+            prompt: to draw, and to score by.
             n: how many to draw, with the seeds `seed` to `seed + n - 1`.
             keep: how many to keep.
-            judge: a scorer, any other judge, the name of one (see `judges.names.load_judge`), a function of texts and
-                pictures, or several of these, the first of which decides. By default the pipeline's own head, as
-                `AltCLIPScorer.from_pipeline` finds it.
+            judge: a scorer, any other judge, its name (see `judges.names.load_judge`), a function of texts and
+                pictures,
+                    or several of these, of which the first decides. By default the pipeline's own head, as in
+                    `AltCLIPScorer.from_pipeline`.
             seed: of the first picture.
             batch_size: pictures drawn at a time.
-            strategy: "full" draws every picture to its end. "halving" draws short drafts of all, and to the end only
-                what may still win: about half of the work for eight pictures (see `halving`). For schedulers that
-                add no noise of their own while they draw.
-            **arguments: of the pipeline's call, but `generator`, `num_images_per_prompt`, `output_type` and
-                `return_dict`.
+            strategy: "full" draws every picture to the end. "halving" draws short drafts of all, and finishes only
+                those
+                    that may still win: about half of the work for eight pictures (see `halving`). It needs a scheduler
+                    that adds no noise while drawing.
+            **arguments: of the pipeline's call, except `generator`, `num_images_per_prompt`, `output_type` and
+                    `return_dict`.
 
         Raises:
-            ValueError: `n`, `keep` or `batch_size` is less than one, there are more to keep than to draw, or the
-                strategy is not known or does not suit the judge, or an argument is given that it would have to choose.
-            UserError: there is no such judge.
+            ValueError: `n`, `keep` or `batch_size` is less than one, `keep` is more than `n`, the strategy is unknown
+                or
+                    does not suit the judge, or an argument is given that `best_of` sets itself.
+            UserError: the judge does not exist.
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
@@ -162,7 +164,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         batch_size: int,
         arguments: dict[str, Any],
     ) -> tuple[list[Entry], dict[int, float]]:
-        """As `_best_of_seeds`, but drawing to the end only what its short draft says may win."""
+        """Like `_best_of_seeds`, but finishes only pictures that may win according to their short drafts."""
         fixed = {"timesteps", "sigmas"} & arguments.keys()
         if fixed:
             raise ValueError(f"halving chooses its own steps, not {fixed.pop()}; give num_inference_steps")
@@ -199,7 +201,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         batch_size: int,
         arguments: dict[str, Any],
     ) -> tuple[list[Entry], dict[int, float]]:
-        """The best pictures of some seeds, best first, and the score of each seed's."""
+        """The best pictures of some seeds, best first, and the score of each seed."""
         text = parse_weights(prompt).text
         kept: list[Entry] = []
         scores: dict[int, float] = {}
@@ -213,7 +215,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
                 **_for_each(arguments, len(part)),
             )
             if getattr(self, "_interrupt", False):
-                break  # the pictures of this batch are half drawn
+                break  # the pictures of this batch are unfinished
             for entry in _judged(bench, text, part, drawn):
                 scores[entry.seed] = entry.score
                 heapq.heappush(kept, entry)
@@ -236,7 +238,7 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         return Bench(load_panel(judge, self._execution_device, self.unet.dtype, pipeline=self))
 
     def _own_scorer(self) -> AltCLIPScorer:
-        """The head beside the pipeline, which is loaded once."""
+        """The head beside the pipeline, loaded once."""
         scorer: AltCLIPScorer | None = getattr(self, "_scorer_of_text_encoder", None)
         if scorer is None or scorer.text_model is not self.text_encoder:
             scorer = AltCLIPScorer.from_pipeline(self)
@@ -245,10 +247,10 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
 
 
 def _for_each(arguments: dict[str, Any], count: int) -> dict[str, Any]:
-    """Arguments of a batch of pictures, each of which is to be what its seed draws alone.
+    """The arguments for a batch in which each picture must be the same as if it were drawn alone.
 
-    diffusers encodes the one picture to be inpainted with the first generator of a batch, which is then ahead of where
-    it would be as the second; of a picture for each, every generator encodes its own.
+    diffusers encodes a single picture to inpaint with the first generator of the batch, which is then ahead of the
+    others. With one picture per prompt, each generator encodes its own.
     """
     image = arguments.get("image")
     if image is None or "mask_image" not in arguments or isinstance(image, list):
@@ -257,7 +259,7 @@ def _for_each(arguments: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _compared(bench: "Bench", entries: list[Entry]) -> list[Entry]:
-    """Pictures with the scores that they have among each other."""
+    """Pictures with the scores they get when compared with each other."""
     scores = bench.panel.combine(torch.stack([entry.members for entry in entries], 1))[0].tolist()
     return [replace(entry, score=score) for entry, score in zip(entries, scores, strict=True)]
 
@@ -267,7 +269,7 @@ def _first(entries: list[Entry], keep: int) -> list[Entry]:
 
 
 def _judged(bench: "Bench", text: str, seeds: list[int], drawn: Any) -> Iterator[Entry]:
-    """Scores the pictures of a batch; those that are, or score, not a number are named and left out."""
+    """Scores a batch of pictures. Those that are not a number, or whose score is not, are left out with a warning."""
     flags = getattr(drawn, "nsfw_content_detected", None) or [None] * len(seeds)
     pictures: list[tuple[int, Image.Image, bool | None]] = []
     for seed, image, flag in zip(seeds, pictures_of(drawn.images), flags, strict=True):

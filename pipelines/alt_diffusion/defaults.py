@@ -1,4 +1,4 @@
-"""Calls that begin with the settings that a model's folder states."""
+"""Makes pipelines use a model's own defaults."""
 
 import functools
 import inspect
@@ -15,10 +15,10 @@ from altdiffusion_clip.files import write_text
 
 
 def drawing_call(kind: type) -> Callable[..., Any]:
-    """The `__call__` of a diffusers pipeline, for the subclass of it that has our mixin.
+    """Wraps the `__call__` of a diffusers pipeline for our subclass of it.
 
-    What the caller leaves out is as the model's `generation_config.json` states it. A height or width that is given
-    alone counts, and the other is the model's own.
+    Arguments that are not given come from the model's `generation_config.json`. If only height or width is given, the
+    other is the model's default.
 
     Args:
         kind: the diffusers pipeline.
@@ -41,13 +41,13 @@ def drawing_call(kind: type) -> Callable[..., Any]:
 
 
 class AltDiffusionDefaultsMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """Keeps what a model's folder states of how it is best drawn with; put it before the diffusers class."""
+    """Keeps a model's own defaults for drawing. It must come before the diffusers class."""
 
     _generation_config: dict[str, Any]
 
     @property
     def generation_config(self) -> dict[str, Any]:
-        """Settings in the place of diffusers' defaults, where a call names none."""
+        """Settings that replace diffusers' defaults."""
         return self.__dict__.setdefault("_generation_config", {})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Pipelines made of the parts of another one, which stay as they are."""
+"""Makes pipelines from the components of another one without changing them."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
@@ -13,32 +13,31 @@ OUR_STATE = (
     "_optimizations",
     "_scorer_of_text_encoder",
 )
-"""What our mixins keep on a pipeline beside its parts."""
+"""The state that our mixins keep on a pipeline besides its components."""
 
 _making: ContextVar[bool] = ContextVar("making a pipeline of another's parts", default=False)
 
 
 def carry_over(old: Any, new: Any) -> Any:
-    """Gives a pipeline the state that our mixins keep on another, whose parts it shares, and gives it back."""
+    """Copies the state of our mixins from a pipeline to one that shares its components. Returns the latter."""
     if isinstance(new, AltDiffusionFromPipeMixin):
         new.__dict__.update({name: vars(old)[name] for name in OUR_STATE if name in vars(old)})
     return new
 
 
 class AltDiffusionFromPipeMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`from_pipe` for every AltDiffusion pipeline; put it before the diffusers class."""
+    """`from_pipe` for every AltDiffusion pipeline. It must come before the diffusers class."""
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
-        """Makes a pipeline of another's parts, without memory of its own.
+        """Makes a pipeline from another's components without extra memory.
 
-        diffusers casts all parts to float32 then, and with them those of the first pipeline. Here each keeps its dtype,
-        unless one is named, and the new pipeline goes on with the first one's long prompts, encoded prompts and
-        optimizations.
+        diffusers casts the shared components to float32. Here each keeps its dtype, unless one is given, and the new
+        pipeline keeps the first one's long prompts, encoded prompts and optimizations.
 
         Args:
             pipeline: any Stable Diffusion pipeline with our text encoder.
-            **kwargs: as in `diffusers.DiffusionPipeline.from_pipe`: other parts, `dtype`.
+            **kwargs: as in `diffusers.DiffusionPipeline.from_pipe`: other components, `dtype`.
 
         Example:
             >>> import torch

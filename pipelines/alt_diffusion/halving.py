@@ -1,11 +1,11 @@
-"""Best-of-N with about half the work: short drafts say which pictures are worth drawing to the end.
+"""Best-of-N with about half the work: short drafts show which pictures are worth finishing.
 
-A deterministic scheduler follows one path from a seed's noise to its picture, and few large steps end near where many
-small ones do. Scores of such drafts rank the pictures almost as the pictures themselves do. What the latents of a
-half-drawn picture promise does not: with emoji-m9 and 20 steps, scores of the estimate after 10 steps correlate with
-those of the pictures at 0.10, and after 15 at 0.56; scores of drafts of 6 steps at 0.9. It is a round of successive
-halving (arXiv 1502.07943), with steps for its resource. The finalists are drawn one after the other, the best draft
-first, for as long as the next may still win.
+A deterministic scheduler follows one path from a seed's noise to its picture, and a few large steps end near where many
+small ones do. Scores of such drafts rank pictures almost as well as the pictures themselves. The latents of a
+half-finished picture do not: with emoji-m9 and 20 steps, scores of the estimate after 10 steps correlate with those of
+the pictures at 0.10, and after 15 steps at 0.56, but scores of drafts of 6 steps at 0.9. This is one round of
+successive halving (arXiv 1502.07943) with steps as the resource. The finalists are drawn one after another, the best
+draft first, as long as the next may still win.
 """
 
 import math
@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHORT = 0.3
-"""Of the steps, for a draft."""
+"""The share of the steps for a draft."""
 
 FINALISTS = 0.375
-"""Of the pictures, that are drawn to the end at most."""
+"""The largest share of the pictures to finish."""
 
 MARGIN = 0.6
-"""A draft may still win if it promises no less than the picture to be beaten, less so many deviations of the drafts.
+"""A draft may still win if its score is at most this many deviations of the drafts below that of the one to beat.
 
-With emoji-m9 and eight pictures, two are then drawn to the end in the mean.
+With emoji-m9 and eight pictures, two are finished on average.
 """
 
 _LEAST_STEPS = 2
@@ -29,11 +29,11 @@ _LEAST_STEPS = 2
 
 @dataclass(frozen=True)
 class Drafts:
-    """How to choose before drawing.
+    """How to draw drafts and finalists.
 
     Attributes:
-        steps: of each draft.
-        most: pictures that are then drawn to the end, at most.
+        steps: per draft.
+        most: pictures to finish, at most.
     """
 
     steps: int
@@ -41,13 +41,13 @@ class Drafts:
 
 
 def plan_drafts(n: int, keep: int, steps: int, strength: float = 1.0) -> Drafts | None:
-    """Which drafts to draw, or None where they would cost more than they save.
+    """Plans the drafts; None if they would cost more than they save.
 
     Args:
         n: pictures to choose from.
-        keep: how many are wanted.
-        steps: of a picture.
-        strength: share of the steps that image-to-image takes.
+        keep: how many to keep.
+        steps: per picture.
+        strength: the share of steps that image-to-image takes.
 
     Example:
         >>> plan_drafts(8, 1, 20)
@@ -61,13 +61,13 @@ def plan_drafts(n: int, keep: int, steps: int, strength: float = 1.0) -> Drafts 
 
 
 def may_win(draft: float, drafts: Sequence[float], drawn: Sequence[tuple[float, float]], keep: int) -> bool:
-    """Whether a picture may still be among the best, from the score of its draft.
+    """Whether a picture may still be among the best, judging by its draft.
 
     Args:
-        draft: score of this picture's draft.
-        drafts: scores of all drafts.
-        drawn: of each picture that has been drawn to the end, the score of its draft, and its own.
-        keep: how many are wanted.
+        draft: the score of its draft.
+        drafts: the scores of all drafts.
+        drawn: for each finished picture, the score of its draft and its own.
+        keep: how many to keep.
 
     Example:
         >>> may_win(0.29, [0.30, 0.29, 0.1], [(0.30, 0.35)], keep=1)

@@ -1,4 +1,4 @@
-"""Loading that all AltDiffusion pipelines share."""
+"""Loads AltDiffusion pipelines."""
 
 import logging
 import os
@@ -15,14 +15,14 @@ from altdiffusion_clip.errors import CheckpointError
 from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
-logger = logging.getLogger("diffusers.pipelines.pipeline_utils")  # which says the same of the other parts
+logger = logging.getLogger("diffusers.pipelines.pipeline_utils")  # it warns about the other components already
 _OF_EVERY_PART = (*HUB_ARGUMENTS, "variant", "use_safetensors", "low_cpu_mem_usage")
 _GOVERN_ALL_PARTS = frozenset({"text_encoder", "unet", "device_map", "quantization_config"})
-"""Arguments with which loading is left to diffusers."""
+"""With these arguments, loading is left to diffusers."""
 
 
 def check_variant(folder: Path, variant: str | None) -> None:
-    """Looks whether a folder has weights of a variant in any of its parts, as diffusers does.
+    """Checks that a folder has weights of a variant in any component, as diffusers does.
 
     Raises:
         ValueError: it has none.
@@ -42,7 +42,7 @@ def check_variant(folder: Path, variant: str | None) -> None:
 
 
 class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`from_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
+    """`from_pretrained` for every AltDiffusion pipeline. It must come before the diffusers class."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
@@ -56,8 +56,8 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
                 text encoder, stay in their file, memory-mapped; pictures are the same.
 
         Raises:
-            CheckpointError: a folder or file that is no AltDiffusion, or is damaged; the message says which.
-            ValueError: there are no weights of the `variant`; the message says which there are.
+            CheckpointError: the folder or file is not an AltDiffusion, or is damaged. The message says which.
+            ValueError: there are no weights of the `variant`. The message lists those that exist.
         """
         place = resolve(pretrained_model_name_or_path)
         if Path(place).is_file():
@@ -83,8 +83,8 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
             logger.info("Loaded %s as %s from `%s` subfolder of %s.", part, type(loaded).__name__, part, place)
             return loaded
 
-        # While a part is read, its file and its weights are both in memory, so the largest goes first, and the text
-        # encoder last. (diffusers goes in no fixed order.)
+        # While a component is being read, its file and its weights are both in memory, so the largest comes first and
+        # the text encoder last. (diffusers has no fixed order.)
         if _GOVERN_ALL_PARTS.isdisjoint(kwargs):
             kwargs["unet"] = load(UNet2DConditionModel, "unet")
         pipeline = super().from_pretrained(place, text_encoder=None, **kwargs)
@@ -93,9 +93,9 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
         return pipeline
 
     def register_modules(self, **kwargs: Any) -> None:
-        """Registers components, as every diffusers pipeline does when it is made.
+        """Registers components, as every diffusers pipeline does when it is created.
 
-        The 512 tokens that m18's tokenizer states are set to the 77 that its UNet was trained with.
+        m18's tokenizer says 512 tokens; this is set to the 77 that its UNet was trained with.
         """
         tokenizer = kwargs.get("tokenizer")
         if tokenizer is not None and tokenizer.model_max_length > WINDOW:
@@ -104,6 +104,6 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
 
     @classmethod
     def _get_signature_types(cls) -> dict[str, tuple[type, ...]]:
-        # diffusers warns of components of other types than its own __init__ states.
+        # diffusers warns about components whose types differ from those in its __init__.
         ours = {"text_encoder": (RobertaSeriesModelWithTransformation,), "tokenizer": (PreTrainedTokenizerBase,)}
         return {**super()._get_signature_types(), **ours}

@@ -1,4 +1,4 @@
-"""LoRAs as people have them: on XLM-RoBERTa, whose layers diffusers does not know, and made for Stable Diffusion."""
+"""Loads LoRAs: for XLM-RoBERTa, whose layers diffusers does not know, and those made for Stable Diffusion."""
 
 import logging
 import os
@@ -19,10 +19,10 @@ _QUOTED = 3
 
 
 class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`load_lora_weights` for every AltDiffusion pipeline; put it before the diffusers class.
+    """`load_lora_weights` for every AltDiffusion pipeline. It must come before the diffusers class.
 
-    A LoRA on the text encoder is added with
-    `pipe.text_encoder.add_adapter(LoraConfig(target_modules=["query", "key", "value"]))`, and saved by diffusers'
+    Add a LoRA to the text encoder with
+    `pipe.text_encoder.add_adapter(LoraConfig(target_modules=["query", "key", "value"]))`, and save it with diffusers'
     `save_lora_weights(folder, text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder))`.
     """
 
@@ -30,7 +30,7 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
     def lora_state_dict(
         cls, pretrained_model_name_or_path_or_dict: str | os.PathLike[str] | Weights, **kwargs: Any
     ) -> Any:
-        """Reads a LoRA, as in diffusers; one of a UNet alone, as old versions of diffusers wrote it, too."""
+        """Reads a LoRA as in diffusers, including UNet LoRAs from old versions of diffusers."""
         read = super().lora_state_dict(pretrained_model_name_or_path_or_dict, **kwargs)
         state_dict, *rest = read
         known = (f"{cls.unet_name}.", f"{cls.text_encoder_name}.")
@@ -44,23 +44,23 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
         adapter_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Loads a LoRA, as `StableDiffusionPipeline.load_lora_weights`.
+        """Loads a LoRA, like `StableDiffusionPipeline.load_lora_weights`.
 
-        Of a LoRA for Stable Diffusion the UNet's part is loaded; what it has for CLIP's text encoder fits no layer of
-        ours, and a warning says what was left out. When a LoRA cannot be loaded, the pipeline stays as it was.
+        Of a LoRA for Stable Diffusion, only the UNet's part is loaded. The part for CLIP's text encoder fits none of
+        our layers, and a warning says what was left out. If a LoRA cannot be loaded, the pipeline does not change.
 
         Args:
             pretrained_model_name_or_path_or_dict: a file, a folder, a hub id, or tensors by name.
-            adapter_name: for `set_adapters`; the same in the UNet and the text encoder.
+            adapter_name: for `set_adapters`; the same for the UNet and the text encoder.
             **kwargs: as in diffusers (`weight_name`, `hotswap`, ...).
 
         Raises:
-            ValueError: it holds nothing that fits, or the name is taken.
+            ValueError: nothing in it fits, or the name is taken.
         """
         hub = {key: value for key, value in kwargs.items() if key not in ("hotswap", "low_cpu_mem_usage")}
         source = pretrained_model_name_or_path_or_dict
         if isinstance(source, dict):
-            source = dict(source)  # diffusers takes out what it has converted
+            source = dict(source)  # diffusers removes what it has converted
         state_dict, alphas, metadata = self.lora_state_dict(source, **{**hub, "return_lora_metadata": True})
         fitting, left_out = self._fitting(state_dict)
         if not fitting:
@@ -105,7 +105,7 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
             raise
 
     def _fitting(self, state_dict: Weights) -> tuple[Weights, list[str]]:
-        """The tensors whose layers this pipeline has, and the names of the others."""
+        """The tensors that fit layers of this pipeline, and the names of the others."""
         layers = {
             name: {_plain(layer) for layer, _ in part.named_modules()}
             for name, part in (("unet", self.unet), ("text_encoder", self.text_encoder))
@@ -134,20 +134,20 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
         hotswap: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Loads a LoRA into the text encoder, where diffusers' loader takes CLIP's layers only.
+        """Loads a LoRA into the text encoder. diffusers' own loader only knows CLIP's layers.
 
-        Load it before `enable_model_cpu_offload` and its like.
+        Load it before `enable_model_cpu_offload` and similar calls.
 
         Args:
             state_dict: the LoRA's tensors, named as PEFT names them.
-            network_alphas: of its layers; without one, a layer's alpha is its rank.
+            network_alphas: by layer; the default alpha of a layer is its rank.
             text_encoder: a `RobertaSeriesModelWithTransformation`.
-            prefix: before the names of the text encoder's tensors, "text_encoder" if not given.
-            lora_scale: how much of it is added.
+            prefix: of the names of the text encoder's tensors; by default "text_encoder".
+            lora_scale: its weight.
             adapter_name: for `set_adapters`.
-            _pipeline: as diffusers gives it.
-            low_cpu_mem_usage: as PEFT's.
-            hotswap: not possible for text encoders.
+            _pipeline: from diffusers.
+            low_cpu_mem_usage: as in PEFT.
+            hotswap: not supported for text encoders.
             metadata: PEFT's configuration, if it was saved with the LoRA.
 
         Raises:
@@ -156,7 +156,7 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
         start = f"{prefix or cls.text_encoder_name}."
         tensors = {name.removeprefix(start): value for name, value in state_dict.items() if name.startswith(start)}
         if not tensors:
-            return  # a LoRA of the UNet alone
+            return  # a LoRA for only the UNet
         if not any(name.endswith(".lora_B.weight") for name in tensors):
             raise ValueError(f"these tensors are not named as PEFT names a LoRA's: {_some(list(tensors))}")
         if hotswap:
@@ -177,7 +177,7 @@ class AltDiffusionLoraMixin(StableDiffusionPipeline if TYPE_CHECKING else object
 
 
 def _lora_config(tensors: Mapping[str, Tensor], network_alphas: Mapping[str, float]) -> dict[str, Any]:
-    """PEFT's configuration of a LoRA, from the shapes of its tensors."""
+    """PEFT's configuration of a LoRA, derived from the shapes of its tensors."""
     ending = ".lora_B.weight"
     ranks = {name.removesuffix(ending): value.shape[1] for name, value in tensors.items() if name.endswith(ending)}
     alphas = {
@@ -204,7 +204,7 @@ def _some(names: list[str]) -> str:
 
 
 def _of_layers(alphas: Mapping[str, float] | None, tensors: Weights) -> dict[str, float] | None:
-    """The alphas of the layers that some tensors belong to; diffusers fails on those of others."""
+    """The alphas of the layers of some tensors, because diffusers fails on other alphas."""
     if not alphas:
         return None
     layers = {_LAYER.split(name, maxsplit=1)[0] for name in tensors}
@@ -212,7 +212,7 @@ def _of_layers(alphas: Mapping[str, float] | None, tensors: Weights) -> dict[str
 
 
 def _take_off(module: Any, adapter: str) -> None:
-    """Takes an adapter off a module, whether it was put on whole or in part."""
+    """Removes an adapter from a module, even if it was only partly added."""
     layers = adapted_layers(module)
     for name, layer in layers.items():
         layer.delete_adapter(adapter)

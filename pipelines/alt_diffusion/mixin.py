@@ -1,4 +1,4 @@
-"""What every AltDiffusion pipeline adds to diffusers'."""
+"""Everything that AltDiffusion pipelines add to diffusers."""
 
 from altdiffusion_clip.pipelines.alt_diffusion.best_of import AltDiffusionBestOfMixin
 from altdiffusion_clip.pipelines.alt_diffusion.defaults import AltDiffusionDefaultsMixin
@@ -20,4 +20,4 @@ class AltDiffusionMixin(
     AltDiffusionBestOfMixin,
     AltDiffusionOptimizeMixin,
 ):
-    """Loading, saving, prompts, LoRAs, best-of-N and speed; put it before the diffusers class."""
+    """Loading, saving, prompts, LoRAs, best-of-N and speed. It must come before the diffusers class."""

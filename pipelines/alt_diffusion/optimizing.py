@@ -1,4 +1,4 @@
-"""Drawing faster, with pictures that no one can tell from the slow ones, in one call that can be undone."""
+"""Draws faster with indistinguishable pictures, in one call that can be undone."""
 
 import shutil
 import time
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from altdiffusion_clip.adapters import base_tensors
 
 HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16, "mps": torch.float16, "xpu": torch.float16}
-"""The half precision of each kind of device."""
+"""The half-precision dtype of each kind of device."""
 
 FASTER = 1.2
-"""A half must be so many times as fast to be taken, since it rounds."""
+"""Half precision must be faster by this factor to be used, because it rounds."""
 
 _PROBE_SIDE = 32
 _VAE_PARTS = ("encoder", "quant_conv", "post_quant_conv", "decoder")
@@ -24,24 +24,24 @@ _VAE_PARTS = ("encoder", "quant_conv", "post_quant_conv", "decoder")
 
 @dataclass
 class Optimizations:
-    """What was done to a pipeline.
+    """What `optimize` did to a pipeline.
 
     Attributes:
-        changes: a line each.
+        changes: one line each.
     """
 
     changes: list[str] = field(default_factory=list)
     _undo: list[Callable[[], object]] = field(default_factory=list)
 
     def add(self, line: str, *undo: Callable[[], object]) -> None:
-        """Notes a change, and how to take it back."""
+        """Records a change and how to undo it."""
         self.changes.append(line)
         self._undo.extend(undo)
 
     def undo(self) -> None:
-        """Takes all back, the last change first; pictures are then to the bit what they were.
+        """Undoes all changes, the last one first. Pictures are then bit for bit what they were.
 
-        Weights that were changed meanwhile, by a LoRA that was fused or a checkpoint that was loaded, stay changed.
+        Weights that were changed in the meantime, by fusing a LoRA or loading a checkpoint, stay changed.
         """
         while self._undo:
             self._undo.pop()()
@@ -52,27 +52,26 @@ class Optimizations:
 
 
 class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`optimize` for every AltDiffusion pipeline; put it before the diffusers class."""
+    """`optimize` for every AltDiffusion pipeline. It must come before the diffusers class."""
 
     _optimizations: Optimizations | None = None
 
     @torch.no_grad()
     def optimize(self, half: bool | None = None, compile: bool | None = None) -> Optimizations:
-        """Makes the pipeline draw faster: call it after `to(device)`, and before the first picture.
+        """Makes the pipeline draw faster. Call it after `to(device)` and before the first picture.
 
-        The UNet, the autoencoder and a ControlNet compute in half precision if that is faster here, which is measured;
-        latents, the scheduler and the text encoder stay as they are, and so do scores. The autoencoder's weights lie
-        channels last. On a GPU the UNet's do too, and the UNet and the decoder are compiled, which takes minutes at the
-        first picture of each size. (Compiled, the UNet of Stable Diffusion 1 was no faster on the CPUs that were tried.
-        The projections of attention are not fused: LoRAs and IP-Adapters that are loaded later would do nothing.)
+        The UNet, the autoencoder and a ControlNet compute in half precision if a measurement shows that it is faster.
+        Latents, scheduler, text encoder and scores do not change. The autoencoder's weights become channels last. On a
+        GPU, so do the UNet's, and the UNet and the decoder are compiled, which takes minutes for the first picture of
+        each size. (On the CPUs that were tried, compiling the UNet of Stable Diffusion 1 did not help. Attention
+        projections are not fused, because LoRAs and IP-Adapters that are loaded later would then have no effect.)
 
         Args:
-            half: of the UNet and the autoencoder; measured if not given. Float32 weights are kept on the CPU, to be put
-                back.
-            compile: the UNet and the decoder; on GPUs alone if not given.
+            half: use half precision; measured by default. Float32 weights are kept on the CPU for `undo`.
+            compile: compile the UNet and the decoder; by default only on GPUs.
 
         Returns:
-            What was done, a line each; print it, or `undo` it.
+            What was done, one line each. It can be printed and undone.
 
         Raises:
             ValueError: the pipeline has been optimized already.
@@ -106,7 +105,7 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
             else:
                 for take_back in undo:
                     take_back()
-        # On CPUs the UNet's convolutions, with few pixels and many channels, are slower that way.
+        # On CPUs, the UNet's convolutions, with few pixels and many channels, are slower that way.
         last = modules if device.type == "cuda" else {"vae": self.vae}
         for module in last.values():
             module.to(memory_format=torch.channels_last)
@@ -125,10 +124,10 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
 
 
 def _in_half(module: nn.Module, dtype: torch.dtype) -> Callable[[], None]:
-    """Casts a module, which goes on to take and give float32; returns how to put its own weights back."""
-    # By their names without adapters, which may come and go until then.
+    """Casts a module that still takes and returns float32. Returns a function that restores its weights."""
+    # By names without adapters, because adapters may come and go until then.
     kept = {name: tensor.data.to("cpu") for name, tensor in base_tensors(module).items()}
-    nn.Module.to(module, dtype)  # diffusers' own warns of what is to stay in float32, even if that is nothing
+    nn.Module.to(module, dtype)  # diffusers' own method warns about modules that stay in float32, even if none do
     parts = [getattr(module, name, None) for name in _VAE_PARTS]
     boundaries = [part for part in parts if isinstance(part, nn.Module)] or [module]
     hooks = []
@@ -151,9 +150,9 @@ def _in_half(module: nn.Module, dtype: torch.dtype) -> Callable[[], None]:
 
 
 def _cast_in(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """A forward pre-hook: pictures and states in the dtype that the module has now.
+    """A forward pre-hook that casts pictures and states to the module's current dtype.
 
-    Timesteps have no more than one dimension, and stay exact.
+    Timesteps have at most one dimension, and stay exact.
     """
     dtype = next(module.parameters()).dtype
     return _cast(args, dtype, 2), _cast(kwargs, dtype, 2)
@@ -168,7 +167,7 @@ def _cast(value: Any, dtype: torch.dtype, least_dimensions: int) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() and value.ndim >= least_dimensions else value
     if isinstance(value, Mapping):
-        # diffusers' outputs are mappings too, whose classes take their fields by name.
+        # diffusers' outputs are mappings too, and their classes take the fields by name.
         return type(value)(**{key: _cast(item, dtype, least_dimensions) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
         return type(value)(_cast(item, dtype, least_dimensions) for item in value)
@@ -176,7 +175,7 @@ def _cast(value: Any, dtype: torch.dtype, least_dimensions: int) -> Any:
 
 
 def _seconds(unet: Any, device: torch.device, rounds: int = 2) -> float:
-    """The time of one pass on the device that the pipeline computes on, the best of some after one to warm up."""
+    """The time of one pass on the pipeline's device: the best of several after a warm-up."""
     config = unet.config
     side = min(config.sample_size, _PROBE_SIDE)
     sample = torch.randn(2, config.in_channels, side, side, device=device)

@@ -7,10 +7,10 @@ from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
 class AltDiffusionPipeline(AltDiffusionMixin, StableDiffusionPipeline):
-    """Draws pictures from prompts in the languages of its text encoder.
+    """Draws pictures from prompts in all languages of its text encoder.
 
-    diffusers' own Stable Diffusion pipeline with another text encoder in it: everything that
-    `StableDiffusionPipeline` takes and does, this does too.
+    This is diffusers' Stable Diffusion pipeline with another text encoder. It supports everything that
+    `StableDiffusionPipeline` does.
 
     Example:
         >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")

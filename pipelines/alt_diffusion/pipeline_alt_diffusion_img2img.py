@@ -10,7 +10,7 @@ from altdiffusion_clip.pipelines.alt_diffusion.mixin import AltDiffusionMixin
 
 
 class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipeline):
-    """Redraws a picture after a prompt, as diffusers' `StableDiffusionImg2ImgPipeline` does.
+    """Redraws a picture from a prompt, as diffusers' `StableDiffusionImg2ImgPipeline` does.
 
     Example:
         >>> from PIL import Image
@@ -23,10 +23,10 @@ class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipel
     __call__ = drawing_call(StableDiffusionImg2ImgPipeline)
 
     def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[Tensor, int]:
-        """The steps that are left of a strength.
+        """The steps that remain for a strength.
 
         Raises:
-            ValueError: there are none, which diffusers finds out deep inside the UNet.
+            ValueError: there are none. diffusers would fail deep inside the UNet.
         """
         timesteps, steps = super().get_timesteps(num_inference_steps, strength, device)
         if steps < 1:

@@ -15,9 +15,9 @@ _draw = drawing_call(StableDiffusionInpaintPipeline)
 
 @contextmanager
 def _taken_as_plain(unet: UNet2DConditionModel, vae: AutoencoderKL) -> Iterator[None]:
-    """Has diffusers take a UNet for one that sees latents alone, without a mask beside them.
+    """Makes diffusers treat a UNet as one that takes only latents, without a mask.
 
-    It knows such a UNet by its four channels, and refuses others, though nothing in it depends on their number.
+    It recognises such a UNet by its four channels and rejects others, although nothing depends on their number.
     """
     channels = unet.config.in_channels
     if channels == 4 or channels != vae.config.latent_channels:
@@ -31,7 +31,7 @@ def _taken_as_plain(unet: UNet2DConditionModel, vae: AutoencoderKL) -> Iterator[
 
 
 class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipeline):
-    """Redraws the white part of a mask after a prompt, as diffusers' `StableDiffusionInpaintPipeline` does.
+    """Redraws the white part of a mask from a prompt, as diffusers' `StableDiffusionInpaintPipeline` does.
 
     Example:
         >>> from PIL import Image
@@ -44,6 +44,6 @@ class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipel
 
     @functools.wraps(StableDiffusionInpaintPipeline.__call__)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Redraws, as `StableDiffusionInpaintPipeline`; the autoencoder may have any number of latent channels."""
+        """Like `StableDiffusionInpaintPipeline`, but for any number of latent channels."""
         with _taken_as_plain(self.unet, self.vae):
             return _draw(self, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Encoded prompts that are kept, so that none is read twice, the empty negative prompt above all."""
+"""Caches encoded prompts, so that none is encoded twice, above all the empty negative prompt."""
 
 import weakref
 from collections import OrderedDict
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 PROMPTS = 64
-"""How many a pipeline keeps: 0.24 MB each at 768 numbers a token, in float32."""
+"""How many prompts a pipeline keeps. Each takes 0.24 MB in float32 with a width of 768."""
 
 _PROBED = 64
 
 
 class PromptCache:
-    """The last encoded prompts of one text encoder, least recently used first out.
+    """A least-recently-used cache of encoded prompts of one text encoder.
 
-    They are forgotten when the encoder changes: when another is put in its place, when it is moved or cast, when a
-    parameter is replaced or written to. Writes that go around autograd (`parameter.data.mul_(2)`) are seen if they
-    reach the layers at its ends, as those of an optimizer or an average do; after others call `clear`.
+    It is cleared when the encoder is replaced, moved or cast, or when a parameter is replaced or written to. Writes
+    that bypass autograd (`parameter.data.mul_(2)`) are noticed if they reach the first or last layers, as those of an
+    optimizer or a moving average do. After other such writes, call `clear`.
 
     Args:
         most: prompts to keep; 0 keeps none.
@@ -40,14 +40,14 @@ class PromptCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Clears the cache."""
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._encoder: weakref.ref[nn.Module] | None = None
         self._state: tuple[Any, ...] = ()
         self._probes: list[Tensor] = []
 
     def get(self, encoder: nn.Module, keys: list[Hashable]) -> dict[Hashable, Tensor]:
-        """Those of some prompts that are there."""
+        """The cached encodings of some prompts."""
         if not self._may_be_used(encoder) or not self._is_unchanged(encoder):
             self.clear()
             return {}
@@ -57,7 +57,7 @@ class PromptCache:
         return found
 
     def keep(self, encoder: nn.Module, encoded: dict[Hashable, Tensor]) -> None:
-        """Keeps what was just encoded."""
+        """Stores new encodings."""
         if not self._may_be_used(encoder) or not encoded:
             return
         if self._encoder is None:
@@ -68,7 +68,7 @@ class PromptCache:
             self._kept.popitem(last=False)
 
     def _may_be_used(self, encoder: nn.Module) -> bool:
-        """Not while the encoder learns, nor with adapters, whose scales are no parameters."""
+        """Whether caching is possible: not during training, nor with adapters, whose scales are not parameters."""
         return bool(self.most) and not (torch.is_grad_enabled() or encoder.training or hasattr(encoder, "peft_config"))
 
     def _is_unchanged(self, encoder: nn.Module) -> bool:
@@ -78,7 +78,7 @@ class PromptCache:
 
 
 def _state_of(encoder: nn.Module) -> tuple[Any, ...]:
-    """What changes when weights do. Of weights that are offloaded it is not where they are, which changes always."""
+    """A key that changes with the weights. For offloaded weights it ignores the device, which changes all the time."""
     offloaded = any(hasattr(module, "_hf_hook") for module in encoder.modules())
     return tuple(
         (
@@ -92,7 +92,7 @@ def _state_of(encoder: nn.Module) -> tuple[Any, ...]:
 
 
 def _weights_of(encoder: nn.Module) -> list[Tensor]:
-    """The parameters; of layers that are offloaded one by one, where they are kept meanwhile."""
+    """The parameters; for layers that are offloaded one by one, their stored copies."""
     kept = []
     for module in encoder.modules():
         hook = getattr(module, "_hf_hook", None)
@@ -105,6 +105,6 @@ def _weights_of(encoder: nn.Module) -> list[Tensor]:
 
 
 def _probes_of(encoder: nn.Module) -> list[Tensor]:
-    """A few numbers of the first and of the last matrix whose values can be read."""
+    """A few numbers from the first and the last readable matrix."""
     matrices = [p for p in _weights_of(encoder) if p.ndim > 1 and not p.is_meta and p.is_floating_point()]
     return [matrix.detach().flatten()[:_PROBED].cpu() for matrix in (*matrices[:1], *matrices[-2:])]

@@ -1,4 +1,4 @@
-"""Prompts with weights and prompts longer than a window, for every AltDiffusion pipeline."""
+"""Weighted and long prompts for every AltDiffusion pipeline."""
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -16,16 +16,16 @@ from altdiffusion_clip.prompts.windows import WINDOW, Windows, split_into_window
 
 EMPHASES = ("word", "vectors")
 _LEAST_WINDOW = 3
-"""Tokens of a window with a word in it: the special ones at its ends, and one."""
+"""The fewest tokens of a window with a word: the two special ones and one more."""
 
 
 class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`encode_prompt` with weights and long prompts; put it before the diffusers class.
+    """`encode_prompt` with weights and long prompts. It must come before the diffusers class.
 
-    Weights are written as in the AUTOMATIC1111 WebUI (see `altdiffusion_clip.prompts.weights`). A weight scales what a
-    word does: the difference between the prompt's conditioning and that of the same prompt with padding in the
-    word's place. XLM-R's vectors all speak of the whole prompt, so this finds a word's part in each of them. The
-    WebUIs' own way, which scales the vectors at the word's place, is there too: see `set_emphasis`.
+    Weights are written as in the AUTOMATIC1111 WebUI (see `altdiffusion_clip.prompts.weights`). A weight scales the
+    effect of a word: the difference between the prompt's conditioning and that of the same prompt with padding instead
+    of the word. Each of XLM-R's vectors depends on the whole prompt, so this finds the word's part in all of them. The
+    WebUIs' method, which scales the vectors at the word's position, is also available: see `set_emphasis`.
     """
 
     _emphasis = "word"
@@ -33,7 +33,7 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
     _prompts_kept: PromptCache | None = None
 
     def set_prompt_cache(self, most: int = PROMPTS) -> None:
-        """Says how many encoded prompts are kept; 0 keeps none. Those that were kept are forgotten.
+        """Sets how many encoded prompts to keep, and clears the cache. 0 keeps none.
 
         Args:
             most: prompts.
@@ -44,27 +44,27 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         self._prompts_kept = PromptCache(most)
 
     def set_emphasis(self, how: str = "word") -> None:
-        """Chooses what a weight scales.
+        """Chooses what weights scale.
 
         Args:
-            how: "word", what the word does to the whole conditioning; or "vectors", those at the word's place, after
-                which the mean of all is as before, as the AUTOMATIC1111 WebUI does it. `benchmarks/emphasis.py`
-                measures both.
+            how: "word", the effect of the word on the whole conditioning; or "vectors", the vectors at the word's
+                    position, after which the mean of all is restored, as in the AUTOMATIC1111 WebUI.
+                    `benchmarks/emphasis.py` measures both.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: it is neither of these.
         """
         if how not in EMPHASES:
             raise ValueError(f"no emphasis {how!r}; choose one of {', '.join(EMPHASES)}")
         self._emphasis = how
 
     def enable_long_prompts(self, windows: int = 4) -> None:
-        """Encodes prompts of more than 77 tokens in several windows, which the UNet sees one after the other.
+        """Encodes prompts of more than 77 tokens in several windows, which are concatenated for the UNet.
 
-        Without it, the rest of a long prompt is cut, with a warning, as published AltDiffusions do.
+        Without it, the rest of a long prompt is cut with a warning, as in published AltDiffusions.
 
         Args:
-            windows: at most so many.
+            windows: how many at most.
 
         Raises:
             ValueError: it is less than one.
@@ -89,15 +89,15 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         lora_scale: float | None = None,
         clip_skip: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Encodes prompts, as `StableDiffusionPipeline.encode_prompt`.
+        """Encodes prompts, like `StableDiffusionPipeline.encode_prompt`.
 
         Returns:
-            Conditioning of the prompts and of the negative prompts, each float
-            (prompts · num_images_per_prompt, 77 · windows, project_dim).
+            The conditioning of the prompts and of the negative prompts, each float (prompts · num_images_per_prompt,
+            77 · windows, project_dim).
 
         Raises:
-            TypeError: one of both prompts is a list and the other is not.
-            ValueError: there are not as many negative prompts as prompts.
+            TypeError: only one of prompt and negative prompt is a list.
+            ValueError: the numbers of negative prompts and prompts differ.
         """
         prompts = _as_list(prompt)
         window = WINDOW
@@ -110,7 +110,7 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
         if prompt_embeds is not None:
             prompts = []
         if given is not None and given.shape[1] % WINDOW:
-            window = given.shape[1]  # of any length, as diffusers' own class draws them
+            window = given.shape[1]  # of any length, as in diffusers
             if negatives and window < _LEAST_WINDOW:
                 raise ValueError(f"no negative prompt has {window} tokens; give negative_prompt_embeds too")
         least = 1 if given is None else max(1, given.shape[1] // window)
@@ -132,11 +132,11 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             lora_scale=lora_scale,
             clip_skip=clip_skip,
         )
-        return prompt_embeds, negative_prompt_embeds  # by these names, which diffusers' tests read off the source
+        return prompt_embeds, negative_prompt_embeds  # diffusers' tests look for these names in the source
 
     def _windows(self, prompt: str, window: int = WINDOW) -> Windows:
         warn_of_syntax(prompt)
-        prompt = self.maybe_convert_prompt(prompt, self.tokenizer)  # tokens of several vectors, of textual inversion
+        prompt = self.maybe_convert_prompt(prompt, self.tokenizer)  # multi-vector tokens of textual inversion
         if window == WINDOW:
             window, most = min(self.tokenizer.model_max_length, WINDOW), self._prompt_windows
         else:
@@ -146,10 +146,10 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
     def _conditioning(
         self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
     ) -> Tensor:
-        """Encodes prompts, or finds them encoded: float (prompts, length · window, project_dim).
+        """Encodes prompts or takes them from the cache: float (prompts, length · window, project_dim).
 
-        Prompts and negative prompts are not encoded in one batch, for then a picture's last bits would depend on
-        whether the negative prompt was still there.
+        Prompts and negative prompts are encoded in separate batches. Otherwise a picture's last bits would depend on
+        whether the negative prompt was cached.
         """
         if self._prompts_kept is None:
             self._prompts_kept = PromptCache()
@@ -170,11 +170,11 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
     def _encoded(
         self, prompts: list[Windows], length: int, device: torch.device | str, clip_skip: int | None
     ) -> list[Tensor]:
-        """Encodes prompts in one batch: of each, float (length · window, project_dim)."""
+        """Encodes prompts in one batch, float (length · window, project_dim) each."""
         pad = self.tokenizer.pad_token_id
         rows: list[Tensor] = []
-        scales: list[Tensor] = []  # of each window
-        plan: list[list[tuple[float, int]]] = []  # for each window the row of it, and of it without a word
+        scales: list[Tensor] = []  # per window
+        plan: list[list[tuple[float, int]]] = []  # per window, its row, and its row without a word
         empty = split_into_windows(self.tokenizer, parse_weights("")).input_ids[0]
         for windows in prompts:
             for ids, weights in zip(windows.input_ids, windows.weights, strict=True):
@@ -227,7 +227,7 @@ def _as_list(prompt: str | list[str] | None) -> list[str]:
 
 
 def _negatives(prompt: str | list[str] | None, negative: str | list[str] | None, count: int) -> list[str]:
-    """The negative prompts, one for each prompt, with diffusers' own complaints."""
+    """The negative prompts, one per prompt, with diffusers' own errors."""
     if negative is None:
         return [""] * count
     if prompt is not None and type(prompt) is not type(negative):

@@ -1,4 +1,4 @@
-"""Folders that load anywhere: without adapters in the weights, and without this machine's paths."""
+"""Saves folders that load anywhere: without adapters in the weights, and without local paths."""
 
 import json
 import logging
@@ -16,13 +16,13 @@ _PATH = "_name_or_path"
 
 
 class AltDiffusionSaverMixin(DiffusionPipeline if TYPE_CHECKING else object):  # type: ignore[misc]
-    """`save_pretrained` for every AltDiffusion pipeline; put it before the diffusers class."""
+    """`save_pretrained` for every AltDiffusion pipeline. It must come before the diffusers class."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Saves the pipeline, as `diffusers.DiffusionPipeline.save_pretrained`.
+        """Saves the pipeline, like `diffusers.DiffusionPipeline.save_pretrained`.
 
-        LoRAs that are loaded are left out, with a warning: `save_lora_weights` saves them. (transformers would save a
-        text encoder's LoRA in the place of the text encoder.)
+        Loaded LoRAs are left out with a warning; `save_lora_weights` saves them. (transformers would save a text
+        encoder's LoRA instead of the text encoder.)
         """
         with adapters_set_aside(getattr(self, "unet", None), getattr(self, "text_encoder", None)) as names:
             super().save_pretrained(save_directory, *args, **kwargs)
@@ -35,7 +35,7 @@ class AltDiffusionSaverMixin(DiffusionPipeline if TYPE_CHECKING else object):  #
 
 
 def forget_paths(folder: Path) -> None:
-    """Takes the places that parts were loaded from out of the configurations of a saved folder; hub ids stay."""
+    """Removes the local paths of components from the configurations of a saved folder. Hub ids stay."""
     for path in [*folder.glob("*.json"), *folder.glob("*/config.json")]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if _forget(config):
@@ -43,7 +43,7 @@ def forget_paths(folder: Path) -> None:
 
 
 def _forget(config: Any) -> bool:
-    """Takes the places out of a configuration and those inside it; whether there were any."""
+    """Removes local paths from a configuration and nested ones. Returns whether there were any."""
     if not isinstance(config, dict):
         return False
     found = [_forget(part) for part in config.values()]

@@ -1,1 +1,1 @@
-"""What the stages are trained on: parallel sentences and captioned pictures, read once and kept memory-mapped."""
+"""Training data: parallel sentences and captioned pictures, read once and then memory-mapped."""

@@ -1,4 +1,4 @@
-"""Arrays on disk that are computed once and then read memory-mapped: rows of one size, and rows of many lengths."""
+"""Arrays on disk that are computed once and then memory-mapped, with rows of equal or different lengths."""
 
 import json
 import shutil
@@ -36,20 +36,20 @@ def fill_rows(
     accelerator: Accelerator | None = None,
     description: str = "computing",
 ) -> np.memmap:
-    """Computes rows in chunks into a file, unless they are there already.
+    """Computes rows in chunks into a file, unless they exist already.
 
-    A process that is killed loses at most ten seconds: what was flushed is marked, and not computed again. Several
-    processes share the chunks, and the folder.
+    A killed process loses at most ten seconds, because flushed chunks are marked and not computed again. Several
+    processes divide the chunks, and share the folder.
 
     Args:
         path: of the file.
-        count: rows in all.
+        count: number of rows.
         row_shape: of one row.
-        dtype: numpy's name for it.
-        compute: gives the rows from start to stop; or, of what `read` gives, its rows.
-        read: what the rows from start to stop are computed from.
-        workers: processes that read ahead; 0 reads between computing.
-        chunk: rows computed at a time.
+        dtype: numpy's name.
+        compute: returns the rows from start to stop, or the rows for the output of `read`.
+        read: loads what the rows from start to stop are computed from.
+        workers: processes that read ahead; 0 for none.
+        chunk: rows per chunk.
         accelerator: of the run, if there are several processes.
         description: of the progress bar.
 
@@ -96,14 +96,14 @@ def fill_rows(
 
 
 def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> Generator[Any]:
-    """What a dataset holds at some places, in that order, read ahead by worker processes if there are some.
+    """Yields items of a dataset in a given order, read ahead by worker processes if there are any.
 
     Raises:
-        UserError: a picture cannot be read; the message is one line, whichever process has met it.
+        UserError: a picture cannot be read. The message is one line, whichever process read it.
     """
     ahead: dict[str, Any] = {}
     if workers:
-        # Forked: a dataset holds memory-mapped arrays and whatever a recipe has made up.
+        # Forked, because a dataset holds memory-mapped arrays and other objects of a recipe.
         ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"}
     batches = iter(DataLoader(_Told(dataset), None, sampler=order, pin_memory=pin_memory, **ahead))
     try:
@@ -112,13 +112,14 @@ def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_me
                 raise UserError(batch)
             yield batch
     finally:
-        # After an error or an early end torch leaves this to the garbage collector, which waits five seconds for each.
+        # Otherwise, after an error, torch leaves this to the garbage collector, which waits five seconds for each
+        # worker.
         if workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _Told(Dataset[Any]):
-    """A dataset whose pictures that cannot be read are told in a line, since workers only give tracebacks."""
+    """A dataset that reports unreadable pictures in one line, because workers would give tracebacks."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -131,7 +132,7 @@ class _Told(Dataset[Any]):
 
 
 class _Reading(Dataset[Any]):
-    """What each chunk of `fill_rows` is computed from."""
+    """The inputs of the chunks of `fill_rows`."""
 
     def __init__(self, read: Callable[[int, int], Any] | None, bounds: list[tuple[int, int]]) -> None:
         self._read, self._bounds = read, bounds
@@ -144,7 +145,7 @@ class Ragged:
     """Rows of different lengths, end to end in one memory-mapped file.
 
     Args:
-        folder: that `RaggedWriter` wrote.
+        folder: written by `RaggedWriter`.
 
     Example:
         >>> import tempfile
@@ -171,11 +172,11 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Of all rows, computed anew each time: int64 (rows,)."""
+        """The lengths of all rows, int64 (rows,). Computed on each call."""
         return np.diff(self._offsets)
 
     def lengths_of(self, rows: Tensor) -> Tensor:
-        """Of some rows, int64 (rows,)."""
+        """The lengths of some rows, int64 (rows,)."""
         places = rows.numpy()
         return torch.from_numpy(self._offsets[places + 1] - self._offsets[places])
 
@@ -183,11 +184,11 @@ class Ragged:
         return self._values[self._offsets[row] : self._offsets[row + 1]]
 
     def text(self, row: int) -> str:
-        """A row of bytes as the text that it is."""
+        """A row of bytes, decoded."""
         return bytes(self[row]).decode("utf-8")
 
     def padded(self, rows: Sequence[int], value: float = 0) -> tuple[Tensor, Tensor]:
-        """Some rows, padded on the right to the longest: (rows, longest[, width]), and their int64 mask."""
+        """Some rows padded on the right to the longest, (rows, longest[, width]), and their int64 mask."""
         return _padded([self[row] for row in rows], value)
 
 
@@ -195,7 +196,7 @@ class RaggedParts:
     """Several `Ragged` as one.
 
     Args:
-        parts: in order; all but the last with as many rows as the first.
+        parts: in order; all but the last have as many rows as the first.
     """
 
     def __init__(self, parts: Sequence[Ragged]) -> None:
@@ -209,7 +210,7 @@ class RaggedParts:
         return self._parts[part][place]
 
     def padded(self, rows: Sequence[int], value: float = 0) -> tuple[Tensor, Tensor]:
-        """As `Ragged.padded`."""
+        """See `Ragged.padded`."""
         return _padded([self[row] for row in rows], value)
 
 
@@ -223,12 +224,12 @@ def _padded(rows: Sequence[np.ndarray], value: float) -> tuple[Tensor, Tensor]:
 
 
 class RaggedWriter:
-    """Writes rows of different lengths one after the other; nothing is kept in memory.
+    """Writes rows of different lengths one after another. Nothing is kept in memory.
 
     Args:
-        folder: to write; it is there whole or not at all only if it lies in a folder that is.
+        folder: to write. It is not atomic by itself.
         dtype: numpy's name.
-        width: of each item of a row; 0 for plain numbers.
+        width: of each item in a row; 0 for plain numbers.
     """
 
     def __init__(self, folder: Path, dtype: str, width: int = 0) -> None:
@@ -272,12 +273,13 @@ class RaggedWriter:
 def prepared(
     folder: Path, made_from: dict[str, Any], prepare: Callable[[Path], None], accelerator: Accelerator | None = None
 ) -> Path:
-    """A folder of arrays: as it is, if it was made from the same things, or prepared anew, whole or not at all.
+    """Returns a folder of arrays. It is prepared again, completely or not at all, unless it was made from the same
+    inputs.
 
     Args:
         folder: of the arrays.
-        made_from: what they depend on, as JSON could hold it.
-        prepare: writes them into the folder that it is given.
+        made_from: what they depend on; must be serialisable as JSON.
+        prepare: writes them into a given folder.
         accelerator: of the run; its main process prepares.
     """
     stamp = json.dumps(made_from, sort_keys=True)
@@ -295,10 +297,10 @@ def prepared(
 
 
 def _allocate(path: Path, size: int) -> None:
-    """A file of zeros of a size, as it is if it has that size already. Refuses what the disk cannot hold."""
+    """Creates a file of zeros unless it has the right size already. Fails if the disk is too small."""
     if path.exists() and path.stat().st_size == size:
         return
-    # A hole is filled when it is written to, and a full disk then kills the process without a word.
+    # Writing to a hole on a full disk would kill the process without a message.
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(f"{path.parent} has too little room: {size / 1e9:.2f} GB are needed")
     with path.open("wb") as file:

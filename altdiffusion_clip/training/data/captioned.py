@@ -1,4 +1,4 @@
-"""Captioned pictures wherever they lie: tables, Parquet, webdataset tars and folders. No picture is read here."""
+"""Reads the captions of pictures in tables, Parquet, webdataset tars and folders, without reading pictures."""
 
 import json
 import posixpath
@@ -26,17 +26,17 @@ from altdiffusion_clip.training.data.records import LeftOut, name_of, read_recor
 CAPTIONS_FILE = "captions.jsonl"
 IMAGE = "image"
 RETRIES = Retries()
-"""Of requests to file systems that are not on this machine."""
+"""Retries of requests to remote file systems."""
 
 
 @dataclass(frozen=True)
 class Captions:
-    """A picture with what is said of it.
+    """A picture with its captions.
 
     Attributes:
         place: of its record, for messages.
-        image: where it is; None if its record does not say.
-        said: sentences by language code.
+        image: its place; None if the record has none.
+        said: captions by language code.
     """
 
     place: str
@@ -48,15 +48,15 @@ def read_captions(place: str, left_out: LeftOut, encoding: str = "") -> Iterator
     """Streams the captioned pictures of a source.
 
     Args:
-        place: path or URL of a table or of Parquet, whose records have `image` (a path from the file's folder, or in
-            Parquet the picture itself) and `captions` (an object of lists by language code), `caption` or `text` (of
-            `language`, or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; of a
-            folder with a `captions.jsonl`, or with a .txt beside each picture.
+        place: path or URL of a table or Parquet file, whose records have `image` (a path relative to the file, or in
+                Parquet the picture itself) and `captions` (lists by language code), or `caption` or `text` (in
+                `language`, or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; or
+                of a folder with a `captions.jsonl`, or with a .txt beside each picture.
         left_out: counts the records that cannot be read.
         encoding: of texts that are not UTF-8 and have no byte-order mark.
 
     Raises:
-        UserError: there is no such source, it is of another kind, or it cannot be read on.
+        UserError: the source does not exist, is of another kind, or cannot be read further.
     """
     try:
         with told(Source(place), "breaks off"):
@@ -84,7 +84,7 @@ def _read(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
 
 
 def said_of(record: dict[str, Any]) -> dict[str, list[str]]:
-    """The captions of a record by language code, empty ones left out.
+    """The captions of a record by language code, without empty ones.
 
     Example:
         >>> said_of({"captions": {"en": ["a cat", " "], "zh": "猫"}}), said_of({"text": "un chat", "language": "fr"})
@@ -129,7 +129,7 @@ def _tar(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
         try:
             record = json.loads(decode(texts["json"], encoding)) if "json" in texts else {}
             text = next((decode(texts[ending], encoding) for ending in TEXT_ENDINGS if texts.get(ending)), None)
-        except ValueError:  # of JSON, or of another encoding
+        except ValueError:  # not JSON, or another encoding
             left_out.add("its text or .json cannot be read", where)
             continue
         record = record if isinstance(record, dict) else {}
@@ -140,12 +140,12 @@ def _tar(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
 
 
 def _take(place: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Located | bytes:
-    """Where a picture lies, or what a text says."""
+    """Keeps the place of a picture and the contents of a text."""
     if f".{member.name.lower().rpartition('.')[2]}" in SUFFIXES:
         return Located(place, member.size, member.offset_data, key=member.name)
     return content_of(tar, member)
 
 
 def is_missing(image: StoredImage) -> bool:
-    """Whether a picture's own file is not there. Far away that is not asked, since each question is a request."""
+    """Whether a picture's file is missing. Remote files are not checked, because each check is a request."""
     return isinstance(image, Located) and image.offset is None and not is_remote(image.url) and not image.is_there()

@@ -1,4 +1,4 @@
-"""Captioned pictures: which there are, what is said of them in which language, and what is true of what."""
+"""Captioned pictures: an index of pictures and captions by language, and which captions are true of which pictures."""
 
 import hashlib
 import json
@@ -32,20 +32,20 @@ from altdiffusion_clip.training.data.records import LeftOut, places_of
 
 logger = logging.getLogger(__name__)
 DRAFT = 1.5
-"""JPEGs are decoded to no less than so many times the side that is trained on, which is much faster."""
+"""JPEGs are decoded to at least this multiple of the training side, which is much faster than full size."""
 
 _TOKENISED_AT_ONCE = 4096
 _UNREADABLE = "image cannot be read"
 
 
 class Captioned(Protocol):
-    """What the stages ask of captioned pictures; `CaptionedPictures` reads them from files.
+    """The interface of captioned pictures for the stages. `CaptionedPictures` reads them from files.
 
     Attributes:
-        folder: for what is computed from the pictures once.
-        side: of each picture, in pixels.
+        folder: for what is computed once from the pictures.
+        side: of the pictures, in pixels.
         languages: codes.
-        tokens: token ids of each text, by its number.
+        tokens: token ids of each text.
     """
 
     folder: Path
@@ -62,34 +62,34 @@ class Captioned(Protocol):
     def __len__(self) -> int: ...
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws pictures and one caption of each: numbers of pictures and of texts, int64 (count,) both."""
+        """Draws random pictures with one caption each: indices of pictures and of texts, both int64 (count,)."""
 
     def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws so that little of a batch is padding, out of `pool` batches."""
+        """Draws captions of similar length out of `pool` batches, so that batches have little padding."""
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
-        """Token ids of some texts and their mask, int64 (texts, longest)."""
+        """Token ids and mask of some texts, int64 (texts, longest)."""
 
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
 
     def pixels_of(self, pictures: Tensor) -> Tensor:
-        """Some pictures: uint8 (pictures, 3, side, side)."""
+        """Loads some pictures: uint8 (pictures, 3, side, side)."""
 
 
 class CaptionedPictures:
-    """Captioned pictures and where they lie. They are read and decoded when they are asked for, by whoever asks.
+    """An index of captioned pictures. Pictures are read and decoded on demand, in the process that needs them.
 
-    Equal captions are one text, so that a batch knows which of its pictures a caption is true of, and not only which
-    it was drawn with.
+    Equal captions are one text, so a batch knows all pictures that a caption is true of, not only the one it was drawn
+    with.
 
     Attributes:
-        texts: the distinct captions.
+        texts: distinct captions.
         tokens: their token ids, int32.
-        of_picture: rows in `texts` of all captions of each picture, int64.
+        of_picture: indices into `texts` of each picture's captions, int64.
         languages: codes.
-        left_out: how many records were left out, by reason.
-        kept: which pictures are drawn, bool (pictures,): all but those that `leave_out` was told of.
+        left_out: numbers of records that were left out, by reason.
+        kept: which pictures are used, bool (pictures,): all but those given to `leave_out`.
     """
 
     def __init__(self, folder: Path, temperature: float = 1.0, weights: dict[str, float] | None = None) -> None:
@@ -102,7 +102,7 @@ class CaptionedPictures:
         self.tokens = Ragged(folder / "tokens")
         self.of_picture = Ragged(folder / "of_picture")
         self._places = Ragged(folder / "places")
-        # Of each picture and language: the picture, the language, and where in `of_picture` the captions lie.
+        # For each picture and language: the picture, the language, and the position of the captions in `of_picture`.
         self._groups = np.memmap(folder / "groups.bin", np.int64, "r").reshape(-1, 4)
         self._temperature, self._weights = temperature, weights
         self.kept = np.ones(len(self), bool)
@@ -125,22 +125,23 @@ class CaptionedPictures:
         accelerator: Accelerator | None = None,
         encoding: str = "",
     ) -> "CaptionedPictures":
-        """Reads all captions, and where their pictures lie, once.
+        """Reads all captions, and the places of their pictures, once.
 
         Args:
-            data: tables, Parquet files, webdataset tars and folders, as `read_captions` reads them; paths, URLs, and
-                patterns such as `{0000..0099}.tar`.
-            side: pictures are scaled so that the shorter side is this, and cut to a square around the middle.
+            data: tables, Parquet files, webdataset tars and folders, as in `read_captions`: paths, URLs, and patterns
+                such
+                    as `{0000..0099}.tar`.
+            side: pictures are scaled to this shorter side and cropped to a square.
             tokenizer: of the text encoder.
-            folder: to keep what is read in.
-            languages: codes to read; all if empty.
+            folder: for the index.
+            languages: codes to read; empty for all.
             temperature: of the mix of languages; see `LanguageMix`.
-            weights: factors on the shares of some languages.
-            accelerator: of the run; its main process reads.
+            weights: factors for the shares of some languages.
+            accelerator: of the run. Its main process reads.
             encoding: of captions that are not UTF-8 and have no byte-order mark.
 
         Raises:
-            UserError: a source cannot be read, or nothing is left.
+            UserError: a source cannot be read, or no pictures are left.
         """
         places = places_of(data)
         made_from = {
@@ -156,7 +157,7 @@ class CaptionedPictures:
         return cls(folder, temperature, weights)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws pictures and one caption of each: rows of pictures and of texts, int64 (count,) both."""
+        """Draws random pictures with one caption each: indices of pictures and of texts, both int64 (count,)."""
         groups = torch.from_numpy(self._groups[self._drawn[self.mix.draw(count, generator).numpy()]])
         pictures, first, size = groups[:, 0], groups[:, 2], groups[:, 3]
         places = first + (torch.rand(count, generator=generator, dtype=torch.float64) * size).long()
@@ -164,13 +165,13 @@ class CaptionedPictures:
         return pictures, torch.tensor(texts)
 
     def draw_similar(self, count: int, pool: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws pictures and one caption of each, captions of nearly one length out of `pool` batches."""
+        """Draws random pictures with one caption each, captions of similar length out of `pool` batches."""
         pictures, texts = self.draw(pool * count, generator)
         chosen = similar_lengths(self.tokens.lengths_of(texts), count, generator)
         return pictures[chosen], texts[chosen]
 
     def first_captions(self, language: str) -> list[int | None]:
-        """The first caption of each kept picture in a language, as a row of `texts`; None where there is none."""
+        """The first caption of each kept picture in a language, as an index into `texts`; None if there is none."""
         first: list[int | None] = [None] * len(self)
         groups = self._groups[self._drawn]
         for picture, _, place, _ in groups[groups[:, 1] == self.languages.index(language)]:
@@ -178,13 +179,13 @@ class CaptionedPictures:
         return first
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
-        """Token ids of some texts and their mask, int64 (texts, longest)."""
+        """Token ids and mask of some texts, int64 (texts, longest)."""
         ids, mask = self.tokens.padded(texts.tolist(), pad_token_id)
         return ids.long(), mask
 
     def positives(self, texts: Tensor, pictures: Tensor) -> Tensor:
         """Which texts are true of which pictures: bool (texts, pictures)."""
-        places: dict[int, list[int]] = {}  # of each caption, the pictures that have it
+        places: dict[int, list[int]] = {}  # the pictures of each caption
         for column, picture in enumerate(pictures.tolist()):
             for text in self.of_picture[picture].tolist():
                 places.setdefault(text, []).append(column)
@@ -194,7 +195,7 @@ class CaptionedPictures:
         return true
 
     def image(self, picture: int) -> StoredImage:
-        """Where a picture lies."""
+        """The place of a picture."""
         found = json.loads(self._places.text(picture))
         return Located(*found) if len(found) == 3 else InParquet(*found)
 
@@ -203,7 +204,7 @@ class CaptionedPictures:
 
         Raises:
             ImageError: one cannot be read.
-            PassingImageError: not now.
+            PassingImageError: one cannot be read at the moment.
         """
         least = int(DRAFT * self.side)
         decoded = [decode(self.image(picture), least, RETRIES) for picture in pictures.tolist()]
@@ -211,10 +212,10 @@ class CaptionedPictures:
         return torch.from_numpy(np.stack([np.asarray(each, np.uint8) for each in squares])).permute(0, 3, 1, 2)
 
     def leave_out(self, pictures: np.ndarray) -> None:
-        """Draws some pictures no more, since they cannot be read.
+        """Excludes some pictures that cannot be read.
 
         Raises:
-            UserError: none is left.
+            UserError: no pictures are left.
         """
         self.kept[pictures] = False
         self.left_out[_UNREADABLE] = int((~self.kept).sum())
@@ -223,7 +224,7 @@ class CaptionedPictures:
         self._mix_kept()
 
     def fault(self, picture: int) -> str:
-        """What is wrong with a picture, in one line with its name; empty if it can be read."""
+        """The error of a picture, as one line with its name; empty if it can be read."""
         try:
             self.pixels_of(torch.tensor([picture]))
         except ImageError as error:
@@ -231,20 +232,20 @@ class CaptionedPictures:
         return ""
 
     def _mix_kept(self) -> None:
-        # Rows of the groups whose pictures are drawn.
+        # Groups whose pictures are kept.
         self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]]).astype(np.uint32)
         language = self._groups[:, 1].astype(np.uint8)[self._drawn]
         self.mix = LanguageMix(language, self.languages, self._temperature, self._weights)
 
 
 def read_pixels(pictures: Captioned, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Some pictures, zeros where one cannot be read, and which could be.
+    """Loads some pictures, with zeros for unreadable ones.
 
     Returns:
-        uint8 (pictures, 3, side, side), and bool (pictures,).
+        uint8 (pictures, 3, side, side), and bool (pictures,) for readable.
 
     Raises:
-        PassingImageError: one cannot be read now; that is no reason to leave it out.
+        PassingImageError: one cannot be read at the moment, which is no reason to exclude it.
     """
     try:
         return pictures.pixels_of(numbers), torch.ones(len(numbers), dtype=torch.bool)
@@ -253,14 +254,14 @@ def read_pixels(pictures: Captioned, numbers: Tensor) -> tuple[Tensor, Tensor]:
     except ImageError:
         if len(numbers) == 1:
             return torch.zeros(1, 3, pictures.side, pictures.side, dtype=torch.uint8), torch.zeros(1, dtype=torch.bool)
-    # Few are broken, and halving finds them.
+    # Few are broken, so bisecting finds them fast.
     halves = [read_pixels(pictures, half) for half in numbers.tensor_split(2)]
     pixels, readable = (torch.cat(parts) for parts in zip(*halves, strict=True))
     return pixels, readable
 
 
 def check_pictures(pictures: Captioned, accelerator: Accelerator, workers: int = 0) -> None:
-    """Decodes every picture once, where nothing else does before the first step, and leaves out what cannot be."""
+    """Decodes every picture once, if nothing else does before the first step, and excludes the unreadable ones."""
     readable = fill_rows(
         pictures.folder / "readable.bin",
         len(pictures),
@@ -277,12 +278,12 @@ def check_pictures(pictures: Captioned, accelerator: Accelerator, workers: int =
 
 
 def leave_out_broken(pictures: Captioned, rows: np.ndarray, accelerator: Accelerator | None = None) -> None:
-    """Leaves out the pictures of which something was computed that is not a number, since they could not be read.
+    """Excludes pictures whose computed rows are NaN because they could not be read.
 
     Args:
         pictures: with captions.
-        rows: what was computed, (pictures, ...); the first number of each row is looked at.
-        accelerator: of the run; its main process says what was left out.
+        rows: computed from the pictures, (pictures, ...). The first number of each row is checked.
+        accelerator: of the run. Its main process reports what was left out.
     """
     first = rows.reshape(len(rows), -1)[:, 0]
     broken = np.flatnonzero(np.isnan(first))
@@ -297,13 +298,13 @@ def leave_out_broken(pictures: Captioned, rows: np.ndarray, accelerator: Acceler
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """The square in the middle of a picture, scaled to `side` pixels."""
+    """The centre square of a picture, scaled to `side` pixels."""
     if image.size == (side, side):
         return image
     width, height = image.size
     least = min(image.size)
     left, top = (width - least) / 2, (height - least) / 2
-    # What is cut off need not be scaled first.
+    # Crops first, so that less has to be scaled.
     return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + least, top + least))
 
 
@@ -316,7 +317,7 @@ def _write(
     encoding: str,
 ) -> None:
     left_out, codes = LeftOut(), list(languages)
-    # Of each caption, also of those that are said again, a digest: a million texts would fill the memory.
+    # A digest of each caption, including repeated ones, because a million texts would fill memory.
     digests, counts = array("Q"), array("q")
     with (
         RaggedWriter(folder / "places", "uint8") as of_place,
@@ -371,7 +372,7 @@ def _place_of(image: StoredImage | None) -> list[Any]:
 
 
 def _write_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, digests: array, counts: array) -> None:
-    """Writes the distinct texts in the order in which they come, their tokens, and which picture has which."""
+    """Writes the distinct texts in order of appearance, their tokens, and the captions of each picture."""
     _, first, inverse = np.unique(np.frombuffer(digests, np.uint64), return_index=True, return_inverse=True)
     order = first.argsort()
     row_of = np.empty(len(first), np.int64)

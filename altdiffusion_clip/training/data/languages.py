@@ -1,4 +1,4 @@
-"""Mixing languages: rare ones more often than they stand in the data, as XLM-R did."""
+"""Mixes languages, with rare ones more often than in the data, as XLM-R did."""
 
 import numpy as np
 import torch
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 class LanguageMix:
-    """Draws rows so that each language comes up with a probability of its own.
+    """Draws rows so that each language has its own probability.
 
-    With n sentences in a language its share is proportional to n ** (1 / temperature) (arXiv 1911.02116, section
-    3.1, has alpha = 1 / temperature): 1 is as the data have it, infinity is every language alike.
+    The share of a language with n sentences is proportional to n ** (1 / temperature) (alpha = 1 / temperature in arXiv
+    1911.02116, section 3.1): 1 follows the data, infinity makes all languages equal.
 
     Args:
-        language: of each row, uint8 (rows,), an index into `languages`.
+        language: of each row, an index into `languages`, uint8 (rows,).
         languages: codes.
         temperature: at least 1.
-        weights: factors on the shares of some languages.
+        weights: factors for the shares of some languages.
 
     Example:
         >>> mix = LanguageMix(np.array([0] * 90 + [1] * 10, np.uint8), ["en", "zh"], temperature=2.0)
@@ -30,7 +30,7 @@ class LanguageMix:
         temperature: float = 1.0,
         weights: dict[str, float] | None = None,
     ) -> None:
-        # Rows by language, so that a draw needs no search.
+        # Rows sorted by language, so that drawing needs no search.
         self._rows = np.argsort(language, kind="stable").astype(np.uint32)
         counts = np.bincount(language, minlength=len(languages)).astype(np.float64)
         self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
@@ -48,18 +48,18 @@ class LanguageMix:
 
 
 def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Chooses `count` of some rows that are of nearly one length, so that little of a batch is padding.
+    """Chooses `count` rows of similar length, so that a batch has little padding.
 
-    The rows are sorted and cut into blocks, and one block is drawn: each row is as likely to be chosen as any other,
-    and with it each length and each language.
+    The rows are sorted and cut into blocks, and one block is drawn at random. So every row, length and language is
+    equally likely.
 
     Args:
         lengths: int64 (rows,), a multiple of `count`.
-        count: how many.
-        generator: of the step.
+        count: how many to choose.
+        generator: for the step.
 
     Returns:
-        Places in `lengths`, int64 (count,), in random order.
+        Indices into `lengths`, int64 (count,), in random order.
     """
     by_length = lengths.argsort(stable=True)
     block = int(torch.randint(len(lengths) // count, (), generator=generator))

@@ -1,4 +1,4 @@
-"""Parallel sentences: English, and what it is in other languages, tokenised once and kept memory-mapped."""
+"""Parallel sentences: English with translations, tokenised once and memory-mapped."""
 
 import hashlib
 import json
@@ -27,16 +27,16 @@ _TOKENISED_AT_ONCE = 4096
 
 
 class ParallelCorpus:
-    """Sentences in many languages, each with the English sentence that it says the same as.
+    """Sentences in many languages, each with its English translation.
 
     Attributes:
-        tokens: student's token ids of each sentence, int32.
+        tokens: the student's token ids of each sentence, int32.
         english: the distinct English sentences, as text.
-        target: of each sentence the row in `english`, int64 (sentences,).
-        language: of each sentence, uint8 (sentences,), an index into `languages`.
+        target: index into `english` of each sentence, int64 (sentences,).
+        language: index into `languages` of each sentence, uint8 (sentences,).
         languages: codes.
-        left_out: how many sentences were left out, by reason.
-        cut: how many sentences had more tokens than a window holds.
+        left_out: numbers of sentences that were left out, by reason.
+        cut: number of sentences that were too long and were cut.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,17 +66,18 @@ class ParallelCorpus:
         """Reads files, once.
 
         Args:
-            data: tables (paths, URLs, patterns) or Moses corpora, whose fields are language codes (`en` and others; a
-                list holds several ways to say it), or which have such an object in `translation`, or `english`, `text`
-                and `language`.
+            data: tables (paths, URLs, patterns) or Moses corpora. Their fields are language codes (`en` and others; a
+                list
+                    has several translations), or `translation` with such an object, or `english`, `text` and
+                    `language`.
             tokenizer: of the student.
-            folder: to keep the corpus in.
-            languages: codes to read; all if empty. English is always read, and paired with itself.
-            accelerator: of the run; its main process reads.
+            folder: for the corpus.
+            languages: codes to read; empty for all. English is always read, and paired with itself.
+            accelerator: of the run. Its main process reads.
             encoding: of texts that are not UTF-8 and have no byte-order mark.
 
         Raises:
-            UserError: a file cannot be read, or nothing is left, or a language of `languages` is not there.
+            UserError: a file cannot be read, no sentences are left, or a language is missing.
         """
         places = places_of(data)
         made_from = {
@@ -127,7 +128,7 @@ def _write(
 def _sentences(
     places: Sequence[str], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int], encoding: str
 ) -> Iterator[tuple[tuple[int, str], str, str]]:
-    """Each sentence with its code and its English: the row among the distinct ones, and the text."""
+    """Each sentence with its language code and its English, as an index among distinct sentences and as text."""
     for table in places:
         for place, record in read_records(table, left_out, encoding):
             said = _by_language(record)
@@ -152,7 +153,7 @@ def _sentences(
 
 
 def _by_language(record: Record) -> dict[str, list[str]]:
-    """The sentences of a record by language code, empty ones left out."""
+    """The sentences of a record by language code, without empty ones."""
     if isinstance(record.get("translation"), dict):
         record = record["translation"]
     elif {"english", "text", "language"} <= record.keys():
@@ -165,7 +166,7 @@ def _by_language(record: Record) -> dict[str, list[str]]:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What tells a tokenizer from another: a digest of its vocabulary."""
+    """A fingerprint of a tokenizer: the digest of its vocabulary."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
     return hashlib.blake2b(vocabulary.encode("utf-8"), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Pixels as networks take them. They travel as bytes, a quarter of the size, and become numbers on the device."""
+"""Converts pixels for networks. They are moved as bytes, a quarter of the size, and converted on the device."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def signed(pixels: Tensor) -> Tensor:
-    """Pixels as an autoencoder takes them: float, like `pixels` in shape, in [-1, 1].
+    """Pixels for an autoencoder: float in [-1, 1], with the shape of `pixels`.
 
     Args:
         pixels: uint8, any shape.
@@ -20,7 +20,7 @@ def signed(pixels: Tensor) -> Tensor:
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels as a vision tower takes them: float (pictures, 3, height, width).
+    """Pixels for a vision tower: float (pictures, 3, height, width).
 
     Args:
         pixels: uint8 (pictures, 3, height, width).

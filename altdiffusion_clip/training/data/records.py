@@ -1,4 +1,4 @@
-"""Records to train on: tables as `sources` reads them, Moses files, and a count of what is left out."""
+"""Reads training records from tables and Moses files, and counts what is left out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from altdiffusion_clip.sources.texts import refuse
 
 
 class LeftOut:
-    """Counts what had to be left out, and why; the first of each kind is named.
+    """Counts what was left out, by reason, and names the first of each kind.
 
     Example:
         >>> left_out = LeftOut()
@@ -36,7 +36,7 @@ class LeftOut:
         return self._counts.total()
 
     def as_dict(self) -> dict[str, int]:
-        """How many for each reason."""
+        """The counts by reason."""
         return dict(self._counts)
 
     def __str__(self) -> str:
@@ -45,21 +45,21 @@ class LeftOut:
 
 
 def places_of(data: Iterable[str | Path]) -> list[str]:
-    """The places that names of data stand for, as `sources.names.expand` reads them.
+    """Expands the names of data with `sources.names.expand`.
 
     Raises:
-        UserError: a pattern stands for nothing.
+        UserError: a pattern matches nothing.
     """
     return expand([str(name) for name in data])
 
 
 def name_of(place: str) -> str:
-    """What to call a place in messages: its file's name."""
+    """The name of a place in messages: its file name."""
     return PurePosixPath(place.rstrip("/")).name
 
 
 def moses_files(place: str) -> dict[str, Path]:
-    """The files of a Moses corpus by language: NAME.en, NAME.zh, ... beside each other, for NAME."""
+    """The files of a Moses corpus by language: NAME.en, NAME.zh and so on."""
     path = Path(place)
     if is_remote(place) or path.exists() or not path.name or not path.parent.is_dir():
         return {}
@@ -67,10 +67,10 @@ def moses_files(place: str) -> dict[str, Path]:
 
 
 def files_of(place: str) -> list[str]:
-    """The files that the name of a table or of a Moses corpus stands for.
+    """The files of a table or a Moses corpus.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     if is_remote(place) or Path(place).is_file():
         return [place]
@@ -83,16 +83,17 @@ def files_of(place: str) -> list[str]:
 
 
 def read_records(place: str | Path, left_out: LeftOut, encoding: str = "") -> Iterator[tuple[str, Record]]:
-    """Streams the records of a file, each with its place for messages.
+    """Streams the records of a file, each with its position for messages.
 
     Args:
-        place: path or URL of .jsonl (an object a line), .tsv or .csv (a header line), .parquet; or NAME of a Moses
-            corpus (NAME.en, NAME.zh, ..., line by line translations of each other).
+        place: path or URL of a .jsonl (one object per line), .tsv or .csv (with a header) or .parquet file; or NAME of
+            a
+                Moses corpus (NAME.en, NAME.zh, ..., which are line-by-line translations of each other).
         left_out: counts the rows that cannot be read.
         encoding: of texts that are not UTF-8 and have no byte-order mark.
 
     Raises:
-        UserError: there is no such file, or it is of another kind.
+        UserError: the file does not exist, or is of another kind.
     """
     place = str(place)
     files_of(place)

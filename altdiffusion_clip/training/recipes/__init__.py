@@ -1,4 +1,4 @@
-"""Recipes: stages of training one after the other, with all their settings, in a YAML file."""
+"""Recipes: YAML files with several training stages and all their settings."""
 
 import dataclasses
 import difflib
@@ -17,10 +17,10 @@ from altdiffusion_clip.training.stages import STAGES, Stage
 FOLDER = Path(__file__).parent
 _INPUT = re.compile(r"\{([\w-]+)\}")
 _YAML = re.compile(r"true|false|[-+]?\.?\d[\d.eE+-]*|\[.*\]|\{.*:.*\}")
-"""What is no text. A prompt may say yes or no."""
+"""Values that are not texts. A prompt may be "yes" or "no"."""
 
 _BASES = ("student", "model")
-"""What a stage begins with; a dry run takes it for what the stage would make."""
+"""The settings for a stage's starting model. A dry run uses that in place of the stage's result."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Step:
     """A stage of a recipe, ready to run.
 
     Attributes:
-        name: in the recipe, and of its folder.
-        stage: what it runs.
+        name: in the recipe, and the name of its folder.
+        stage: the stage to run.
         config: its settings.
     """
 
@@ -40,13 +40,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, as it was read.
+    """A recipe from a file.
 
     Attributes:
         place: its name or file, for messages.
         description: what it makes.
-        inputs: what its user gives, by name, and what each is.
-        stages: settings of each stage by its name, with the kind of stage in `stage` if that is not its name.
+        inputs: names of what the user must give, with descriptions.
+        stages: settings by name of the stage, with the kind of stage in `stage` if it differs from the name.
     """
 
     place: str
@@ -55,18 +55,19 @@ class Recipe:
     stages: dict[str, dict[str, Any]]
 
     def steps(self, output: Path, changes: Mapping[str, Any] | None = None, dry_run: bool = False) -> list[Step]:
-        """The stages, in order, with all of their settings.
+        """The stages in order, with all settings.
 
-        A text `{pictures}` in a setting is an input, and `{distill}` the folder of what the stage of that name made.
+        In a setting, `{pictures}` stands for an input, and `{distill}` for the folder of that stage's result.
 
         Args:
             output: folder for the stages' folders.
-            changes: inputs; settings of all stages that have them, such as `steps`; and of one stage, such as
-                `distill.steps`.
-            dry_run: what an earlier stage makes is not there yet, so what it begins with stands for it.
+            changes: inputs; settings for all stages that have them, such as `steps`; and settings for one stage, such
+                as
+                    `distill.steps`.
+            dry_run: the results of earlier stages do not exist yet, so their starting models are used instead.
 
         Raises:
-            UserError: a setting is unknown, or an input is not given; the message names the nearest name.
+            UserError: a setting is unknown, or an input is missing. The message names the closest match.
         """
         changes = dict(changes or {})
         given = {name: changes.pop(name) for name in self.inputs if name in changes}
@@ -92,7 +93,7 @@ class Recipe:
         return steps
 
     def _merged(self, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The settings of each stage, with the changes in their place."""
+        """The settings of each stage with the changes applied."""
         merged = {name: dict(settings) for name, settings in self.stages.items()}
         fields = {
             name: {field.name for field in dataclasses.fields(STAGES[settings.get("stage", name)].config)}
@@ -113,7 +114,7 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """The recipes in the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -121,10 +122,10 @@ def read_recipe(name: str) -> Recipe:
     """Reads a recipe.
 
     Args:
-        name: of one that comes with the package, or a YAML file.
+        name: of a recipe in the package, or a YAML file.
 
     Raises:
-        UserError: there is none, or it is of another form.
+        UserError: it does not exist, or has another format.
 
     Example:
         >>> sorted(read_recipe("altclip-m9").stages)
@@ -151,10 +152,10 @@ def read_recipe(name: str) -> Recipe:
 
 
 def changes_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Changes as they are given on the command line, KEY=VALUE: numbers, true, false, lists, and texts as they are.
+    """Parses KEY=VALUE changes from the command line: numbers, true, false, lists and texts.
 
     Raises:
-        UserError: one is of another form.
+        UserError: one has another format.
 
     Example:
         >>> changes_of(["steps=10", "distill.languages=[zh, ja]", "sentences=a=b.tsv"])
@@ -172,10 +173,10 @@ def _changes(texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _filled(value: Any, names: Mapping[str, Any]) -> Any:
-    """A setting with what its `{names}` stand for."""
+    """Fills in the `{names}` in a setting."""
     if isinstance(value, list):
         filled = [_filled(item, names) for item in value]
-        # An input may be several places.
+        # An input may consist of several places.
         return [item for each in filled for item in (each if isinstance(each, list) else [each])]
     if not isinstance(value, str):
         return value
