@@ -65,7 +65,7 @@ def load_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
         source: PIL picture, path, the bytes of a file, float or uint8 tensor (3, height, width), or array (height,
             width, 3).
         at_least: decode a JPEG at a half, a quarter or an eighth of its size, if its sides keep at least so many
-                pixels. That is much faster.
+            pixels. That is much faster.
 
     Raises:
         ImageError: it is missing, empty, truncated, not a picture, too large, or has the wrong shape.

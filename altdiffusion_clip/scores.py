@@ -43,7 +43,7 @@ class RankedImage:
         score: the score that the ranking is ordered by.
         measure: what the score is: "cosine", in [-1, 1], or "score", without a unit.
         probability: that the text belongs to the picture, according to the judge (for AltCLIP and CLIP, the softmax
-                    over logit_scale · cosine within this ranking); None if its scores do not say.
+            over logit_scale · cosine within this ranking); None if its scores do not say.
         scores: of the other judges, by name.
     """
 

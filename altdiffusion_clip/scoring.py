@@ -158,7 +158,7 @@ class AltCLIPScorer(PreTrainedModel):
         Args:
             path: the file.
             config: a diffusers folder of the same sizes, with its AltCLIP in `scorer`; needed only for unpublished
-                    sizes.
+                sizes.
             tokenizer: a folder or hub id that has the tokenizer, should the file bring none.
             **kwargs: `dtype` (default float32), `offload_embeddings`, `device_map`, `quantization_config`, as in
                 transformers.
@@ -200,8 +200,8 @@ class AltCLIPScorer(PreTrainedModel):
 
         Args:
             pipeline: a diffusers pipeline with our text encoder.
-            head: the AltCLIP that was trained with this text encoder: "emoji-m9", a folder or hub id in the layout
-                    of transformers' AltCLIPModel, or a FlagAI single file. By default the `scorer` beside the pipeline.
+            head: the AltCLIP that was trained with this text encoder: "emoji-m9", a folder or hub id in the layout of
+                transformers' AltCLIPModel, or a FlagAI single file. By default the `scorer` beside the pipeline.
             allow_other_tower: accept a text encoder other than the one the head was trained with.
             **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id; `config` and `tokenizer`, as
                 in `from_single_file`, for a single file.
@@ -211,7 +211,7 @@ class AltCLIPScorer(PreTrainedModel):
             ValueError: its weights are not in memory, after `enable_sequential_cpu_offload`.
             OSError: the head does not exist.
             CheckpointError: it is not an AltCLIP, is damaged, or was trained with another text encoder. The message
-                    names the first tensor that differs.
+                names the first tensor that differs.
         """
         body = pipeline.text_encoder
         if not isinstance(body, RobertaSeriesModelWithTransformation):
@@ -361,7 +361,7 @@ class AltCLIPScorer(PreTrainedModel):
             texts: one or several.
             batch_size: texts at a time.
             max_length: tokens to read of each, including special ones; 77 by default, and at most the text encoder's
-                    positions.
+                positions.
 
         Returns:
             Unit vectors, float32 (texts, projection_dim), on the scorer's device.

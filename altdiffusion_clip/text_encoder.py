@@ -30,8 +30,8 @@ class RobertaSeriesConfig(XLMRobertaConfig):
     Args:
         project_dim: width of both outputs; the UNet's `cross_attention_dim`.
         has_pre_transformation: as in m18: condition on the penultimate layer, through its own projection.
-        has_pre_LN: whether the checkpoint has the LayerNorm before the pooled projection. `from_pretrained` sets
-                it to False for the m2 and m9 text encoders that were published without it.
+        has_pre_LN: whether the checkpoint has the LayerNorm before the pooled projection. `from_pretrained` sets it to
+            False for the m2 and m9 text encoders that were published without it.
         use_attention_mask: whether diffusers' pipelines pass the attention mask.
         pooler_fn: "cls", the only published value.
         learn_encoder: only kept because published configs have it.
@@ -64,15 +64,15 @@ class TransformationModelOutput(ModelOutput):
     """Both outputs for a batch of prompts.
 
     Attributes:
-        projection_state: conditioning, float (batch, length, project_dim). It comes first because diffusers'
-                pipelines take element 0.
+        projection_state: conditioning, float (batch, length, project_dim). It comes first because diffusers' pipelines
+            take element 0.
         last_hidden_state: XLM-RoBERTa's, float (batch, length, hidden_size).
         pooler_output: pooled output, float (batch, project_dim); None if the checkpoint has no `pre_LN`.
         hidden_states: of the embeddings and of each layer, each float (batch, length, hidden_size), if asked
             for.
         attentions: of each layer, each float (batch, heads, length, length), if asked for.
         conditioning_states: the hidden states up to the conditioning one, if hidden states are asked for. They come
-                last because diffusers' pipelines count `clip_skip` back from the end of the last element.
+            last because diffusers' pipelines count `clip_skip` back from the end of the last element.
     """
 
     projection_state: Tensor | None = None
@@ -88,8 +88,8 @@ class ConditioningEnd:
     """The `text_encoder.text_model` that diffusers' pipelines, and tools written for CLIP, look for.
 
     Attributes:
-        final_layer_norm: turns a hidden state into conditioning: float (batch, length, hidden_size) to
-                (batch, length, project_dim). In CLIP that is a LayerNorm.
+        final_layer_norm: turns a hidden state into conditioning: float (batch, length, hidden_size) to (batch, length,
+            project_dim). In CLIP that is a LayerNorm.
         encoder: XLM-RoBERTa's.
         embeddings: XLM-RoBERTa's.
     """
@@ -108,8 +108,8 @@ class RobertaSeriesModelWithTransformation(XLMRobertaPreTrainedModel):
 
     Args:
         config: the configuration.
-        offload_embeddings: leave word embeddings in their file (see `altdiffusion_clip.offloading`);
-                `from_pretrained` sets them.
+        offload_embeddings: leave word embeddings in their file (see `altdiffusion_clip.offloading`); `from_pretrained`
+            sets them.
 
     Example:
         >>> config = RobertaSeriesConfig(

@@ -40,7 +40,7 @@ class Criterion:
 
     Attributes:
         kind: "min", a score; "share", to be in the best share, from 0 to 1; "count", to be among the best rows; or
-                "shuffled", to be above this share of the scores of pictures with texts of other rows.
+            "shuffled", to be above this share of the scores of pictures with texts of other rows.
         value: the score, share or number of rows.
         column: the judge; the first if empty.
         language: of the rows that it applies to; all if empty.
@@ -89,8 +89,8 @@ class Filter:
         criteria: one or more.
         by_language: shares and numbers apply to each language separately, instead of to all rows together.
         any_of_them: keep a row that reaches any criterion, instead of one that reaches all criteria of its language.
-        near_duplicates: of pictures whose vectors have at least this cosine, keep the one with the best score; None
-                to keep all.
+        near_duplicates: of pictures whose vectors have at least this cosine, keep the one with the best score; None to
+            keep all.
     """
 
     criteria: tuple[Criterion, ...]
@@ -276,7 +276,7 @@ def run_filter(
     Args:
         folder: of scores.
         output: gets `kept/`, `rejected/` (JSON lines of id, reason, language and scores; a near duplicate also has the
-                id of the row it is `like`) and `counts/`.
+            id of the row it is `like`) and `counts/`.
         wanted: what to keep.
         retries: of each request.
         progress: called with the number of rows of each finished source.

@@ -86,7 +86,7 @@ class Cluster:
 
     Attributes:
         address: of a running cluster, as for `ray.init` ("auto", "ray://head:10001"); empty to start one on this
-                machine.
+            machine.
         actors: how many at most.
         gpus: per actor; 0 to compute on CPUs.
         cpus: per actor.

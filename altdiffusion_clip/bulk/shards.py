@@ -89,7 +89,7 @@ class ShardFolder:
     Args:
         folder: created if it does not exist.
         plan: what decides the scores: columns, the judges' fingerprints and so on. A folder with another plan is
-                rejected.
+            rejected.
         sources: the stamp of each source by its place. Sources may be added, but scored ones must not change.
 
     Raises:

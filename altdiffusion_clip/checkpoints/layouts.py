@@ -47,9 +47,9 @@ class Checkpoint:
         path: its folder or file.
         layout: which of the published ones.
         tensors: of its parts, out of "unet", "vae", "text_encoder" and "altclip", under the names of diffusers' folders
-                and published AltCLIPs. The text tower of a FlagAI file or an AltCLIP is in both of the last two.
+            and published AltCLIPs. The text tower of a FlagAI file or an AltCLIP is in both of the last two.
         ema: the moving average of the UNet's tensors under the same names, if the checkpoint has both. If it has only
-                the average, that is its UNet.
+            the average, that is its UNet.
         unet_is_average: whether the UNet is the moving average.
         configs: the configuration of each part.
         config_folder: the folder of the configurations in diffusers' layout; None if they are in the file itself.
@@ -83,8 +83,8 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
 
     Args:
         path: a folder or a single file.
-        config: a diffusers folder with the configurations of a single file; by default those in the file, or those
-                of the published checkpoint of its size.
+        config: a diffusers folder with the configurations of a single file; by default those in the file, or those of
+            the published checkpoint of its size.
 
     Raises:
         CheckpointError: it has none of the published layouts, or is damaged. The message says what it is.

@@ -62,7 +62,7 @@ def merge(
 
     Raises:
         CheckpointError: one of the three cannot be used, or their UNets have different shapes. The message names the
-                first tensor that differs.
+            first tensor that differs.
         UserError: the destination cannot be written, or `what` is unknown.
     """
     if what not in WHAT:

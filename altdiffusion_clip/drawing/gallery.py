@@ -52,8 +52,8 @@ def write_pages(folder: Path, groups: Iterable[Sequence[Row]]) -> None:
 
     Args:
         folder: of the pictures. It gets `contact-sheet.png`, `contact-sheet-2.png`, ..., at most `MOST_SHEETS`;
-                        `index.html`, `index-2.html`, ..., with all pictures; and for several languages `table.html`,
-                        with a row for each prompt and a column for each language.
+            `index.html`, `index-2.html`, ..., with all pictures; and for several languages `table.html`, with a row for
+            each prompt and a column for each language.
         groups: rows, the best of each first.
     """
     shown = ([row for row in group if row["file"] and _small(folder, row).is_file()] for group in groups)

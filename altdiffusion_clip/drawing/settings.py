@@ -34,7 +34,7 @@ class Settings:
         prompt: what to draw.
         seed: of this picture's initial latents.
         batch_seeds: the seeds of its batch, in order. In half precision, batches of another size round differently. In
-                float32 every picture is drawn alone.
+            float32 every picture is drawn alone.
         model: as the user named it.
         negative_prompt: what to keep out.
         num_inference_steps: scheduler steps.

@@ -129,7 +129,7 @@ def render_scene(
         right: what is on the right.
         colour: the background.
         placements: of the left and the right emoji, with offsets from the middle of the half; by default 28 of 64
-                pixels.
+            pixels.
         style: as in `render`.
 
     Returns:

@@ -21,7 +21,7 @@ class Words:
 
     Attributes:
         names: the forms of each word: bare, and with an article or a measure word if there is one. The everyday word
-                comes first, then synonyms.
+            comes first, then synonyms.
         small: phrases for a small one; empty if it is not countable.
         big: phrases for a big one.
         two: phrases for two of it.
@@ -45,7 +45,7 @@ class Language:
         on: the phrases of each ground for `patterns["on"]`.
         tags: the phrases of each ground for `patterns["tag"]`.
         patterns: of sentences: "alone", "on" and "tag" with {thing} and {ground}; "pair", "beside" and "above" with
-                {first} and {second}.
+            {first} and {second}.
     """
 
     code: str

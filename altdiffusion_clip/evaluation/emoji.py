@@ -160,8 +160,8 @@ def evaluate_drawing(
         n: pictures per prompt.
         steps: scheduler steps.
         drawn_from: "prompt" draws held-out concept-colour pairs. "name" draws from the concept's name and ranks by the
-                whole prompt, so that the background is left to chance and there is something to choose. Its pairs are
-                seen ones, because without being told, the model draws no other backgrounds.
+            whole prompt, so that the background is left to chance and there is something to choose. Its pairs are seen
+            ones, because without being told, the model draws no other backgrounds.
     """
     recogniser = Recogniser.load()
     recognised, right, best = 0, 0, 0

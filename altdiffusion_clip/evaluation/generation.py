@@ -121,7 +121,7 @@ class GenerationResult:
         language: code.
         pictures: number of pictures.
         clip_score: mean of 100 · max(cosine, 0) of pictures and their own prompts, or of the scores of a judge without
-                cosines.
+            cosines.
         clip_score_english: the same with the English prompts of the scenes; None if there are none.
         gap: English's `clip_score_english` on the same scenes minus this language's; None without English.
         interval_95: bootstrap interval over the scenes, of `gap` if there is one, otherwise of `clip_score`.

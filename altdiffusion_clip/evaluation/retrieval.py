@@ -71,7 +71,7 @@ def retrieval(similarity: Tensor, relevant: Tensor, ties: str = "mean") -> Retri
         similarity: float (texts, images).
         relevant: bool (texts, images), at least one true in each row and column.
         ties: how to rank equal similarities; see `ranks.TIES`. The default is the middle of them, so that a constant
-                similarity does not score.
+            similarity does not score.
 
     Raises:
         ValueError: the shapes differ, a similarity is not finite, or a row or column has nothing relevant.

@@ -59,7 +59,7 @@ class Ensemble:
     Attributes:
         judges: two or more.
         rule: "logits" (only for judges with vectors), "zscores" or "ranks". The last two compare the pictures of one
-                call, so a picture's score depends on the others.
+            call, so a picture's score depends on the others.
         name: to show.
 
     Raises:

@@ -23,7 +23,7 @@ class FunctionJudge:
 
     Args:
         function: takes a list of texts and a list of as many RGB pictures, and returns as many numbers, higher for a
-                better fit. A number that is not finite is no score.
+            better fit. A number that is not finite is no score.
         name: to show; by default the function's own.
 
     Example:

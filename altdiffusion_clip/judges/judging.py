@@ -252,7 +252,7 @@ def rank(
         prompt: in any language that the judge reads.
         images: PIL pictures, paths, tensors (3, height, width) or arrays (height, width, 3), or a mix of these.
         judge: a judge, its name (see `load_judge`), a function of texts and pictures, or several of these. The first
-                decides the order. The others' scores are in `scores` of each picture.
+            decides the order. The others' scores are in `scores` of each picture.
         device: for judges given by name.
         dtype: for judges given by name.
         batch_size: pictures at a time.

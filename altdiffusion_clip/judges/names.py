@@ -39,9 +39,9 @@ def load_judge(
         name: "emoji-m9" or its English teacher, "emoji-m9/teacher"; a folder, single file or hub id of an AltCLIP; a
             folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP, SigLIP 2 or ImageReward;
             "TEXT+VISION" for Taiyi's or M-CLIP's text tower with a CLIP's vision tower;
-            "open_clip:ARCHITECTURE@WEIGHTS";
-                "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B", "zscores:A,B" or "ranks:A,B" for a
-                combination; or what an installed package adds. "NAME=JUDGE" shows it under another name.
+            "open_clip:ARCHITECTURE@WEIGHTS"; "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B",
+            "zscores:A,B" or "ranks:A,B" for a combination; or what an installed package adds. "NAME=JUDGE" shows it
+            under another name.
         device: to load it to.
         dtype: of the weights, and to compute in.
         pipeline: a diffusers pipeline. An AltCLIP trained with its text encoder shares that.

@@ -114,7 +114,7 @@ class Preparation:
         max_pixels: larger pictures are rejected; None for only Pillow's own limit.
         retries: of temporary errors.
         caches: of the judges' vectors; a picture with all vectors cached is not decoded. Empty unless all judges have
-                vectors.
+            vectors.
     """
 
     preprocesses: tuple[Preprocess, ...]
@@ -209,7 +209,7 @@ class Workers:
     Args:
         preparation: of each picture.
         count: processes; 0 for two threads, which is as fast on few cores, because Pillow releases the GIL to decode
-                and scale.
+            and scale.
     """
 
     def __init__(self, preparation: Preparation, count: int = 0) -> None:

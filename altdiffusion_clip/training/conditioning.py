@@ -22,7 +22,7 @@ class Conditioning:
         text_encoder: a `RobertaSeriesModelWithTransformation`, or a CLIPTextModel.
         pad_token_id: of the tokenizer.
         is_fixed: always give 77 rows, so that a compiled UNet sees one shape. Rows beyond a prompt's padding are
-                masked.
+            masked.
     """
 
     def __init__(self, text_encoder: Any, pad_token_id: int, is_fixed: bool = False) -> None:

@@ -135,7 +135,7 @@ def train_contrastive(
         scorer: to train, in place.
         pictures: with captions.
         features: of the frozen tower, float (pictures, dim), from `embed_pictures`; None to encode augmented pictures
-                at every step.
+            at every step.
         config: of the run.
         accelerator: of the run.
         validate: as in `optimise`.

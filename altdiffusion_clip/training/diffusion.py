@@ -167,7 +167,7 @@ def noise_of(
         timesteps: number of timesteps in the schedule.
         generator: of the random numbers.
         sampling: "uniform", or "logit-normal" (arXiv 2403.03206), which favours the middle of the schedule. A share of
-                `STILL_UNIFORM` stays uniform, because drawing starts at the very end.
+            `STILL_UNIFORM` stays uniform, because drawing starts at the very end.
     """
     drawn = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     if sampling == "logit-normal":

@@ -115,7 +115,7 @@ class PooledReading(nn.Module):
             input_ids: int64 (batch, length), sentences.
             attention_mask: int64 (batch, length).
             teacher_embeds: float (batch, layers, dim), the teacher's output for their English: of the last layer, and
-                    for m18 of the penultimate one.
+                for m18 of the penultimate one.
         """
         read = self.student(input_ids, attention_mask=attention_mask)
         loss = F.mse_loss(read.pooler_output.float(), teacher_embeds[:, 0])

@@ -23,7 +23,7 @@ class Estimate:
         trained_parameters: number of trained parameters.
         frozen_parameters: number of frozen parameters.
         memory_gb: for weights, gradients, optimiser and average, per process and without sharding. Activations, which
-                grow with the part of the batch that is computed at a time, come on top.
+            grow with the part of the batch that is computed at a time, come on top.
         cache_gb: on disk, for precomputed data.
         checkpoint_gb: on disk.
     """

@@ -29,7 +29,7 @@ def cached_backward(
     Args:
         accelerator: of the run.
         model: its forward takes a part without `fixed`, and returns a dict of rows, float (n, dim), to gather, and of
-                scalars, which are parameters of the loss.
+            scalars, which are parameters of the loss.
         parts: this process's share.
         loss_of: computes the loss of the whole batch from the gathered rows, the scalars and the gathered `fixed`.
         fixed: names in `parts` that only the loss reads.

@@ -18,7 +18,7 @@ def info_nce(text_embeds: Tensor, image_embeds: Tensor, logit_scale: Tensor, pos
         text_embeds: float (texts, dim), of any norm; normalised here.
         image_embeds: float (images, dim), likewise.
         logit_scale: scalar, the natural logarithm of the inverse temperature. It is not clamped here, because a clamped
-                number has no gradient: see `altdiffusion_clip.training.temperature`.
+            number has no gradient: see `altdiffusion_clip.training.temperature`.
         positives: bool (texts, images), at least one true per row and column; by default the diagonal.
 
     Returns:

@@ -104,7 +104,7 @@ def load_student(
 
     Args:
         name: a folder or hub id of a text encoder, an AltDiffusion or any XLM-R. A folder with only a config.json gives
-                a new student.
+            a new student.
         project_dim: width of the teacher's embedding.
         seed: of new weights.
         pre_transformation: give a plain XLM-R m18's second projection, for the penultimate layer.

@@ -90,10 +90,9 @@ def train_vae(
         pictures: to reconstruct.
         config: of the loop.
         crop: side of square crops, in pixels; by default whole pictures. Many small steps teach an autoencoder more
-            than
-                a few large ones.
+            than a few large ones.
         latent_noise: the largest noise to add to latents, in standard deviations; each picture gets a random share. The
-                decoder learns to tolerate a denoiser's small errors (arXiv 2510.11690, section 3).
+            decoder learns to tolerate a denoiser's small errors (arXiv 2510.11690, section 3).
         accelerator: of the run.
         folder: of the run; by default `config.output`.
 

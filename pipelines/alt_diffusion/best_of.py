@@ -101,22 +101,19 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
             n: how many to draw, with the seeds `seed` to `seed + n - 1`.
             keep: how many to keep.
             judge: a scorer, any other judge, its name (see `judges.names.load_judge`), a function of texts and
-                pictures,
-                    or several of these, of which the first decides. By default the pipeline's own head, as in
-                    `AltCLIPScorer.from_pipeline`.
+                pictures, or several of these, of which the first decides. By default the pipeline's own head, as in
+                `AltCLIPScorer.from_pipeline`.
             seed: of the first picture.
             batch_size: pictures drawn at a time.
             strategy: "full" draws every picture to the end. "halving" draws short drafts of all, and finishes only
-                those
-                    that may still win: about half of the work for eight pictures (see `halving`). It needs a scheduler
-                    that adds no noise while drawing.
+                those that may still win: about half of the work for eight pictures (see `halving`). It needs a
+                scheduler that adds no noise while drawing.
             **arguments: of the pipeline's call, except `generator`, `num_images_per_prompt`, `output_type` and
-                    `return_dict`.
+                `return_dict`.
 
         Raises:
             ValueError: `n`, `keep` or `batch_size` is less than one, `keep` is more than `n`, the strategy is unknown
-                or
-                    does not suit the judge, or an argument is given that `best_of` sets itself.
+                or does not suit the judge, or an argument is given that `best_of` sets itself.
             UserError: the judge does not exist.
 
         Example:

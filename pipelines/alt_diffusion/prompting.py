@@ -48,8 +48,8 @@ class AltDiffusionPromptMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
 
         Args:
             how: "word", the effect of the word on the whole conditioning; or "vectors", the vectors at the word's
-                    position, after which the mean of all is restored, as in the AUTOMATIC1111 WebUI.
-                    `benchmarks/emphasis.py` measures both.
+                position, after which the mean of all is restored, as in the AUTOMATIC1111 WebUI.
+                `benchmarks/emphasis.py` measures both.
 
         Raises:
             ValueError: it is neither of these.

@@ -74,7 +74,7 @@ def new_task(
 
     Raises:
         UserError: an id occurs twice, a caption has no image or an unknown one, an image is missing, or a language has
-                no captions.
+            no captions.
     """
     places: dict[str, int] = {}
     stored: list[StoredImage] = []

@@ -49,9 +49,9 @@ def read_captions(place: str, left_out: LeftOut, encoding: str = "") -> Iterator
 
     Args:
         place: path or URL of a table or Parquet file, whose records have `image` (a path relative to the file, or in
-                Parquet the picture itself) and `captions` (lists by language code), or `caption` or `text` (in
-                `language`, or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; or
-                of a folder with a `captions.jsonl`, or with a .txt beside each picture.
+            Parquet the picture itself) and `captions` (lists by language code), or `caption` or `text` (in `language`,
+            or "en"); of a webdataset tar, whose samples have a picture and such a .json or a .txt; or of a folder with
+            a `captions.jsonl`, or with a .txt beside each picture.
         left_out: counts the records that cannot be read.
         encoding: of texts that are not UTF-8 and have no byte-order mark.
 

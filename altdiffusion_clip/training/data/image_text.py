@@ -129,8 +129,7 @@ class CaptionedPictures:
 
         Args:
             data: tables, Parquet files, webdataset tars and folders, as in `read_captions`: paths, URLs, and patterns
-                such
-                    as `{0000..0099}.tar`.
+                such as `{0000..0099}.tar`.
             side: pictures are scaled to this shorter side and cropped to a square.
             tokenizer: of the text encoder.
             folder: for the index.

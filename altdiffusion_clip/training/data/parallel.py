@@ -67,9 +67,8 @@ class ParallelCorpus:
 
         Args:
             data: tables (paths, URLs, patterns) or Moses corpora. Their fields are language codes (`en` and others; a
-                list
-                    has several translations), or `translation` with such an object, or `english`, `text` and
-                    `language`.
+                list has several translations), or `translation` with such an object, or `english`, `text` and
+                `language`.
             tokenizer: of the student.
             folder: for the corpus.
             languages: codes to read; empty for all. English is always read, and paired with itself.

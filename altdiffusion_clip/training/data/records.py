@@ -87,8 +87,7 @@ def read_records(place: str | Path, left_out: LeftOut, encoding: str = "") -> It
 
     Args:
         place: path or URL of a .jsonl (one object per line), .tsv or .csv (with a header) or .parquet file; or NAME of
-            a
-                Moses corpus (NAME.en, NAME.zh, ..., which are line-by-line translations of each other).
+            a Moses corpus (NAME.en, NAME.zh, ..., which are line-by-line translations of each other).
         left_out: counts the rows that cannot be read.
         encoding: of texts that are not UTF-8 and have no byte-order mark.
 

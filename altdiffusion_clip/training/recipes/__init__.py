@@ -62,8 +62,7 @@ class Recipe:
         Args:
             output: folder for the stages' folders.
             changes: inputs; settings for all stages that have them, such as `steps`; and settings for one stage, such
-                as
-                    `distill.steps`.
+                as `distill.steps`.
             dry_run: the results of earlier stages do not exist yet, so their starting models are used instead.
 
         Raises:
