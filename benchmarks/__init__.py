@@ -1,1 +1,1 @@
-"""One script for each claim of speed, memory or quality; `altdiffusion benchmark` runs them."""
+"""One script per claim about speed, memory or quality. `altdiffusion benchmark` runs them."""

@@ -1,7 +1,7 @@
-"""German for emoji-m9: what it reads before and after one command, and what the nine old languages lose.
+"""Adds German to emoji-m9: its retrieval before and after, and the loss of the nine old languages.
 
-The parallel sentences are emoji-m9's own world's, German names from CLDR; the sentences of the nine languages are
-replayed. Measured on the held-out renders, whose concept-colour pairs are never said.
+The parallel sentences come from emoji-m9's own world, with German names from CLDR. Sentences of the nine languages are
+replayed. Retrieval is measured on the held-out renders, whose concept-colour pairs appear in no sentence.
 
     python benchmarks/add_language.py [--steps 1500] [--output build/german]
 """
@@ -29,7 +29,7 @@ def main() -> None:
     data = options.output / "sentences"
     data.mkdir(parents=True, exist_ok=True)
     for name, languages in (("german.jsonl", ("en", "de")), ("old.jsonl", LANGUAGES)):
-        if not (data / name).exists():  # a run goes on with the files that it began with
+        if not (data / name).exists():  # a continued run needs the files it started with
             write_parallel(data / name, languages, scenes=False)
     config = AddLanguageConfig(
         output=options.output / "run",

@@ -1,10 +1,10 @@
-"""What a weight on a word does, our way and the WebUIs': with none the word is gone, with more it stays.
+"""The effect of a word's weight, our way and the WebUIs': at 0 the word should vanish, above 1 it should stay.
 
     python benchmarks/emphasis.py [--prompts 40] [--device cpu]
 
-The default model draws things on a coloured background, with the colour at weight 0 and at 1.5. A way is right where
-at 0 the background is another colour than the one that is said, and at 1.5 it is that one and the thing is still
-recognised by a classifier that saw renders only.
+The default model draws things on a coloured background, with the colour at weight 0 and at 1.5. At 0, the background
+should have another colour than the prompt says. At 1.5, it should have that colour, and a classifier that was trained
+only on renders should still recognise the thing.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""`altdiffusion filter` of a million made-up rows: its peak memory against that of a tenth of them.
+"""`altdiffusion filter` with a million made-up rows: peak memory compared with a tenth of the rows.
 
     python benchmarks/filter.py [--rows 1000000]
 
-JSON lines, and shards of 10,000 rows with made-up scores in three languages; the best 30% of each are kept. The kept
-and the rejected rows are counted, and the thresholds compared with numpy's over all scores in memory.
+The rows are JSON lines, in shards of 10,000 with made-up scores in three languages. The best 30% of each language are
+kept. Kept and rejected rows are counted, and thresholds are compared with numpy's over all scores in memory.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SHARE = 0.3
 
 
 def make_up(folder: Path, rows: int) -> dict[str, np.ndarray]:
-    """A source and the shards of its scores; gives the scores by language."""
+    """Writes a source and the shards of its scores. Returns the scores by language."""
     source = folder / "rows.jsonl"
     with source.open("w") as file:
         for number in range(rows):
@@ -53,12 +53,12 @@ def make_up(folder: Path, rows: int) -> dict[str, np.ndarray]:
 
 
 def filter_alone(folder: Path) -> None:
-    """In a process of its own, for its peak memory."""
+    """Runs in its own process, to measure its peak memory."""
     started = time.perf_counter()
     wanted = Filter((Criterion("share", SHARE),), by_language=True)
     counts, _ = run_filter(folder / "scores", folder / "out", wanted, Retries())
     spent = time.perf_counter() - started
-    # Not getrusage's, which begins at the size of the process that started this one.
+    # Not from getrusage, which starts at the size of the parent process.
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
     print(json.dumps({"seconds": spent, "peak": peak, "kept": counts.kept, "rows": counts.rows}))

@@ -1,4 +1,4 @@
-"""Models in AltDiffusion's and AltCLIP's full sizes with random weights, the same for ours and the references."""
+"""Full-size AltDiffusion and AltCLIP models with random weights, the same for ours and the references."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ CLIP_VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_head
 
 
 def randomise(model: nn.Module) -> None:
-    """Small random weights, quicker than the classes' own initialisation; LayerNorms are near the identity."""
+    """Small random weights, which is faster than the classes' own initialisation. LayerNorms are near the identity."""
     for name, parameter in model.named_parameters():
         is_scale = "norm" in name.lower() and name.endswith("weight")
         parameter.data.normal_(1.0 if is_scale else 0.0, 0.02)
 
 
 def text_encoders() -> tuple[RobertaSeriesModelWithTransformation, Any]:
-    """Ours and diffusers' deprecated one, over the same tensors."""
+    """Our text encoder and diffusers' deprecated one, over the same tensors."""
     config = read_json(SIZES / "text_encoder" / "config.json")
     with no_init_weights():
         ours = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**config))
@@ -41,7 +41,7 @@ def text_encoders() -> tuple[RobertaSeriesModelWithTransformation, Any]:
 
 
 def draw(pipe: Any, size: int, steps: int, count: int = 1) -> None:
-    """Draws some pictures of one prompt, from the same noise each time."""
+    """Draws pictures of one prompt, from the same noise each time."""
     pipe(
         "雪山下的红色小屋",
         negative_prompt="模糊",
@@ -55,7 +55,7 @@ def draw(pipe: Any, size: int, steps: int, count: int = 1) -> None:
 
 
 def pipelines(names: tuple[str, ...] = ("ours", "plain", "deprecated")) -> dict[str, StableDiffusionPipeline]:
-    """Pipelines that share one UNet, one autoencoder and, but for the plain one with a CLIP, one text encoder."""
+    """Pipelines that share a UNet, an autoencoder and, except for the plain one with a CLIP, a text encoder."""
     torch.manual_seed(0)
     ours, old = text_encoders()
     with no_init_weights():

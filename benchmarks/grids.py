@@ -1,11 +1,10 @@
-"""`altdiffusion generate` of a table: what it adds to the bare pipeline call, in time and memory, and after kills.
+"""`altdiffusion generate` with a table: overhead over the bare pipeline call, memory, and recovery from kills.
 
     python benchmarks/grids.py [--rows 50000] [--kills 20]
 
-The model is tiny and random, and takes one step, so that drawing costs as little as it can. A table of prompts with a
-seed each is drawn into a folder, first of a tenth of the rows, then of all; the bare loop calls the same pipeline with
-the same prompts and seeds, and keeps nothing. Then a third of the rows are drawn in a run that is killed at random, and
-compared with the same rows of an undisturbed one, byte for byte.
+The model is tiny and random and takes one step, so that drawing is as cheap as possible. The bare loop calls the same
+pipeline and keeps nothing. A table of prompts is drawn into a folder, first a tenth of its rows, then all. Then a third
+of the rows are drawn in a run that is killed at random moments, and compared byte for byte with an undisturbed run.
 """
 
 import argparse
@@ -62,7 +61,7 @@ def write_table(folder: Path, rows: int) -> Path:
 
 
 def draw(model: str, folder: str, table: str) -> None:
-    """In a process of its own, for its peak memory."""
+    """Runs in its own process, to measure its peak memory."""
     pipeline = AltDiffusionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     started = time.perf_counter()
@@ -76,7 +75,7 @@ def draw(model: str, folder: str, table: str) -> None:
 
 
 def overhead(model: Path, folder: Path, rows: int = 1000) -> tuple[float, float]:
-    """Milliseconds a picture, of the pipeline alone and ours: medians of pictures drawn in turn."""
+    """Milliseconds per picture, for the bare pipeline and ours: medians over pictures drawn in turn."""
     pipeline = AltDiffusionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     settings: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0}
@@ -84,7 +83,7 @@ def overhead(model: Path, folder: Path, rows: int = 1000) -> tuple[float, float]
     drawn = generate(write_table(folder, rows), pipeline, folder / "turns", name="tiny", **settings)
     for row in prompts_of(rows):
         started = time.perf_counter()
-        # Other words, for a pipeline keeps the prompts that it has encoded.
+        # Different words, because a pipeline caches encoded prompts.
         pipeline(f"a dog, {row['id']}", generator=torch.Generator().manual_seed(row["seed"]), **settings)
         between = time.perf_counter()
         next(drawn)

@@ -1,10 +1,10 @@
-"""`best_of(strategy="halving")` against drawing all of eight: the UNet's work, the gain, and what a recogniser names.
+"""`best_of(strategy="halving")` compared with finishing all eight pictures: the UNet's work, the gain, and accuracy.
 
     python benchmarks/halving.py [--prompts 200] [--n 8] [--device cpu]
 
-emoji-m9, prompts in its nine languages in turn, of concept-colour pairs that no training stage saw. The gain is the
-mean cosine of the picture that is kept, less that of one of the eight at random. The recogniser is a classifier
-that saw renders only. Seconds are given beside, not claimed.
+It uses emoji-m9 with prompts in its nine languages in turn, for held-out concept-colour pairs. The gain is the mean
+cosine of the chosen picture minus that of a random one of the eight. Accuracy comes from a classifier that was trained
+only on renders. Seconds are reported but not claimed.
 """
 
 import argparse

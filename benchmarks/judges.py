@@ -1,12 +1,12 @@
-"""Who chooses the best of eight: the encoder that conditioned the pictures, one that did not, or both.
+"""Choosing the best of eight pictures with the encoder that conditioned them, an independent one, or both.
 
     python benchmarks/judges.py [--prompts 60]
 
-emoji-m9 draws eight pictures of a thing's name in English, so that the background is left to chance; each judge then
-chooses the picture that fits "the thing on a background of that colour" best. A recogniser that saw renders only, and
-belongs to none of the judges, says whether thing and background are right. Own: emoji-m9's scorer, whose text tower is
-the one that conditioned the UNet. Independent: the English CLIP that taught it, with a text tower of its own (its
-vision tower is the same). Both: the mean of their z-scores. A line for each, in percent of the prompts.
+emoji-m9 draws eight pictures from the English name of a thing, so the background is left to chance. Each judge then
+chooses the picture that best fits the thing on a background of a given colour. An unrelated recogniser, trained only on
+renders, says whether thing and background are right. Own: emoji-m9's scorer, whose text tower conditioned the UNet.
+Independent: the English CLIP that was its teacher, with its own text tower (the vision tower is the same). Both: the
+mean of their z-scores. There is one line for each, in percent of the prompts.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     bench, recogniser = Bench(load_panel(list(JUDGES.values()), pipeline=pipeline)), Recogniser.load()
     right = dict.fromkeys(["one at random", *JUDGES, "the best possible"], 0.0)
-    liked = dict.fromkeys(JUDGES, 0.0)  # how much better the own judge finds a choice than the independent one does
+    liked = dict.fromkeys(JUDGES, 0.0)  # how much better the choice looks to the own judge than to the independent one
     for number, (concept, colour) in enumerate(tqdm(pairs(unseen=False)[: options.prompts])):
         prompt, drawn = captions(concept, colour, "en")[0], captions(concept, None, "en")[0]
         seeds = tuple(range(1000 * number, 1000 * number + N))

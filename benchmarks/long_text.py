@@ -1,10 +1,9 @@
-"""Captions of more tokens than AltCLIP was taught with: what each way to read them finds.
+"""Captions with more tokens than AltCLIP was trained with: retrieval for each way to read them.
 
     python benchmarks/long_text.py [--judge emoji-m9] [--pictures 180]
 
-A made-up retrieval. Each held-out picture of emoji-m9 has one true sentence among sixteen that are true of no picture,
-150 tokens and more in all. A line for each way: how many texts find their picture first (R@1, percent), and beside it
-what the true sentence alone finds.
+The task is artificial. Each held-out picture of emoji-m9 has one true sentence among sixteen that fit no picture, with
+at least 150 tokens in total. There is one line per way: R@1 in percent, compared with the true sentence alone.
 """
 
 import argparse

@@ -1,19 +1,18 @@
-"""Memory of a pipeline with its scorer, sharing one text encoder, against the reference classes loaded apart.
+"""Memory of a pipeline and its scorer with a shared text encoder, compared with separately loaded reference classes.
 
     python benchmarks/memory.py [--dtype float16] [--format safetensors] [--rounds 3] [--folder build/memory]
                                 [--device cpu]
 
-AltDiffusion-m9 and AltCLIP-m9 in full size with random weights, float32 on disk as published (10 GB, made once). Each
-case runs in a process of its own: it loads, draws one small picture in one step, and scores it. Its figure is the most
-memory that was resident, or with `--device cuda` the most of the GPU's that tensors took. Theirs are the text encoder
-that diffusers has deprecated, in its pipeline, and transformers' AltCLIPModel; both towers are the same weights. Rounds
-of all cases alternate; figures are medians.
+AltDiffusion-m9 and AltCLIP-m9 have their full size and random weights, in float32 on disk as published (10 GB, created
+once). Each case runs in its own process: it loads, draws one small picture in one step, and scores it. The figure is
+the peak resident memory, or with `--device cuda` the peak GPU memory of tensors. The references are diffusers'
+deprecated pipeline with its text encoder, and transformers' AltCLIPModel; both towers have the same weights. Rounds of
+all cases alternate, and figures are medians.
 
-The default is float16, as diffusers' documentation loads AltDiffusion. In float32 today's loaders leave the weights
-in their files, memory-mapped, so that what is resident there is the system's cache of them, and the word embeddings
-are on disk for both sides.
+The default is float16, as in diffusers' documentation of AltDiffusion. In float32, today's loaders memory-map the
+weights, so the resident memory is the system's cache of the files, and both sides have the word embeddings on disk.
 
-A last line is for `altdiffusion convert`: the most memory resident against one copy of the largest part plus 1 GB.
+The last line is about `altdiffusion convert`: peak resident memory compared with the largest part plus 1 GB.
 """
 
 import argparse
@@ -150,12 +149,12 @@ def convert(folder: Path) -> dict[str, float]:
 
 
 def peak() -> float:
-    """The most memory that this process has had resident, in MB."""
+    """The peak resident memory of this process, in MB."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def make_checkpoints(folder: Path, format_name: str) -> None:
-    """Writes both checkpoints, the tower of the one being that of the other."""
+    """Writes both checkpoints with the same text tower."""
     if (folder / "done").is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -181,7 +180,7 @@ def make_checkpoints(folder: Path, format_name: str) -> None:
 
 
 def random(name: str, shape: torch.Size) -> torch.Tensor:
-    """The same values for a tensor of the tower wherever it is."""
+    """The values of a tower's tensor, the same in both checkpoints."""
     seed = zlib.crc32(name.removeprefix("text_model.").encode())
     values = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return values + 1 if "norm" in name.lower() and name.endswith("weight") else values

@@ -1,15 +1,14 @@
-"""Whether a merge makes other people's weights draw from Chinese prompts: emoji in another style.
+"""Whether a merge makes a fine-tuned model draw from Chinese prompts: emoji in another style.
 
-An English diffusion model of single emoji is trained on emoji-m9's autoencoder and teacher. From it come two more:
-one aligned to emoji-m9's text encoder, of which only the keys and values of the cross-attention are trained, and one
-fine-tuned to draw with outlines and in orange, which is merged with the first. Before the merge it is asked in English
-and in Chinese; after it in Chinese and in English again. The prompts' concept-colour pairs were never trained on. A
-picture counts if a classifier of outlined renders recognises the concept, and if the picture is nearer to the outlined
-render than to the plain one.
+An English diffusion model of single emoji is trained on emoji-m9's autoencoder and teacher. Two more models are made
+from it: one is aligned to emoji-m9's text encoder by training only the keys and values of the cross-attention, and one
+is fine-tuned to draw in orange with outlines. The two are merged. The style model draws from English and Chinese
+prompts before and after the merge, for held-out concept-colour pairs. A picture counts if a classifier of outlined
+renders recognises the concept, and if the picture is nearer to the outlined render than to the plain one.
 
     python benchmarks/merge_styles.py [--output build/styles] [--steps 8000] [--prompts 100]
 
-It takes about an hour on two cores, and goes on where it was stopped. Needs Noto Color Emoji, to draw its pictures.
+It takes about an hour on two cores, and continues after a stop. It needs Noto Color Emoji to draw its pictures.
 """
 
 import argparse
@@ -47,7 +46,7 @@ TOGETHER = 10
 
 
 def trained(model: Path, data: Path, output: Path, **settings: Any) -> Path:
-    """What a run of `align` makes of a model."""
+    """Runs `align` on a model."""
     align(AlignConfig(output=output, model=str(model), data=[data], batch_size=16, **settings))
     return output / MODEL
 
@@ -62,7 +61,7 @@ def english_model(data: Path, output: Path, steps: int) -> Path:
 
 
 def aligned(english: Path, data: Path, output: Path, steps: int) -> Path:
-    """The same model reading emoji-m9's text encoder: the keys and values of its cross-attention trained, no more."""
+    """The same model aligned to emoji-m9's text encoder. Only keys and values of the cross-attention are trained."""
     pace = {"keys_and_values_steps": steps, "steps": 0, "learning_rate": 8e-4, "warmup_steps": 100, "decay_from": 0.5}
     return trained(english, data, output, text_encoder=str(emoji_m9_folder()), **pace)
 
@@ -74,7 +73,7 @@ def fine_tuned(english: Path, data: Path, output: Path, steps: int) -> Path:
 
 
 def recogniser_of(data: Path, english: Path, output: Path) -> Recogniser:
-    """A classifier of outlined renders, trained as the package's was of plain ones."""
+    """A classifier of outlined renders, trained like the package's classifier of plain ones."""
     tokenizer = CLIPTokenizer.from_pretrained(english, subfolder="tokenizer")
     pictures = CaptionedPictures.prepare([data], RESOLUTION, tokenizer, output / "data", languages=["en"])
     shown = [(concept,) for concept, _ in known_pairs() for _ in range(PICTURES_PER_PAIR)]
@@ -86,7 +85,7 @@ def recogniser_of(data: Path, english: Path, output: Path) -> Recogniser:
 def recognised(
     pipeline: StableDiffusionPipeline, language: str, recogniser: Recogniser, count: int
 ) -> tuple[float, Image.Image]:
-    """How many drawn pictures show the concept in the style, in percent; and the first of them."""
+    """The share of drawn pictures with the concept in the style, in percent, and the first of them."""
     pipeline.set_progress_bar_config(disable=True)
     chosen = pairs(unseen=True)[:count]
     drawn: list[Image.Image] = []

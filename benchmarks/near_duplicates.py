@@ -1,9 +1,9 @@
-"""Near duplicates among pictures: the index of `altdiffusion filter` against comparing each picture with all that stay.
+"""Near duplicates among pictures: the index of `altdiffusion filter` compared with exact comparison.
 
     python benchmarks/near_duplicates.py [--pictures 300000] [--dim 128]
 
-Made-up vectors in groups, with made-up scores. The filter takes the first way for many pictures and the second for few;
-beside the ratio: pictures that only one of the two rejects.
+Vectors and scores are made up, in groups. The filter uses the index for many pictures, and exact comparison for few.
+The line also reports how many pictures only one of the two rejects.
 """
 
 import argparse

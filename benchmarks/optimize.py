@@ -1,10 +1,10 @@
-"""`pipe.optimize()` against the AltDiffusionPipeline that diffusers has put away, with its defaults.
+"""`pipe.optimize()` compared with diffusers' deprecated AltDiffusionPipeline with its defaults.
 
     python benchmarks/optimize.py [--size 256] [--steps 25] [--batch-sizes 1] [--rounds 3]
     python benchmarks/optimize.py --device cuda --size 512 --batch-sizes 1 4     # theirs in float16
 
-Stable Diffusion 1's UNet and autoencoder and AltDiffusion-m9's text encoder in full size, with random weights. On a CPU
-theirs computes in float32, which is its default there. Both sides are warmed up, which on a GPU compiles ours. A last
+Stable Diffusion 1's UNet and autoencoder and AltDiffusion-m9's text encoder have their full size and random weights. On
+a CPU, theirs computes in float32, its default there. Both sides are warmed up, which compiles ours on a GPU. The last
 line compares emoji-m9's pictures before and after, in dB.
 """
 
@@ -28,7 +28,7 @@ LEAST_DB = 35.0
 
 
 def worst_psnr(device: str) -> float:
-    """Of 18 pictures of emoji-m9's, two in each language, before and after."""
+    """Compares 18 pictures of emoji-m9, two in each language, before and after."""
     pipe = AltDiffusionPipeline.from_pretrained("emoji-m9").to(device)
     pipe.set_progress_bar_config(disable=True)
     chosen = pairs(unseen=True)[: 2 * len(LANGUAGES)]

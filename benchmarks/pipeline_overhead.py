@@ -1,11 +1,10 @@
-"""What AltDiffusionPipeline costs beside its UNet, against diffusers' pipelines with the same UNet and steps.
+"""The overhead of AltDiffusionPipeline, compared with diffusers' pipelines with the same UNet and steps.
 
     python benchmarks/pipeline_overhead.py [--steps 2] [--size 256] [--rounds 9]
 
-Stable Diffusion 1's UNet and autoencoder and AltDiffusion-m9's text encoder in full size, with random weights.
-Plain is StableDiffusionPipeline with a text encoder of CLIP ViT-L's size; deprecated is the AltDiffusionPipeline, with
-its text encoder, that diffusers has put away. All of them draw the same number of steps of the same prompt, in turns;
-the figures are medians.
+Stable Diffusion 1's UNet and autoencoder and AltDiffusion-m9's text encoder have their full size and random weights.
+"Plain" is StableDiffusionPipeline with a text encoder of CLIP ViT-L's size. "Deprecated" is diffusers' deprecated
+AltDiffusionPipeline with its text encoder. All draw the same prompt with the same steps in turns. Figures are medians.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Encoding prompts: one padding token in place of all of them, against diffusers' class on the same weights.
+"""Encoding prompts with one padding token instead of all, compared with diffusers' class on the same weights.
 
     python benchmarks/prompt_encoding.py [--batch-size 8] [--rounds 5] [--device cpu]
 
-The tower has AltDiffusion-m9's full size (560M parameters) and random weights. Four comparisons: short prompts in
-float32, the same in the device's half precision, prompts that fill the window, and short prompts in the arithmetic that
-is fastest here, measured as `altdiffusion score` does it, against the float32 that theirs has by default. Rounds of
-both sides alternate; the figures are medians.
+The tower has AltDiffusion-m9's full size (560M parameters) and random weights. There are four comparisons: short
+prompts in float32; the same in the device's half precision; prompts that fill the window; and short prompts in the
+fastest dtype, measured as in `altdiffusion score`, compared with their default float32. Rounds of both sides alternate.
+Figures are medians.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The one JSON line that each benchmark ends with."""
+"""Prints the JSON lines of benchmarks."""
 
 import json
 import platform
@@ -8,14 +8,14 @@ import torch
 
 
 def machine() -> str:
-    """What the figures are of: the processor, and the GPU if there is one."""
+    """The machine: the processor, and the GPU if there is one."""
     bf16 = ", AVX512-BF16" if has_bf16() else ""
     cpu = f"{_cpu('model name') or platform.processor()}, {torch.get_num_threads()} threads{bf16}"
     return f"{torch.cuda.get_device_name()}; {cpu}" if torch.cuda.is_available() else cpu
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies in bfloat16."""
+    """Whether the processor supports bfloat16 products."""
     return "avx512_bf16" in _cpu("flags").split()
 
 
@@ -26,12 +26,12 @@ def _cpu(field: str) -> str:
 
 
 def report(name: str, ours: float, theirs: float, unit: str, ratio: float, goal: float, **more: object) -> None:
-    """Prints the line; `ratio` is the direction that is better when larger."""
+    """Prints a line. A larger `ratio` is better."""
     _print(name, ours, theirs, unit, {"ratio": ratio, "goal": goal}, ratio >= goal, more)
 
 
 def report_at_most(name: str, ours: float, theirs: float, unit: str, goal: float, **more: object) -> None:
-    """Prints the line for a measure that is better when smaller, by its share of theirs."""
+    """Prints a line for a measure where smaller is better, relative to theirs."""
     share = ours / theirs
     _print(name, ours, theirs, unit, {"ratio_at_most": share, "goal": goal}, share <= goal, more)
 

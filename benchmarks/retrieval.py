@@ -1,8 +1,8 @@
-"""Retrieval of 100,000 texts among 100,000 images, against the bare matrix products: time and peak memory.
+"""Retrieval of 100,000 texts among 100,000 images, compared with bare matrix products: time and peak memory.
 
-Both sides in turns: the products of the same tiles and nothing else, and the whole measure (ranks both ways, ties,
-recalls). Vectors are random with a text near its image, so that recalls are neither 0 nor 100. The bootstrap of the
-intervals, whose time does not depend on the width and hardly on the number of candidates, is timed apart.
+Both sides run in turns: only the products of the same tiles, and the whole measurement (ranks both ways, ties,
+recalls). Vectors are random, with texts near their images, so that recalls are neither 0 nor 100. The bootstrap is
+timed separately, because it does not depend on the width and hardly on the number of candidates.
 
     python benchmarks/retrieval.py [--texts 100000] [--images 100000] [--dim 768] [--rounds 3] [--device cpu]
 """
@@ -30,7 +30,7 @@ def unit_vectors(count: int, dim: int, seed: int) -> torch.Tensor:
 
 
 def bare(texts: torch.Tensor, images: torch.Tensor) -> None:
-    """The matrix products in the tiles that the measure takes."""
+    """The matrix products of the measurement's tiles."""
     tile = tile_for(texts.device)
     out = torch.empty(tile[0] * tile[1], device=texts.device)
     for rows in texts.split(tile[0]):
@@ -58,7 +58,7 @@ def main() -> None:
         "products": lambda: bare(texts, images),
         "whole measure": lambda: found.append(ranks_of_embeddings(texts, images, pairs)),
     }
-    # On a CPU a round takes minutes, of which warming up is nothing.
+    # On a CPU a round takes minutes, so warming up does not matter.
     seconds = in_turns(sides, options.rounds, options.device, warm_up=options.device != "cpu")
     ranks = found[-1]
     figures = retrieval_of_ranks(ranks)

@@ -1,11 +1,11 @@
-"""Scoring many rows: memory and time a row do not grow with their number, and kills lose nothing.
+"""Scoring many rows: memory and time per row do not grow with their number, and kills lose nothing.
 
     python benchmarks/score_rows.py [--rows 50000] [--few 5000] [--kills 10] [--folder build/score-rows] [--device cpu]
 
-`altdiffusion score` with emoji-m9 on emoji of 2,500 shifts and tints, captions in nine languages, shards of 2,500 rows,
-so that both runs fill whole shards; processes of their own. Peak memory is what was resident at most; time is that
-between the first shard and the last. Then the long run again, killed (SIGKILL) at random moments and started again, and
-compared with the undisturbed one row for row.
+`altdiffusion score` runs with emoji-m9 on emoji with 2,500 shifts and tints and captions in nine languages, in shards
+of 2,500 rows. Each run has its own process. Memory is the peak resident memory, and time is measured between the first
+shard and the last. Then the long run is repeated with kills (SIGKILL) at random moments, and compared row by row with
+the undisturbed one.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SHARD = 2500
 
 
 def write_rows(folder: Path, count: int) -> Path:
-    """Rows of as many distinct pictures as a shard has rows."""
+    """Writes rows with as many distinct pictures as a shard has rows."""
     source = folder / f"{count}.jsonl"
     if source.is_file():
         return source
@@ -61,7 +61,7 @@ def command(source: Path, output: Path, device: str) -> list[str]:
 
 
 def undisturbed(source: Path, output: Path, device: str) -> tuple[float, float]:
-    """Peak bytes resident, and seconds a row."""
+    """Peak resident bytes, and seconds per row."""
     shutil.rmtree(output, ignore_errors=True)
     process = subprocess.Popen(command(source, output, device), stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -72,7 +72,7 @@ def undisturbed(source: Path, output: Path, device: str) -> tuple[float, float]:
 
 
 def killed(source: Path, output: Path, device: str, kills: int, seconds: float) -> int:
-    """Runs until done, killed at so many random moments; returns how many were in mid-run."""
+    """Runs to the end with kills at random moments. Returns how many of them hit a run in progress."""
     shutil.rmtree(output, ignore_errors=True)
     generator = random.Random(1)
     done = 0
@@ -80,7 +80,7 @@ def killed(source: Path, output: Path, device: str, kills: int, seconds: float) 
         arguments = command(source, output, device)
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            # Long enough to begin, short enough that all kills fall into the run.
+            # Long enough to start, and short enough that all kills hit the run.
             process.wait(timeout=8 + generator.uniform(0, seconds / kills) if done < kills else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

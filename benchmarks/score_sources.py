@@ -1,9 +1,10 @@
-"""What `altdiffusion score` reads, and how long its model waits for a slow store.
+"""How much `altdiffusion score` reads, and how long its model waits for slow storage.
 
-Pictures with captions in tars, in Parquet and as loose files, on a file system that counts bytes and requests: bytes
-read over bytes there. Then tars through a store that takes so long for a request and gives so many bytes a second: the
-share of the time in which the vision tower has nothing to do, and peak memory at so many rows over a tenth of them. The
-model is emoji-m9's, the pictures its held-out ones.
+Captioned pictures are in tars, in Parquet and in separate files, on a file system that counts bytes and requests. The
+first lines compare the bytes read with the bytes stored. Then tars are read from storage with a given latency and
+bandwidth: the lines report the share of time that the vision tower is idle, and peak memory compared with a tenth of
+    the
+rows. The model is emoji-m9, and the pictures are its held-out ones.
 
     python benchmarks/score_sources.py [--rows 20000] [--milliseconds 80] [--megabytes 50]
 """
@@ -38,7 +39,7 @@ SHARD = 2000
 
 
 class Store(LocalFileSystem):
-    """`store:///path`: local files by requests of a range each, counted, and slow if that is asked for."""
+    """`store:///path`: local files read by counted range requests, with optional delays."""
 
     protocol = "store"
     cachable = False
@@ -81,14 +82,14 @@ fsspec.register_implementation("store", Store, clobber=True)
 
 
 def write_tars(folder: Path, rows: int, each: int = 2000) -> list[str]:
-    """Tars of so many rows each."""
+    """Writes tars."""
     pictures = [picture.path.read_bytes() for picture in held_out_pictures()]
     places = []
     for first in range(0, rows, each):
         path = folder / f"{first:08d}.tar"
         with tarfile.open(path, "w") as tar:
             for number in range(first, min(rows, first + each)):
-                # Every picture differs from every other, for equal ones are encoded once.
+                # All pictures differ, because equal ones are encoded only once.
                 data = pictures[number % len(pictures)] + number.to_bytes(8, "big")
                 for ending, content in (("png", data), ("txt", f"a cat {number % 50}".encode())):
                     info = tarfile.TarInfo(f"{number:08d}.{ending}")
@@ -119,7 +120,7 @@ def write_loose(folder: Path, rows: int) -> str:
 
 
 class Watched(Bench):
-    """A bench that notes how long it computes."""
+    """A bench that records how long it computes."""
 
     busy = 0.0
 
@@ -131,7 +132,7 @@ class Watched(Bench):
 
 
 def score(places: list[str], output: Path) -> float:
-    """Seconds from the first picture on."""
+    """Seconds since the first picture."""
     bench = Watched(load_panel("emoji-m9"), batch_size=32)
     workers = Workers(bench.preparation())
     folder = ShardFolder(output, {}, dict.fromkeys(places, ""))
@@ -152,12 +153,12 @@ def amplification(kind: str, place: list[str], there: int, block: int, output: P
 
 
 def slow(rows: int, seconds: float, bytes_a_second: float) -> None:
-    """In a process of its own, for its peak memory."""
+    """Runs in its own process, to measure its peak memory."""
     with tempfile.TemporaryDirectory() as name:
         places = write_tars(Path(name), rows)
         Store.seconds, Store.bytes_a_second, Store.block_size = seconds, bytes_a_second, 5 * MIB
         spent = score(places, Path(name) / "scores")
-        # Not getrusage's, which begins at the size of the process that started this one.
+        # Not from getrusage, which starts at the size of the parent process.
         status = Path("/proc/self/status").read_text()
         peak = 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         print(json.dumps({"seconds": spent, "busy": Watched.busy, "peak": peak, "rows": rows}))

@@ -1,15 +1,15 @@
-"""Pictures scored a second, file to score, against a straight loop over transformers' AltCLIPModel.
+"""Pictures scored per second, from file to score, compared with a plain loop over transformers' AltCLIPModel.
 
     python benchmarks/scoring.py [--pictures 256] [--rounds 3] [--device cpu] [--many 4096]
 
-JPEGs of 1024x768 with one prompt. AltCLIP's full size (ViT-L/14 and XLM-R large) with random weights, the same in both.
-Theirs: the processor and the model on batches of 16, in their default dtype, float32. Ours: what `altdiffusion score`
-does with its defaults (decoding in workers, drafts of large JPEGs, the arithmetic and the batch size that are fastest
-here). Rounds alternate; medians.
+The pictures are JPEGs of 1024x768 with one prompt. Both sides have AltCLIP's full size (ViT-L/14 and XLM-R large) and
+the same random weights. Theirs runs the processor and the model on batches of 16 in their default float32. Ours does
+what `altdiffusion score` does by default (decoding in workers, drafts of large JPEGs, the fastest dtype and batch
+size). Rounds alternate. Figures are medians.
 
-On a GPU two more lines compare with the bare vision tower on tensors that are there already, in the same dtype: of the
-same pictures, and of `--many`, since of a few hundred much is the wait for the first batch. How many pictures a second
-the workers alone prepare is said for both, for it is the most that there can be.
+On a GPU, two more lines compare with the bare vision tower on prepared tensors in the same dtype: for the same
+pictures, and for `--many`, because with a few hundred, much of the time is the wait for the first batch. They also
+report how many pictures per second the workers alone can prepare, which is the upper limit.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BATCH = 16
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEGs with as much in them as photographs have: noise of several scales."""
+    """JPEGs with as much detail as photographs: noise at several scales."""
     generator = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -57,7 +57,7 @@ def make_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def many_of(paths: list[Path], folder: Path, count: int) -> list[Path]:
-    """Copies that differ in what follows the picture's end, so that each is taken for another."""
+    """Copies with different trailing bytes, so that each counts as another picture."""
     copies = []
     for number in range(count):
         copies.append(folder / f"copy-{number}.jpg")
@@ -73,7 +73,7 @@ def models() -> tuple[AltCLIPScorer, AltCLIPModel, AltCLIPProcessor]:
         theirs, ours = AltCLIPModel(config), AltCLIPScorer(config)
     torch.manual_seed(0)
     randomise(theirs)
-    # Copies, since ours goes to another dtype in place.
+    # A copy, because ours changes its dtype in place.
     ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if "pooler" not in k}, strict=False)
     ours.processor = AltCLIPProcessor(image_processor, tokenizer)
     return ours.eval(), theirs.eval(), ours.processor
@@ -91,7 +91,7 @@ def straight_loop(model: AltCLIPModel, processor: AltCLIPProcessor, paths: list[
 
 @torch.inference_mode()
 def bare_tower(scorer: AltCLIPScorer, batch_size: int, count: int) -> None:
-    """The vision tower and its projection on tensors that are there."""
+    """The vision tower and its projection on prepared tensors."""
     side = scorer.config.vision_config.image_size
     pixels = torch.zeros(batch_size, 3, side, side, device=scorer.device, dtype=scorer.dtype)
     for start in range(0, count, batch_size):
@@ -99,7 +99,7 @@ def bare_tower(scorer: AltCLIPScorer, batch_size: int, count: int) -> None:
 
 
 class Ours:
-    """What `altdiffusion score` does with its defaults."""
+    """Scores as `altdiffusion score` does by default."""
 
     def __init__(self, scorer: AltCLIPScorer) -> None:
         judge = AltCLIPJudge(scorer)

@@ -1,9 +1,9 @@
-"""How long people wait before anything happens: `altdiffusion --help`, and `import altdiffusion_clip`.
+"""Start-up time of `altdiffusion --help` and `import altdiffusion_clip`.
 
     python benchmarks/startup.py [--rounds 9]
 
-Help against importing torch and diffusers; the package's own share beside those of the two. Each in a new process, in
-turns, files in the system's cache; medians.
+Help is compared with importing torch and diffusers, and importing the package with importing these two. Each runs in a
+new process, in turns, with files in the system's cache. Figures are medians.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The sides of a benchmark, timed in turns."""
+"""Times the sides of a benchmark in turns."""
 
 import statistics
 import time
@@ -12,9 +12,9 @@ Seconds = dict[str, list[float]]
 def in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", warm_up: bool = True
 ) -> Seconds:
-    """Seconds of each side in rounds of all of them, by name.
+    """Runs all sides in rounds, and returns the seconds of each by name.
 
-    Who is first changes from round to round, for it finds other caches. A round before, to warm up, does not count.
+    The order rotates, because caches differ for the first. A warm-up round is not counted.
     """
     names = list(sides)
     seconds: Seconds = {name: [] for name in names}
@@ -35,6 +35,6 @@ def in_turns(
 
 
 def ratio(seconds: Seconds, above: str, below: str) -> tuple[float, list[float]]:
-    """Of two sides, the median of the rounds' ratios, and the least and the largest of them."""
+    """The median, smallest and largest ratio of two sides over the rounds."""
     ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
     return round(statistics.median(ratios), 4), [round(min(ratios), 3), round(max(ratios), 3)]

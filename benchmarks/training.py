@@ -1,9 +1,9 @@
-"""Training speed of both stages of AltCLIP, against the plain loop, on the same data and hardware.
+"""Training speed of AltCLIP's two stages, compared with plain loops on the same data and hardware.
 
-Stage 1: sentences a second, against a loop with the teacher in it and every sentence padded to 77 tokens. Stage 2:
-pairs a second from the second epoch on, against a loop that runs the frozen vision tower in every epoch, its captions
-padded likewise. The towers have the widths of AltCLIP (XLM-R large, CLIP ViT-L/14 at 224 pixels), cut to so many
-layers as fit a small machine; the sentences are emoji-m9's. On a GPU both sides compute in bfloat16 by autocast.
+Stage 1: sentences per second, compared with a loop that runs the teacher and pads every sentence to 77 tokens. Stage 2:
+pairs per second from the second epoch on, compared with a loop that runs the frozen vision tower in every epoch and
+pads captions in the same way. The towers have AltCLIP's widths (XLM-R large, CLIP ViT-L/14 at 224 pixels) and as many
+layers as fit on a small machine. The sentences are emoji-m9's. On a GPU both sides compute in bfloat16 autocast.
 
     python benchmarks/training.py [--layers 4] [--rounds 3]
     python benchmarks/training.py --device cuda --layers 24 --batch 64
@@ -52,7 +52,7 @@ def accelerator_for(device: str) -> Accelerator:
 
 
 def stage_1(layers: int, batch: int, rounds: int, device: str) -> Seconds:
-    """Seconds of a step of stage 1, ours and the plain loop's, on batches of the same size from the same sentences."""
+    """Seconds per step of stage 1, for ours and the plain loop, on equal batches from the same sentences."""
     tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
     reader = AutoTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
     torch.manual_seed(0)
@@ -110,14 +110,14 @@ def on_device(part: dict[str, torch.Tensor], device: str) -> dict[str, torch.Ten
 
 
 def unshortened(body: RobertaSeriesModelWithTransformation, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The pooled reading as it is without our short cut: all 77 columns, padding among them."""
+    """The pooled output without our short cut, with all 77 columns."""
     hidden = body.roberta(ids, attention_mask=mask).last_hidden_state
     assert body.pre_LN is not None
     return body.transformation(body.pre_LN(hidden))[:, 0]
 
 
 def stage_2(layers: int, batch: int, rounds: int, device: str) -> Seconds:
-    """Seconds of a step of stage 2 from the second epoch on, ours and that of a loop with the vision tower in it."""
+    """Seconds per step of stage 2 from the second epoch on, for ours and a loop that runs the vision tower."""
     tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
     text = {"vocab_size": len(tokenizer), "num_hidden_layers": layers, "project_dim": 768, "pad_token_id": 1}
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def stage_2(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     pixels = torch.randn(batch, 3, 224, 224, device=device)
     accelerator = accelerator_for(device)
     with torch.no_grad(), accelerator.autocast():
-        features = scorer.get_image_features(pixels)  # the first epoch's
+        features = scorer.get_image_features(pixels)  # belongs to the first epoch
     said = [captions(c, colours()[0], "zh")[0] for c in concepts()[:batch]]
     short, padded = (
         [t.to(device) for t in tokenize(tokenizer, said, pad_to_max=pad_to_max)] for pad_to_max in (False, True)

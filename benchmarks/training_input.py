@@ -1,9 +1,8 @@
-"""Pictures a second that training reads from webdataset tars, beside webdataset's own plain loop; and its memory.
+"""Pictures per second that training reads from webdataset tars, compared with webdataset's plain loop; and memory.
 
-Both decode, scale and crop the same JPEGs in as many worker processes. Ours also counts the pass over the shards that
-notes where each picture lies. Then the peak memory of reading captions of so many pictures and drawing batches of them,
-over that of a hundredth of them; files that are mapped do not count, since the system takes their pages back. It needs
-webdataset.
+Both decode, scale and crop the same JPEGs in the same number of workers. Ours includes the pass over the shards that
+indexes the pictures. Then comes the peak memory of reading captions and drawing batches, compared with a hundredth of
+the pictures. Memory-mapped files do not count, because the system can reclaim their pages. It needs webdataset.
 
     python benchmarks/training_input.py [--pictures 3000] [--workers 2] [--rows 1000000]
 """
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def write_shards(folder: Path, pictures: int, width: int) -> list[str]:
-    """Tars of JPEGs that are as hard to decode as photographs."""
+    """Writes tars of JPEGs that are as hard to decode as photographs."""
     random = np.random.default_rng(0)
     shards = []
     for start in range(0, pictures, SHARD):
@@ -84,7 +83,7 @@ def write_shards(folder: Path, pictures: int, width: int) -> list[str]:
 
 
 def read_ours(shards: list[str], folder: Path, workers: int) -> tuple[float, float]:
-    """Seconds of all, and of the pass that notes where the pictures lie."""
+    """Seconds in total, and of the indexing pass."""
     tokenizer = AutoTokenizer.from_pretrained(Path(resolve(EMOJI_M18)) / "tokenizer")
     started = time.monotonic()
     pictures = CaptionedPictures.prepare(shards, SIDE, tokenizer, folder)
@@ -104,11 +103,11 @@ class _Batches(torch.utils.data.Dataset):
 
 
 def read_theirs(shards: list[str], workers: int) -> float:
-    """Seconds of webdataset's loop, as its documentation writes it."""
+    """Seconds of webdataset's loop as in its documentation."""
     import webdataset
 
     def prepared(sample: tuple[Image.Image, str]) -> tuple[torch.Tensor, str]:
-        # As CLIP's own transform does it: scaled, then cut.
+        # As in CLIP's own transform: scaled, then cropped.
         image = sample[0].convert("RGB")
         scale = SIDE / min(image.size)
         width, height = (round(length * scale) for length in image.size)
@@ -126,7 +125,7 @@ def read_theirs(shards: list[str], workers: int) -> float:
 
 
 def memory_of(folder: Path, rows: int) -> dict[str, float]:
-    """Measured in a process of its own."""
+    """Measures in another process."""
     place = folder / f"rows-{rows}"
     place.mkdir()
     for number in range(100):
@@ -142,7 +141,7 @@ def memory_of(folder: Path, rows: int) -> dict[str, float]:
 
 
 def measure_memory(data: Path) -> dict[str, float]:
-    """Peak megabytes of reading captions and of drawing a thousand batches, and the seconds of reading."""
+    """Peak megabytes of reading captions and drawing a thousand batches, and the seconds of reading."""
     tokenizer = AutoTokenizer.from_pretrained(Path(resolve(EMOJI_M18)) / "tokenizer")
     peak, done = [0.0], threading.Event()
 

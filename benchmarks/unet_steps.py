@@ -1,7 +1,7 @@
-"""Training steps of emoji-m18's UNet: as it stands, channels-last, compiled, recorded; and how fast batches are made.
+"""Training steps of emoji-m18's UNet: plain, channels-last, compiled and recorded; and the speed of making batches.
 
-Each way is a process of its own, for a compiled UNet leaves much behind. The batch is the same in every step, so that
-reading is not measured; beside it, pictures a second that the workers make ready, with nothing to train.
+Each way has its own process, because a compiled UNet leaves much behind. The batch is the same in every step, so
+reading is not measured. Another line reports how many pictures per second the workers prepare without training.
 
     python benchmarks/unet_steps.py [--batch 4] [--steps 3]
     python benchmarks/unet_steps.py --device cuda --batch 512 --steps 40 --workers 12
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, float | str]:
-    """The median seconds of a step, and of the first one, in which a UNet is compiled."""
+    """The median seconds of a step, and those of the first step, which compiles."""
     device = torch.device(options.device)
     tokenizer = AutoTokenizer.from_pretrained(PACKAGED / "tokenizer")
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no" if device.type == "cpu" else "bf16")
@@ -83,7 +83,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float | str]:
         if way == "reading":
             config = RunConfig(batch_size=options.batch, steps=options.steps + 22, workers=options.workers)
             batches = read_batches(source, config, 0, accelerator)
-            for _ in range(20):  # which fills the queue
+            for _ in range(20):  # fills the queue
                 next(batches)
             return timed(lambda: next(batches), options.steps, device)
         part = source.load(source.draw(step_generator(0, 0)))
@@ -110,7 +110,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float | str]:
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> dict[str, float | str]:
-    """Times a step a few times over."""
+    """Times several runs of a step."""
     seconds = []
     for _ in range(count + 2):
         started = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Takes the pictures of the demo for the docs: draws, changes, ranks and compares in Debian's Chromium.
+"""Takes the screenshots of the demo for the docs: draws, changes, ranks and compares in Debian's Chromium.
 
     altdiffusion demo --calls-per-minute 1000 &
     python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs] [--drawing-only]
 
-With `--drawing-only` the first and the last are taken alone; docs/ has these two of emoji-m18, and the others of
+With `--drawing-only`, only the first and the last are taken. docs/ has these two from emoji-m18, and the others from
 emoji-m9.
 
-Needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
+It needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
 """
 
 import argparse
@@ -94,7 +94,7 @@ def compare(page: Any) -> None:
 
 
 def keep(page: Any, path: Path, full: bool = False) -> None:
-    """Writes what is seen, with few colours, so that the file is small."""
+    """Writes a screenshot with few colours, so that the file is small."""
     page.mouse.move(0, 0)
     time.sleep(1)
     page.evaluate("scrollTo(0, 0)")

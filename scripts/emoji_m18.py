@@ -1,6 +1,6 @@
-"""Draws docs/emoji-m18.png: unseen scenes of one or several of a thing, each from a prompt in another language.
+"""Draws docs/emoji-m18.png: unseen scenes with one or several of a thing, each from a prompt in another language.
 
-The scenes are drawn by lot with a fixed seed, and each picture is the first one. Nothing is picked by hand.
+The scenes are random with a fixed seed, and each picture is the first one. Nothing is picked by hand.
 
     python scripts/emoji_m18.py
 """

@@ -1,17 +1,17 @@
-"""Everything that waits for a GPU, in pieces that each fit into a lease of ten minutes, none of them done twice.
+"""Runs everything that waits for a GPU, in pieces of at most ten minutes, none of them twice.
 
     python scripts/gpu.py --out OUT [--seconds 560] [--pieces unet_steps models unet tests benchmarks] [--device cuda]
 
-Pieces are done in order for as long as there is time: emoji-m18's autoencoder, teacher and student, side by side where
-none needs the other; its UNet, in what is left of the time; the tests that want a GPU; every benchmark, alone, or those
-that are named. `unet_steps` first, on the same machine, also leaves a compiled UNet for the training to find.
+Pieces run in order while there is time: emoji-m18's autoencoder, teacher and student, in parallel where possible; its
+UNet, in the remaining time; the tests that need a GPU; and every benchmark, or the named ones. Running `unet_steps`
+first on the same machine also leaves a compiled UNet for the training.
 
-What is done stands in `ledger.json`, in the work folder and in OUT; bring it back and carry it along with the next
-call. OUT also gets the lines of the benchmarks, the logs, and the weights as `models.tar.000`, `unet.tar.000`, ... of
-15 MiB each, to be joined with `cat`.
+`ledger.json` in the work folder and in OUT records what is done. Bring it back, and pass it along with the next call.
+OUT also gets the benchmarks' lines, the logs, and the weights as `models.tar.000`, `unet.tar.000`, ... of 15 MiB each,
+to be joined with `cat`.
 
-The machine needs torch; what else is missing goes along as wheels in a folder (`--wheels`). No network is used.
-Run it in the foreground: OUT holds whatever is done, also when the call is cut off.
+The machine needs torch. Pass whatever else is missing as wheels in a folder (`--wheels`). No network is used.
+Run it in the foreground. OUT has whatever is done, even if the call is cut off.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 PART = 15 * 2**20
 PACKING_SECONDS = 25.0
-"""That are left when the UNet's training ends."""
+"""Seconds to leave after the UNet's training."""
 BENCHMARKS = {
     "unet_steps": ["--device", "cuda", "--batch", "256", "--steps", "30", "--workers", "12"],
     "scoring": ["--device", "cuda"],
@@ -42,16 +42,16 @@ BENCHMARKS = {
     "score_rows": ["--device", "cuda"],
     "emphasis": ["--device", "cuda"],
 }
-"""With their arguments; each is a piece."""
+"""Benchmarks with their arguments. Each is a piece."""
 
 LEAST_SECONDS = {"tests": 60, "benchmark": 45}
 
 
 class Ledger:
-    """What has been done, on disk after each piece.
+    """The record of finished pieces, written after each.
 
     Args:
-        paths: where it is kept; read from the first that is there.
+        paths: where to write it; it is read from the first that exists.
     """
 
     def __init__(self, *paths: Path) -> None:
@@ -60,7 +60,7 @@ class Ledger:
         self.done: dict[str, dict[str, object]] = json.loads(known.read_text()) if known else {}
 
     def add(self, piece: str, **what: object) -> None:
-        """Notes a piece."""
+        """Records a piece."""
         self.done[piece] = what
         for path in self._paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def main() -> None:
         given = [options.device if argument == "cuda" else argument for argument in arguments]
         code, tail = run([sys.executable, f"benchmarks/{name}.py", *given], left())
         if code is None:
-            continue  # cut off: there may be time for a shorter one
+            continue  # cut off, but there may be time for a shorter one
         lines = [line for line in tail.splitlines() if line.startswith("{")]
         ledger.add(piece, exit_code=code, lines=lines, tail="" if lines else tail)
         with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
@@ -114,9 +114,9 @@ def main() -> None:
 
 
 def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
-    """Everything that comes before the UNet; what need not wait for each other, side by side."""
+    """Everything before the UNet, in parallel where possible."""
     ends = time.monotonic() + seconds
-    Stage(options, [], []).wait(60)  # lays out the packaged parts, before several look for them at once
+    Stage(options, [], []).wait(60)  # restores the packaged parts before several processes look for them
     clock = ["--train-seconds", str(options.train_seconds)] if options.train_seconds else []
     codes = {}
     for together in ((["vae", "latents"], ["teacher"], ["sentences"]), (["distill", "contrastive"],)):
@@ -134,19 +134,19 @@ def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) ->
 
 
 def train_unet(options: argparse.Namespace, ledger: Ledger, seconds: float) -> None:
-    """The UNet, by the clock."""
+    """The UNet, limited by time."""
     started = time.monotonic()
-    # Latents, reading and the first steps take their time too.
+    # Latents, reading and the first steps take time too.
     clock = str(options.train_seconds or max(10.0, seconds - 75))
     stage = Stage(options, ["latents", "align"], ["--train-seconds", clock])
     folder, packed = options.work / "emoji-m18" / "align", 0.0
     checkpoint = folder / "checkpoint.pt"
 
     def bring_out() -> int:
-        Stage(options, [], []).wait(60)  # which writes the average
+        Stage(options, [], []).wait(60)  # writes the average
         return pack(options, "unet", [folder / name for name in ("unet.safetensors", "metrics.jsonl", "samples")])
 
-    # Whoever cuts this off, and when, finds the last minutes' weights in OUT.
+    # If this is cut off, OUT has the weights of the last minutes.
     while stage.is_running() and time.monotonic() - started < seconds:
         time.sleep(5)
         if checkpoint.is_file() and checkpoint.stat().st_mtime > packed:
@@ -160,12 +160,12 @@ def train_unet(options: argparse.Namespace, ledger: Ledger, seconds: float) -> N
 
 
 class Stage:
-    """Stages of emoji-m18's recipe in a process of their own; what they print is in a log of their name.
+    """Runs stages of emoji-m18's recipe in another process, with a log under their name.
 
     Args:
         options: of this script.
-        names: of the stages; none for what the recipe does at its end.
-        more: arguments of the recipe.
+        names: of the stages; none for the recipe's last actions.
+        more: arguments for the recipe.
     """
 
     def __init__(self, options: argparse.Namespace, names: list[str], more: list[str]) -> None:
@@ -178,11 +178,11 @@ class Stage:
             self._process = subprocess.Popen(command, cwd=HERE, env=environment(), stdout=log, stderr=log)
 
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit code, None if it had to be ended; what it printed last is shown."""
+        """Its exit code, or None if it had to be killed. Shows its last output."""
         code: int | None = None
         try:
             code = self._process.wait(max(1.0, seconds))
@@ -194,7 +194,7 @@ class Stage:
 
 
 def pack(options: argparse.Namespace, name: str, paths: list[Path]) -> int:
-    """Puts files and folders into OUT in parts; how many."""
+    """Writes files and folders to OUT in parts. Returns how many parts."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path in (*paths, options.work / "logs"):
@@ -208,7 +208,7 @@ def pack(options: argparse.Namespace, name: str, paths: list[Path]) -> int:
 
 
 def run(command: list[str], seconds: float) -> tuple[int | None, str]:
-    """Runs a command for so long at most: its exit code, None if it was cut off, and the end of what it printed."""
+    """Runs a command with a time limit. Returns its exit code (None if it was cut off) and the end of its output."""
     try:
         done = subprocess.run(
             command, cwd=HERE, env=environment(), timeout=max(1.0, seconds), text=True,
@@ -220,7 +220,7 @@ def run(command: list[str], seconds: float) -> tuple[int | None, str]:
 
 
 def environment() -> dict[str, str]:
-    """Of every process: this clone, the wheels, no network, few threads, since many processes share the machine."""
+    """The environment of every process: this clone, the wheels, no network, and few threads."""
     paths = [str(HERE), str(HERE / "build/gpu/site"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -231,13 +231,13 @@ def environment() -> dict[str, str]:
 
 
 def install(wheels: Path, site: Path) -> None:
-    """Installs wheels, without a network."""
+    """Installs wheels without a network."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade"]
     subprocess.run([*pip, "--target", str(site), *map(str, sorted(wheels.glob("*.whl")))], check=True)
 
 
 def link_packages() -> None:
-    """Lays pipelines/, benchmarks/ and demo/ inside the package, as installing would, where nothing is installed."""
+    """Links pipelines/, benchmarks/ and demo/ into the package, as an installation would."""
     if importlib.util.find_spec("altdiffusion_clip") is None:
         for name in ("pipelines", "benchmarks", "demo"):
             if not (HERE / "altdiffusion_clip" / name).exists():

@@ -1,4 +1,4 @@
-"""Draws docs/retrieval.png: R@1 of emoji-m9 by language, beside its English teacher.
+"""Draws docs/retrieval.png: R@1 of emoji-m9 by language, compared with its English teacher.
 
 altdiffusion evaluate emoji --json | python scripts/retrieval_chart.py
 """

@@ -1,4 +1,4 @@
-"""Draws docs/speed.png from benchmarks/RESULTS.md: how many times as fast, beside each goal.
+"""Draws docs/speed.png from benchmarks/RESULTS.md: the speed-up of each benchmark, and its goal.
 
 python scripts/speed_chart.py
 """
@@ -18,7 +18,7 @@ ROWS = {
     "`scoring.py": "scoring JPEGs\n(a loop with transformers' AltCLIP)",
     "`optimize.py`: one of 256x256": "pipe.optimize(), 256x256\n(diffusers' AltDiffusionPipeline)",
 }
-"""How a row of the table begins, and what the picture calls it (and what it is compared with)."""
+"""The beginnings of rows of the table, with their labels in the chart and what they are compared with."""
 
 
 def main() -> None:

@@ -25,6 +25,17 @@ np.save(out, picture)
 """
 
 
+UNCHANGED = (
+    "import sys, diffusers, diffusers.pipelines, diffusers.loaders.single_file as single_file\n"
+    "from diffusers.pipelines import auto_pipeline\n"
+    "assert not hasattr(diffusers.pipelines, 'alt_diffusion')\n"
+    "assert 'alt-diffusion' not in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING\n"
+    "before = single_file.FromSingleFileMixin.from_single_file\n"
+    "assert before.__func__.__module__.startswith(('diffusers', 'huggingface_hub'))\n"
+)
+"""Without our import nothing of diffusers is changed."""
+
+
 def draw_in_a_fresh_process(imports: str, loader: str, folder, published, out) -> np.ndarray:
     code = FRESH.format(imports=imports, loader=loader)
     command = [sys.executable, "-c", code, str(folder), str(published / "golden.npz"), str(out)]
@@ -42,8 +53,8 @@ def test_a_saved_pipeline_loads_in_a_fresh_process(m: str, published, golden, tm
     index = json.loads((saved / "model_index.json").read_text())
     assert index["_class_name"] == "AltDiffusionPipeline"
     assert index["text_encoder"] == ["alt_diffusion", "RobertaSeriesModelWithTransformation"]
-    # diffusers was imported first here, so the change is made to modules that are already there.
-    imports = "from diffusers import DiffusionPipeline; import altdiffusion_clip"
+    # diffusers is imported first here, so the change is made to modules that are already there.
+    imports = f"{UNCHANGED}from diffusers import DiffusionPipeline; import altdiffusion_clip"
     picture = draw_in_a_fresh_process(imports, "DiffusionPipeline", saved, published, tmp_path / "a.npy")
     np.testing.assert_allclose(picture, golden[f"{m}.image.1"], atol=1e-5)
 
@@ -150,15 +161,10 @@ def test_a_script_that_begins_with_the_old_import_runs(published) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-def test_without_the_import_nothing_of_diffusers_is_changed(published) -> None:
+@pytest.mark.full
+def test_imported_after_diffusers_and_twice_it_changes_diffusers_once() -> None:
     code = (
-        "import sys, diffusers, diffusers.pipelines, diffusers.loaders.single_file as single_file\n"
-        "from diffusers.pipelines import auto_pipeline\n"
-        "assert not hasattr(diffusers.pipelines, 'alt_diffusion')\n"
-        "assert 'alt-diffusion' not in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING\n"
-        "before = single_file.FromSingleFileMixin.from_single_file\n"
-        "assert before.__func__.__module__.startswith(('diffusers', 'huggingface_hub'))\n"
-        "import altdiffusion_clip\n"  # after diffusers is fine, and so is twice
+        f"{UNCHANGED}import altdiffusion_clip\n"
         "import importlib; importlib.reload(altdiffusion_clip)\n"
         "after = single_file.FromSingleFileMixin.from_single_file.__func__\n"
         "assert after.__wrapped__ is before.__func__\n"

@@ -371,8 +371,8 @@ def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer:
 
 
 def test_killed_at_random_and_resumed_is_the_undisturbed_run(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(300))
-    command = ["score", source, "--shard-size", "50"]
+    source = write_jsonl(tmp_path / "rows.jsonl", emoji_rows(150))
+    command = ["score", source, "--shard-size", "25"]
     command += ["--dtype", "float32", "--workers", "0", "--min-cosine", "0.5", "--output"]
     assert Command([*command, tmp_path / "whole"], tmp_path).wait() == 0
     generator = random.Random(0)
