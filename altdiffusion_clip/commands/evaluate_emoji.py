@@ -55,8 +55,8 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError(f"--prompts must be between 1 and {most}")
     if options.num_images < 1:
         raise UserError("--num-images must be 1 or more")
-    rows = evaluate_retrieval(languages=options.languages or LANGUAGES)
-    print_rows("Retrieval on held-out renders, percent", list(rows), options.json)
+    found = list(evaluate_retrieval(languages=options.languages or LANGUAGES))
+    print_rows("Retrieval on held-out renders, percent", found, options.json)
     if not (options.drawing or options.scenes):
         return True
     languages = options.languages or ("en", "zh")
