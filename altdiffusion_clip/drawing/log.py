@@ -153,7 +153,7 @@ class Log:
             if row.get("id", "").isdigit() and row["prompt"]:
                 ids = self.numbers.setdefault(row["prompt"], [])
                 if row["id"] not in ids:
-                    ids.append(row["id"])
+                    ids.append(sys.intern(row["id"]))  # often the group's name too
         self._starts[name] = start
         self._live += length
 
