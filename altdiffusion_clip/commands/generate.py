@@ -387,15 +387,12 @@ def _collect(options: argparse.Namespace, output: "OutputFolder", rows: "Iterato
     from tqdm import tqdm
 
     failed: dict[str, str] = {}
-    seen: set[str] = set()
     with tqdm(total=output.planned, desc="drawing", unit="picture", file=sys.stderr) as progress:
-        progress.update(output.drawn)
         for row in rows:
             if row["error"]:
                 failed[row["name"]] = f"{row['prompt']!r}, seed {row['seed']}: {row['error']}"
-            if row["name"] not in seen:
-                seen.add(row["name"])
-                progress.update()
+            progress.update(output.done - progress.n)
+        progress.update(output.done - progress.n)  # the last ones existed
     return list(failed.values())
 
 

@@ -69,7 +69,7 @@ def estimate_of(output: OutputFolder, missing: Iterable[list[Task]], drawer: Dra
         count += len(batch)
         steps += sum(task.settings.num_inference_steps for task in batch)
     seconds = count * fixed + steps * per_step
-    return Estimate(output.planned, output.drawn, tuple(wrong), seconds, count * size, free_bytes(output.folder))
+    return Estimate(output.planned, output.done, tuple(wrong), seconds, count * size, free_bytes(output.folder))
 
 
 def _duration(seconds: float) -> str:

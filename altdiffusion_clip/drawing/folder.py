@@ -84,8 +84,8 @@ class OutputFolder:
         self._overwritten: set[str] = set()
         self._files: dict[str, str] = {}
         self._ordinal = 0
-        self.planned = self.drawn = 0
-        """The number of planned pictures, and how many of them existed."""
+        self.planned = self.done = 0
+        """The number of planned pictures, and how many of them exist or have failed."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -167,7 +167,7 @@ class OutputFolder:
         """Notes that a planned picture already exists."""
         with self._lock:
             self._left[task.group] -= 1
-            self.drawn += 1
+            self.done += 1
             self._files.pop(task.name, None)
 
     def add(self, drawn: Sequence[tuple[Task, Image.Image | str]]) -> list[Row]:
@@ -204,6 +204,7 @@ class OutputFolder:
             self._unranked |= groups
             for task, _ in drawn:
                 self._left[task.group] -= 1
+            self.done += len(drawn)
             self._write(rows, sorted(group for group in groups if self._left[group] <= 0))
             self._pack()
         return list(rows.values())

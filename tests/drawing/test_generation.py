@@ -151,6 +151,9 @@ class TestStops:
         assert main(command) == 0
         changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
         assert changed == {next(iter(before))}
+        shown = capsys.readouterr().err
+        assert shown.count("40/40 [") >= 3, "the bar counts what is there"
+        assert "41/40" not in shown
 
     def test_two_runs_at_once(self, tmp_path: Path) -> None:
         first = Command(self.command(tmp_path / "out"), tmp_path / "first")
