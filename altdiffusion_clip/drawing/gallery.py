@@ -233,7 +233,9 @@ nav {{ margin: 2rem 0; }}
 .warning {{ border-inline-start: .25rem solid #d97706; padding-inline-start: .75rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .8rem; }}
-th, td {{ padding: .4rem; vertical-align: top; text-align: start; max-width: 9rem; overflow-wrap: anywhere; }}
+th, td {{ padding: .4rem; vertical-align: top; text-align: start; overflow-wrap: anywhere; }}
+th, td {{ min-width: 5rem; max-width: 9rem; }}
+tr > :first-child {{ position: sticky; inset-inline-start: 0; background: Canvas; }}
 td img {{ width: 7rem; }}
 </style>
 </head>
