@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import sys
 import types
 import typing
 from pathlib import Path
@@ -133,6 +134,8 @@ def _prepare() -> None:
 
 def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) -> bool:
     """Runs a stage, prints `said` and the outcome, and returns whether the stage was finished."""
+    from accelerate import PartialState
+
     from altdiffusion_clip.training.accelerators import is_lost_peer
     from altdiffusion_clip.training.loop import Stopped
 
@@ -144,11 +147,11 @@ def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) 
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
+        if not PartialState().is_main_process:
+            print(file=sys.stderr)  # the main process may have left its bar in mid-line
         raise UserError(
             "another process of this run has ended, and so does this one; give the same command again to continue"
         ) from error
-    from accelerate import PartialState
-
     if not PartialState().is_main_process:
         return True
     figures = {**first, **(result.as_dict() if config.dry_run else {"model": str(result)})}
