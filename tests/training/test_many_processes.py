@@ -149,21 +149,26 @@ def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> Non
     assert one == pytest.approx(four, abs=1e-5)
 
 
-@pytest.mark.full
-def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kills", "steps"),
+    [pytest.param(2, 1500, marks=pytest.mark.full), pytest.param(20, 6000, marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on(
+    kills: int, steps: int, tmp_path: Path
+) -> None:
     models = [write_teacher(tmp_path / "teacher"), write_student(tmp_path / "student")]
     data = write_parallel(tmp_path / "parallel.jsonl")
 
     def start(name: str, **more: Any) -> subprocess.Popen[str]:
         command = [*launch(2), "-m", "altdiffusion_clip.cli", "train", "distill", "--teacher", models[0]]
-        command += ["--student", models[1], "--data", data, "--steps", "6000", "--batch-size", "8", "--cpu"]
+        command += ["--student", models[1], "--data", data, "--steps", steps, "--batch-size", "8", "--cpu"]
         command += ["--checkpoint-seconds", "0.1", "--output", tmp_path / name]
         return subprocess.Popen(list(map(str, command)), env=environment(), text=True, **more)
 
     assert start("whole").wait(timeout=800) == 0
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     generator = random.Random(0)
-    for _ in range(20):
+    for _ in range(kills):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         killed = start("killed", stderr=subprocess.PIPE)
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
