@@ -133,7 +133,7 @@ def _prepare() -> None:
 
 
 def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) -> bool:
-    """Runs a stage, prints `said` and the outcome, and returns whether the stage was finished."""
+    """Runs a stage, prints `first` and the outcome, and returns whether the stage was finished."""
     from accelerate import PartialState
 
     from altdiffusion_clip.training.accelerators import is_lost_peer

@@ -6,21 +6,29 @@ import pytest
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.cli import main
+from altdiffusion_clip.emoji.concepts import LANGUAGES
 from altdiffusion_clip.judges.embedding_files import SUFFIXES
 from tests.conftest import in_full
 from tests.evaluation.datasets import replicas
 
 
-def test_json_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "evaluate emoji --json --drawing --scenes --languages zh --prompts 1 --num-images 1"
-    assert main(command.split()) == 0
+@pytest.mark.parametrize("languages", [["zh"], *in_full([])])
+def test_json_lines_and_nothing_else(languages: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "emoji", "--json", "--drawing", "--scenes", "--prompts", "2", "--num-images", "1"]
+    assert main([*command, *(["--languages", *languages] if languages else [])]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    retrieval, drawing, scenes = rows[:3], rows[3], rows[4:]
+    found, drawn = languages or LANGUAGES, languages or ["en", "zh"]
+    end = 3 * len(found)
+    retrieval, drawing, scenes = rows[:end], rows[end : end + len(drawn)], rows[end + len(drawn) :]
     assert [(row["system"], row["language"]) for row in retrieval] == [
-        (system, "zh") for system in ("teacher", "distilled", "student")
+        (system, language) for system in ("teacher", "distilled", "student") for language in found
     ]
-    assert (drawing["language"], drawing["drawn_from"], drawing["prompts"], drawing["n"]) == ("zh", "prompt", 1, 1)
-    assert [(row["language"], row["places"], row["prompts"]) for row in scenes] == [("zh", False, 1), ("zh", True, 1)]
+    assert [(row["language"], row["drawn_from"], row["prompts"], row["n"]) for row in drawing] == [
+        (language, "prompt", 2, 1) for language in drawn
+    ]
+    assert [(row["language"], row["places"], row["prompts"]) for row in scenes] == [
+        (language, places, 2) for places in (False, True) for language in drawn
+    ]
     assert all(row["both"] <= row["one"] <= 100 for row in scenes)
 
 

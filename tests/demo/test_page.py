@@ -1,5 +1,6 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 
+import contextlib
 import json
 import shutil
 import zipfile
@@ -94,36 +95,39 @@ class Visit:
         assert width <= self.width
 
 
+Stay = Callable[..., contextlib.AbstractContextManager[Any]]
+
+
 @pytest.fixture(scope="module")
-def visits(server: Demo, browser: Any) -> Iterator[Callable[..., Visit]]:
-    """Visitors who stay, for a page takes seconds to open: what a test did is there for the next, as for people."""
-    stay: dict[tuple[tuple[int, int], str], Visit] = {}
+def staying(server: Demo, browser: Any) -> Iterator[Stay]:
+    """Pages of visitors who stay, for a page takes seconds to open: what a test did is there for the next."""
+    visits: dict[tuple[tuple[int, int], str], Visit] = {}
 
-    def visit(size: tuple[int, int] = DESKTOP, locale: str = "en-US") -> Visit:
-        if (size, locale) not in stay:
+    @contextlib.contextmanager
+    def stay(size: tuple[int, int] = DESKTOP, locale: str = "en-US") -> Iterator[Any]:
+        if (size, locale) not in visits:
             scheme = "dark" if size == PHONE else "light"
-            stay[size, locale] = Visit(browser, server.address, size, locale=locale, color_scheme=scheme)
-        return stay[size, locale]
+            visits[size, locale] = Visit(browser, server.address, size, locale=locale, color_scheme=scheme)
+        visit = visits[size, locale]
+        start_again(visit.page)
+        yield visit.page
+        visit.check()
 
-    yield visit
-    for each in stay.values():
-        each.context.close()
+    yield stay
+    for visit in visits.values():
+        visit.context.close()
 
 
 @pytest.fixture(params=[DESKTOP, *in_full(PHONE)], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, visits: Callable[..., Visit]) -> Iterator[Any]:
-    visit = visits(request.param)
-    start_again(visit.page)
-    yield visit.page
-    visit.check()
+def page(request: pytest.FixtureRequest, staying: Stay) -> Iterator[Any]:
+    with staying(request.param) as page:
+        yield page
 
 
 @pytest.fixture
-def desktop(visits: Callable[..., Visit]) -> Iterator[Any]:
-    visit = visits()
-    start_again(visit.page)
-    yield visit.page
-    visit.check()
+def desktop(staying: Stay) -> Iterator[Any]:
+    with staying() as page:
+        yield page
 
 
 def start_again(page: Any) -> None:
@@ -219,23 +223,21 @@ AXE = (Path(__file__).parents[1] / "fixtures" / "axe" / "axe.min.js").read_text(
 
 
 @FIRST_VISITS
-def test_axe_finds_no_serious_fault(size: tuple[int, int], locale: str, visits: Callable[..., Visit]) -> None:
-    page = visits(size, locale).page
-    start_again(page)
-    draw(page, "红色背景上的熊猫", count=1)
-    for tab in (("draw", "change", "rank", "compare")) if size == DESKTOP else ("draw",):
-        if tab != "draw":
-            open_tab(page, say(tab, locale[:2]))
-        page.evaluate(AXE)
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        serious = [
-            (each["id"], node["target"], node["failureSummary"])
-            for each in found["violations"]
-            if each["impact"] in ("serious", "critical")
-            for node in each["nodes"]
-        ]
-        assert serious == []
-    visits(size, locale).check()
+def test_axe_finds_no_serious_fault(size: tuple[int, int], locale: str, staying: Stay) -> None:
+    with staying(size, locale) as page:
+        draw(page, "红色背景上的熊猫", count=1)
+        for tab in (("draw", "change", "rank", "compare")) if size == DESKTOP else ("draw",):
+            if tab != "draw":
+                open_tab(page, say(tab, locale[:2]))
+            page.evaluate(AXE)
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            serious = [
+                (each["id"], node["target"], node["failureSummary"])
+                for each in found["violations"]
+                if each["impact"] in ("serious", "critical")
+                for node in each["nodes"]
+            ]
+            assert serious == []
 
 
 @FIRST_VISITS
@@ -294,19 +296,17 @@ def test_settings_are_copied_and_kept_over_a_reload(server: Demo, browser: Any) 
 @pytest.mark.parametrize(
     ("size", "locale", "said"), [(DESKTOP, "en-US", "Seed must be between"), (PHONE, "zh-CN", "随机种子须在")]
 )
-def test_a_mistake_names_its_field(size: tuple[int, int], locale: str, said: str, visits: Callable[..., Visit]) -> None:
-    page = visits(size, locale).page
-    start_again(page)
-    page.fill("#prompt textarea", "a dog")
-    open_settings(page)
-    page.fill("#draw-seed input", "-5")
-    page.keyboard.press("Tab")
-    page.wait_for_timeout(300)
-    assert page.input_value("#draw-seed input") == "-5"
-    page.click("#start")
-    page.wait_for_selector(f".toast-body:has-text('{said}')")
-    page.click("#draw-dice")
-    visits(size, locale).check()
+def test_a_mistake_names_its_field(size: tuple[int, int], locale: str, said: str, staying: Stay) -> None:
+    with staying(size, locale) as page:
+        page.fill("#prompt textarea", "a dog")
+        open_settings(page)
+        page.fill("#draw-seed input", "-5")
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)
+        assert page.input_value("#draw-seed input") == "-5"
+        page.click("#start")
+        page.wait_for_selector(f".toast-body:has-text('{said}')")
+        page.click("#draw-dice")
 
 
 def test_a_width_alone_is_drawn(desktop: Any, tmp_path: Path) -> None:
