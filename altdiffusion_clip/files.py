@@ -31,8 +31,7 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    suffix = destination.suffix or ".partial"  # torch refuses hidden files without one
-    temporary = destination.with_name(f".{destination.stem}-{secrets.token_hex(4)}{suffix}")
+    temporary = _temporary(destination)
     # Created inside the `try`, because Ctrl-C may come at any time.
     try:
         temporary.touch(exist_ok=False)
@@ -44,10 +43,34 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(destination: Path) -> Path:
+    suffix = destination.suffix or ".partial"  # torch refuses hidden files without one
+    return destination.with_name(f".{destination.stem}-{secrets.token_hex(4)}{suffix}")
+
+
+def write_bytes(destination: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file, completely or not at all. This takes half as long as `atomic_path`, which matters for pictures."""
+    destination = Path(destination)
+    temporary = _temporary(destination)
+    try:
+        try:
+            file = temporary.open("xb")
+        except FileNotFoundError:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb")
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(destination)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_text(destination: str | os.PathLike[str], text: str) -> None:
     """Writes a text file as UTF-8, completely or not at all."""
-    with atomic_path(destination) as path:
-        path.write_text(text, encoding="utf-8")
+    write_bytes(destination, text.encode())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import save_with_settings
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import atomic_path, lock_of, remove_leftovers
+from altdiffusion_clip.files import lock_of, remove_leftovers
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
@@ -191,8 +191,7 @@ class OutputFolder:
                     row["error"] = image
                     continue
                 row["file"] = self._files.pop(task.name, "") or f"{task.name}.png"
-                with atomic_path(self.folder / row["file"]) as path:
-                    save_with_settings(image, task.settings, path)
+                save_with_settings(image, task.settings, self.folder / row["file"])
                 self._write_thumbnail(image, row["file"])
                 pictures.append((row, image))
         self._score(pictures)

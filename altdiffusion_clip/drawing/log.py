@@ -149,11 +149,13 @@ class Log:
             self._live -= self._length(self._starts[name])
         else:
             group = sys.intern(group_of(row))
-            self.groups[group] = (*self.groups.get(group, ()), name)
-            if row.get("id", "").isdigit() and row["prompt"]:
+            if group not in self.groups and row.get("id", "").isdigit() and row["prompt"]:
                 ids = self.numbers.setdefault(row["prompt"], [])
-                if row["id"] not in ids:
+                # Only the groups of one id in several languages can repeat it. Looking always would take far too long
+                # for a table with one prompt and many seeds.
+                if not row.get("language") or row["id"] not in ids:
                     ids.append(sys.intern(row["id"]))  # often the group's name too
+            self.groups[group] = (*self.groups.get(group, ()), name)
         self._starts[name] = start
         self._live += length
 
