@@ -75,6 +75,7 @@ class AlignConfig(MixedLanguages):
     timestep_sampling: Literal["uniform", "logit-normal"] = option(
         "uniform", "Timesteps to train on. logit-normal favours the middle of the schedule."
     )
+    logit_mean: float = option(0.0, "Centre of logit-normal timesteps. Above 0 is nearer to noise.")
     keys_and_values_steps: int = option(0, "Steps that first train only the keys and values of the cross-attention.")
     cache_text_states: bool = option(False, "Encode every caption once and keep the result on disk.")
     compile: bool = option(False, "Compile the UNet: a slow start, then faster steps.")

@@ -267,6 +267,15 @@ def test_logit_normal_timesteps_are_mostly_in_the_middle_and_sometimes_at_the_en
     assert middle == pytest.approx(0.9 * 0.728 + 0.1 * 0.5, abs=0.01)
 
 
+def test_a_logit_mean_moves_the_median_of_the_timesteps() -> None:
+    from altdiffusion_clip.training.diffusion import noise_of
+
+    drawn = noise_of((1,), 20_000, 1000, torch.Generator().manual_seed(0), "logit-normal", logit_mean=1.0)
+    # sigmoid(1) is 0.731, and a tenth is uniform.
+    later = (drawn["timesteps"] > 731).float().mean()
+    assert later == pytest.approx(0.9 * 0.5 + 0.1 * 0.269, abs=0.01)
+
+
 class TestMistakes:
     def test_a_text_encoder_of_another_base(self, config: AlignConfig, published: Path) -> None:
         with pytest.raises(UserError, match="choose those of one base"):
