@@ -35,6 +35,7 @@ class ScenePictures:
     """
 
     side = RESOLUTION
+    is_shared = False
 
     def __init__(
         self,

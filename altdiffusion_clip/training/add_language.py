@@ -22,7 +22,7 @@ from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.configs import AddLanguageConfig
-from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.arrays import fill_rows, path_for
 from altdiffusion_clip.training.data.languages import LanguageMix
 from altdiffusion_clip.training.data.parallel import ENGLISH, ParallelCorpus
 from altdiffusion_clip.training.distill import translation_recall
@@ -58,14 +58,14 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
     student, tokenizer, scorer = load_bodies(config.model)
-    data = config.output / "data"
-    new = ParallelCorpus.prepare(config.data, tokenizer, data / "new", config.languages, accelerator, config.encoding)
+    how = {"accelerator": accelerator, "encoding": config.encoding}
+    new = ParallelCorpus.prepare(config.data, tokenizer, **config.data_folder("new"), languages=config.languages, **how)
     added = [code for code in new.languages if code != ENGLISH]
     if not added:
         raise UserError("the data are only in English; records need en and the new language")
     old = new
     if config.replay:
-        old = ParallelCorpus.prepare(config.replay, tokenizer, data / "old", (), accelerator, config.encoding)
+        old = ParallelCorpus.prepare(config.replay, tokenizer, **config.data_folder("old"), **how)
     if config.dry_run:
         return estimate(config, student, tokens=np.concatenate([new.tokens.lengths, old.tokens.lengths]))
     if (config.output / MODEL).exists():
@@ -76,9 +76,7 @@ def add_language(config: AddLanguageConfig) -> Path | Estimate:
     source = NewAndOld(new, targets, old, config, student.config.pad_token_id)
     validate = None
     if config.validation:
-        held_out = ParallelCorpus.prepare(
-            config.validation, tokenizer, data / "validation", (), accelerator, config.encoding
-        )
+        held_out = ParallelCorpus.prepare(config.validation, tokenizer, **config.data_folder("validation"), **how)
         references = embed_english(student, held_out, accelerator)
 
         def validate(task: KeepAndLearn, step: int) -> dict[str, float]:
@@ -222,13 +220,14 @@ def embed_english(
         return student(ids.long().to(student.device), attention_mask=mask.to(student.device)).pooler_output.float()
 
     return fill_rows(
-        corpus.folder / "english.bin",
+        path_for(corpus.folder / "english.bin", student, corpus.is_shared),
         len(corpus.english),
         (student.config.project_dim,),
         "float32",
         compute,
         accelerator=accelerator,
         description="English",
+        is_shared=corpus.is_shared,
     )
 
 

@@ -277,7 +277,7 @@ def prepare_pictures(
     accelerator: Accelerator,
     **mix: Any,
 ) -> CaptionedPictures:
-    """Prepares captioned pictures at the resolution of a run or its model, in the run's folder.
+    """Prepares captioned pictures at the resolution of a run or its model.
 
     Args:
         data: files or folders.
@@ -293,8 +293,8 @@ def prepare_pictures(
     side = config.resolution or parts.unet.config.sample_size * scale
     if side % scale:
         raise UserError(f"resolution must be a multiple of {scale}, not {side}")
-    folder = config.output / "data" / "pictures"
-    return CaptionedPictures.prepare(data, side, parts.tokenizer, folder, accelerator=accelerator, **mix)
+    folder = config.data_folder("pictures")
+    return CaptionedPictures.prepare(data, side, parts.tokenizer, **folder, accelerator=accelerator, **mix)
 
 
 def new_source(
@@ -321,6 +321,7 @@ def new_source(
         conditioning,
         states,
         config.timestep_sampling,
+        config.logit_mean,
     )
 
 

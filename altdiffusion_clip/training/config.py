@@ -22,6 +22,7 @@ NOT_PART_OF_A_RUN = frozenset(
     {
         "dry_run",
         "workers",
+        "cache",
         "checkpoint_seconds",
         "log_every",
         "cpu",
@@ -68,6 +69,7 @@ class RunConfig:
     gradient_checkpointing: bool = option(False, "Save memory by computing activations twice.")
     cpu: bool = option(False, "Use the CPU even if there is a GPU.")
     seed: int = option(0, "Seed of weights, batches and noise.")
+    cache: str = option("", "Folder for precomputed data, which runs may share (default: in the run's own folder).")
     workers: int = option(0, "Processes that read batches ahead; 0 reads them between steps.")
     checkpoint_seconds: float = option(60.0, "Least seconds between checkpoints. Slow ones take 5% of the time.")
     stop_after_seconds: float = option(
@@ -94,6 +96,10 @@ class RunConfig:
     def least(self, name: str) -> int:
         """The smallest allowed value of a field that counts something."""
         return 1
+
+    def data_folder(self, part: str) -> dict[str, Any]:
+        """Where a part of the data is prepared: arguments for `prepare` of `CaptionedPictures` and `ParallelCorpus`."""
+        return {"folder": self.output / "data" / part, "cache": Path(self.cache) if self.cache else None}
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
         """The learning rate at a step.

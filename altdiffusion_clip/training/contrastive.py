@@ -28,7 +28,7 @@ from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.augmentation import augmented
 from altdiffusion_clip.training.configs import ContrastiveConfig
-from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.arrays import fill_rows, path_for
 from altdiffusion_clip.training.data.image_text import (
     Captioned,
     CaptionedPictures,
@@ -68,17 +68,15 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     scorer, tokenizer = load_scorer(config)
     freeze_vision(scorer)
     side = scorer.config.vision_config.image_size
-    data = config.output / "data"
+    how = {"accelerator": accelerator, "languages": config.languages, "encoding": config.encoding}
     pictures = pictures or CaptionedPictures.prepare(
         config.data,
         side,
         tokenizer,
-        data / "pictures",
-        languages=config.languages,
+        **config.data_folder("pictures"),
+        **how,
         temperature=config.temperature,
         weights=config.weights,
-        accelerator=accelerator,
-        encoding=config.encoding,
     )
     if config.dry_run:
         size = 0 if config.augment else 2 * len(pictures) * scorer.config.projection_dim
@@ -94,13 +92,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     validate = None
     if config.validation:
         held_out = CaptionedPictures.prepare(
-            config.validation,
-            side,
-            tokenizer,
-            data / "validation",
-            accelerator=accelerator,
-            languages=config.languages,
-            encoding=config.encoding,
+            config.validation, side, tokenizer, **config.data_folder("validation"), **how
         )
         lacking = sorted(set(pictures.languages) - set(held_out.languages))
         if lacking:
@@ -268,7 +260,7 @@ def embed_pictures(
 
     # In the folder of the pictures, which is recreated when they change.
     features = fill_rows(
-        pictures.folder / "features.bin",
+        path_for(pictures.folder / "features.bin", scorer.vision_model, pictures.is_shared),
         len(pictures),
         (scorer.config.projection_dim,),
         "float16",
@@ -278,6 +270,7 @@ def embed_pictures(
         chunk=64,
         accelerator=accelerator,
         description="image features",
+        is_shared=pictures.is_shared,
     )
     leave_out_broken(pictures, features, accelerator)
     return features

@@ -14,7 +14,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.prompts.windows import WINDOW
 from altdiffusion_clip.training.conditioning import Conditioning
-from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, fill_rows, prepared
+from altdiffusion_clip.training.data.arrays import Ragged, RaggedParts, alone, fill_rows, path_for, prepared
 from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictures, leave_out_broken, read_pixels
 from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors
@@ -105,6 +105,7 @@ class LatentsOfCaptions:
         conditioning: to read `states` with.
         states: of every caption and, at the end, of the empty one; None to load tokens.
         timestep_sampling: as in `noise_of`.
+        logit_mean: as in `noise_of`.
     """
 
     def __init__(
@@ -119,8 +120,9 @@ class LatentsOfCaptions:
         conditioning: Conditioning | None = None,
         states: RaggedParts | None = None,
         timestep_sampling: str = "uniform",
+        logit_mean: float = 0.0,
     ) -> None:
-        self._sampling = timestep_sampling
+        self._sampling, self._logit_mean = timestep_sampling, logit_mean
         self._pictures, self._latents, self._count, self._timesteps = pictures, latents, batch_size, timesteps
         self._pad, self._empty, self._dropout = pad_token_id, empty, caption_dropout
         self._conditioning, self._states = conditioning, states
@@ -133,7 +135,7 @@ class LatentsOfCaptions:
         return {
             "pictures": shown,
             "texts": said,
-            **noise_of(self._latents.shape[1:], count, self._timesteps, generator, self._sampling),
+            **noise_of(self._latents.shape[1:], count, self._timesteps, generator, self._sampling, self._logit_mean),
         }
 
     def load(self, drawn: Tensors) -> Tensors:
@@ -155,7 +157,12 @@ class LatentsOfCaptions:
 
 
 def noise_of(
-    shape: tuple[int, ...], count: int, timesteps: int, generator: torch.Generator, sampling: str = "uniform"
+    shape: tuple[int, ...],
+    count: int,
+    timesteps: int,
+    generator: torch.Generator,
+    sampling: str = "uniform",
+    logit_mean: float = 0.0,
 ) -> Tensors:
     """Draws noise and timesteps for a batch, one timestep from each of `count` equally likely slices of the schedule.
 
@@ -168,11 +175,12 @@ def noise_of(
         generator: of the random numbers.
         sampling: "uniform", or "logit-normal" (arXiv 2403.03206), which favours the middle of the schedule. A share of
             `STILL_UNIFORM` stays uniform, because drawing starts at the very end.
+        logit_mean: centre of the logit-normal distribution. 1 moves its median from the middle to 73% of the schedule.
     """
     drawn = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     if sampling == "logit-normal":
         still = torch.rand(count, generator=generator) < STILL_UNIFORM
-        drawn = torch.where(still, drawn, torch.special.ndtri(drawn).sigmoid())
+        drawn = torch.where(still, drawn, (torch.special.ndtri(drawn) + logit_mean).sigmoid())
     drawn = (drawn * timesteps).long().clamp(max=timesteps - 1)
     return {
         "timesteps": drawn[torch.randperm(count, generator=generator)],
@@ -205,7 +213,7 @@ def embed_latents(
 
     shape = (vae.config.latent_channels, side, side)
     # In the folder of the pictures, which is recreated when they change.
-    path = pictures.folder / "latents.bin"
+    path = path_for(pictures.folder / "latents.bin", vae, pictures.is_shared)
     latents = fill_rows(
         path,
         len(pictures),
@@ -217,6 +225,7 @@ def embed_latents(
         chunk=32 if vae.device.type == "cpu" else 256,
         accelerator=accelerator,
         description="latents",
+        is_shared=pictures.is_shared,
     )
     leave_out_broken(pictures, latents, accelerator)
     return latents
@@ -235,19 +244,22 @@ def embed_captions(
     It is computed in parts that all processes divide. A killed process loses only its current part.
     """
     tokens: Any = _WithEmpty(pictures.tokens, empty)
-    prepared(folder, made_from, lambda into: (into / "parts").mkdir(), accelerator)
+    folder = path_for(folder, conditioning.text_encoder, pictures.is_shared)
     size = min(max(len(tokens) // 64, FEWEST_CAPTIONS), MOST_CAPTIONS)
     parts = [
         (folder / "parts" / f"{start:09d}", range(start, min(len(tokens), start + size)))
         for start in range(0, len(tokens), size)
     ]
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = [(part, rows) for part, rows in parts[rank::processes] if not part.exists()]
-    for part, rows in tqdm(mine, desc="text states", mininterval=5.0, disable=rank != 0):
-        with atomic_folder(part) as temporary:
-            conditioning.write(tokens, rows, temporary / "states")
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
+    with alone(folder, lambda: all(part.exists() for part, _ in parts), pictures.is_shared, accelerator):
+        if not pictures.is_shared:  # where the name of the folder says what it was made from
+            prepared(folder, made_from, lambda into: (into / "parts").mkdir(), accelerator)
+        mine = [(part, rows) for part, rows in parts[rank::processes] if not part.exists()]
+        for part, rows in tqdm(mine, desc="text states", mininterval=5.0, disable=rank != 0):
+            with atomic_folder(part) as temporary:
+                conditioning.write(tokens, rows, temporary / "states")
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
     return RaggedParts([Ragged(part / "states") for part, _ in parts])
 
 

@@ -20,7 +20,7 @@ from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator, save_settings
 from altdiffusion_clip.training.configs import DistillConfig
-from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.arrays import fill_rows, path_for
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import ENGLISH, ParallelCorpus
 from altdiffusion_clip.training.estimate import Estimate, estimate
@@ -51,9 +51,8 @@ def distill(config: DistillConfig) -> Path | Estimate:
         config.student, teacher.config.hidden_size, config.seed, config.pre_transformation
     )
     layers = 1 if student.transformation_pre is None else 2
-    corpus = ParallelCorpus.prepare(
-        config.data, tokenizer, config.output / "data" / "parallel", config.languages, accelerator, config.encoding
-    )
+    mix = {"languages": config.languages, "accelerator": accelerator, "encoding": config.encoding}
+    corpus = ParallelCorpus.prepare(config.data, tokenizer, **config.data_folder("parallel"), **mix)
     if config.dry_run:
         return estimate(
             config,
@@ -69,14 +68,7 @@ def distill(config: DistillConfig) -> Path | Estimate:
     )
     validate = None
     if config.validation:
-        held_out = ParallelCorpus.prepare(
-            config.validation,
-            tokenizer,
-            config.output / "data" / "validation",
-            config.languages,
-            accelerator,
-            config.encoding,
-        )
+        held_out = ParallelCorpus.prepare(config.validation, tokenizer, **config.data_folder("validation"), **mix)
         targets = embed_english(teacher, reader, held_out, accelerator)
 
         def validate(task: PooledReading, step: int) -> dict[str, float]:
@@ -184,14 +176,16 @@ def embed_english(
         return teacher_embeds(teacher, tokenizer, [corpus.english.text(row) for row in range(start, stop)], layers)
 
     # In the folder of the corpus, which is recreated when it changes.
+    file = "teacher.bin" if layers == 1 or not corpus.is_shared else f"teacher-{layers}-layers.bin"
     return fill_rows(
-        corpus.folder / "teacher.bin",
+        path_for(corpus.folder / file, teacher, corpus.is_shared),
         len(corpus.english),
         (layers, teacher.config.hidden_size),
         "float16",
         compute,
         accelerator=accelerator,
         description="teacher",
+        is_shared=corpus.is_shared,
     )
 
 

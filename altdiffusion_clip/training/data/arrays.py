@@ -4,19 +4,21 @@ import json
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.files import atomic_folder, lock_of, write_bytes
 from altdiffusion_clip.images import ImageError
 
 FLUSH_SECONDS = 10.0
@@ -35,6 +37,7 @@ def fill_rows(
     chunk: int = 256,
     accelerator: Accelerator | None = None,
     description: str = "computing",
+    is_shared: bool = False,
 ) -> np.memmap:
     """Computes rows in chunks into a file, unless they exist already.
 
@@ -52,47 +55,62 @@ def fill_rows(
         chunk: rows per chunk.
         accelerator: of the run, if there are several processes.
         description: of the progress bar.
+        is_shared: other runs may need the same file. One of them computes it, and the others wait.
 
     Returns:
         The rows, read-only, (count, *row_shape).
     """
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     shape = (count, *row_shape)
-    partial, marks = path.with_suffix(".partial"), path.with_suffix(".done")
-    if not path.exists():
-        chunks = -(-count // chunk)
-        if rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _allocate(marks, chunks)
-            _allocate(partial, max(1, count * int(np.prod(row_shape)) * np.dtype(dtype).itemsize))
-        _wait(accelerator)
-        done = np.memmap(marks, np.uint8, "r+", shape=(max(1, chunks),))
-        rows = np.memmap(partial, dtype, "r+", shape=shape) if count else np.empty(shape, dtype)
-        mine = [i for i in range(rank, chunks, processes) if not done[i]]
-        pending: list[int] = []
-        flushed = time.monotonic()
-        bounds = [(number * chunk, min(count, (number + 1) * chunk)) for number in range(chunks)]
-        batches = read_ahead(_Reading(read, bounds), mine, workers)
-        for number, batch in zip(
-            tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0), batches, strict=True
-        ):
-            start, stop = bounds[number]
-            rows[start:stop] = (compute(start, stop) if read is None else compute(batch)).cpu().numpy()
-            pending.append(number)
-            if time.monotonic() - flushed > FLUSH_SECONDS or number == mine[-1]:
-                if isinstance(rows, np.memmap):
-                    rows.flush()
-                done[pending] = 1
-                done.flush()
-                pending, flushed = [], time.monotonic()
-        _wait(accelerator)
-        if rank == 0:
-            partial.replace(path)
-            marks.unlink(missing_ok=True)
-        _wait(accelerator)
+    with alone(path, path.exists, is_shared, accelerator):
+        if not path.exists():
+            _fill(path, shape, dtype, compute, read, workers, chunk, accelerator, description)
     if not count:
         return np.empty(shape, dtype)  # type: ignore[return-value]
     return np.memmap(path, dtype, "r", shape=shape)
+
+
+def _fill(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    compute: Callable[..., Tensor],
+    read: Callable[[int, int], Any] | None,
+    workers: int,
+    chunk: int,
+    accelerator: Accelerator | None,
+    description: str,
+) -> None:
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    partial, marks = path.with_suffix(".partial"), path.with_suffix(".done")
+    count = shape[0]
+    chunks = -(-count // chunk)
+    if rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _allocate(marks, chunks)
+        _allocate(partial, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
+    _wait(accelerator)
+    done = np.memmap(marks, np.uint8, "r+", shape=(max(1, chunks),))
+    rows = np.memmap(partial, dtype, "r+", shape=shape) if count else np.empty(shape, dtype)
+    mine = [i for i in range(rank, chunks, processes) if not done[i]]
+    pending: list[int] = []
+    flushed = time.monotonic()
+    bounds = [(number * chunk, min(count, (number + 1) * chunk)) for number in range(chunks)]
+    batches = read_ahead(_Reading(read, bounds), mine, workers)
+    for number, batch in zip(tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0), batches, strict=True):
+        start, stop = bounds[number]
+        rows[start:stop] = (compute(start, stop) if read is None else compute(batch)).cpu().numpy()
+        pending.append(number)
+        if time.monotonic() - flushed > FLUSH_SECONDS or number == mine[-1]:
+            if isinstance(rows, np.memmap):
+                rows.flush()
+            done[pending] = 1
+            done.flush()
+            pending, flushed = [], time.monotonic()
+    _wait(accelerator)
+    if rank == 0:
+        partial.replace(path)
+        marks.unlink(missing_ok=True)
+    _wait(accelerator)
 
 
 def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> Generator[Any]:
@@ -271,7 +289,11 @@ class RaggedWriter:
 
 
 def prepared(
-    folder: Path, made_from: dict[str, Any], prepare: Callable[[Path], None], accelerator: Accelerator | None = None
+    folder: Path,
+    made_from: dict[str, Any],
+    prepare: Callable[[Path], None],
+    accelerator: Accelerator | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """Returns a folder of arrays. It is prepared again, completely or not at all, unless it was made from the same
     inputs.
@@ -281,19 +303,69 @@ def prepared(
         made_from: what they depend on; must be serialisable as JSON.
         prepare: writes them into a given folder.
         accelerator: of the run; its main process prepares.
+        cache: a folder that runs share. The arrays are there, named by a digest of their inputs, and `folder` only gets
+            their description.
+
+    Returns:
+        The folder of the arrays.
     """
     stamp = json.dumps(made_from, sort_keys=True)
+    description = folder
+    if cache is not None:
+        folder = cache / blake2b(stamp.encode(), digest_size=8).hexdigest()
     made = folder / "made_from.json"
-    if (accelerator is None or accelerator.is_main_process) and not (
-        made.is_file() and made.read_text(encoding="utf-8") == stamp
-    ):
-        if folder.exists():
-            shutil.rmtree(folder)
-        with atomic_folder(folder) as temporary:
-            prepare(temporary)
-            (temporary / "made_from.json").write_text(stamp, encoding="utf-8")
+
+    def is_made() -> bool:
+        return made.is_file() and made.read_text(encoding="utf-8") == stamp
+
+    if accelerator is None or accelerator.is_main_process:
+        with alone(folder, is_made, cache is not None):
+            if not is_made():
+                if folder.exists():
+                    shutil.rmtree(folder)
+                with atomic_folder(folder) as temporary:
+                    prepare(temporary)
+                    (temporary / "made_from.json").write_text(stamp, encoding="utf-8")
+        if cache is not None:
+            for described in folder.glob("*.json"):
+                write_bytes(description / described.name, described.read_bytes())
     _wait(accelerator)
     return folder
+
+
+def path_for(path: Path, model: nn.Module, is_shared: bool) -> Path:
+    """The path of what a model computes. If runs with other models share it, its name has a digest of the weights."""
+    if not is_shared:
+        return path
+    digest = blake2b(digest_size=8)
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return path.with_stem(f"{path.stem}-{digest.hexdigest()}")
+
+
+@contextmanager
+def alone(
+    path: Path, is_done: Callable[[], bool], is_shared: bool, accelerator: Accelerator | None = None
+) -> Iterator[None]:
+    """Lets one run at a time make a file or folder that runs share. The others wait until it is done.
+
+    Args:
+        path: of the file or folder.
+        is_done: whether it is complete.
+        is_shared: whether other runs may need it.
+        accelerator: of the run. All its processes enter together.
+    """
+    lock = None
+    if is_shared:
+        if (accelerator is None or accelerator.is_main_process) and not is_done():
+            lock = lock_of(path.with_name(f"{path.name}.lock"), "", timeout=-1)
+        _wait(accelerator)  # so that all processes find the same
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _allocate(path: Path, size: int) -> None:

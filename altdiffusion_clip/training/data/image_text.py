@@ -1,9 +1,7 @@
 """Captioned pictures: an index of pictures and captions by language, and which captions are true of which pictures."""
 
-import hashlib
 import json
 import logging
-import shutil
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from altdiffusion_clip.sources.places import stamp_of
 from altdiffusion_clip.sources.retries import PassingImageError
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, fill_rows, prepared
 from altdiffusion_clip.training.data.captioned import RETRIES, Captions, is_missing, read_captions
+from altdiffusion_clip.training.data.distinct import DistinctTexts
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
 from altdiffusion_clip.training.data.records import LeftOut, places_of
@@ -35,6 +34,7 @@ DRAFT = 1.5
 """JPEGs are decoded to at least this multiple of the training side, which is much faster than full size."""
 
 _TOKENISED_AT_ONCE = 4096
+_GROUPS_AT_ONCE = 65_536
 _UNREADABLE = "image cannot be read"
 
 
@@ -44,12 +44,14 @@ class Captioned(Protocol):
     Attributes:
         folder: for what is computed once from the pictures.
         side: of the pictures, in pixels.
+        is_shared: whether other runs may use the folder.
         languages: codes.
         tokens: token ids of each text.
     """
 
     folder: Path
     side: int
+    is_shared: bool
 
     @property
     def languages(self) -> Sequence[str]:
@@ -90,9 +92,17 @@ class CaptionedPictures:
         languages: codes.
         left_out: numbers of records that were left out, by reason.
         kept: which pictures are used, bool (pictures,): all but those given to `leave_out`.
+        is_shared: whether other runs may use the folder.
     """
 
-    def __init__(self, folder: Path, temperature: float = 1.0, weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        temperature: float = 1.0,
+        weights: dict[str, float] | None = None,
+        is_shared: bool = False,
+    ) -> None:
+        self.is_shared = is_shared
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self.folder = folder
         self.side: int = meta["side"]
@@ -124,6 +134,7 @@ class CaptionedPictures:
         weights: dict[str, float] | None = None,
         accelerator: Accelerator | None = None,
         encoding: str = "",
+        cache: Path | None = None,
     ) -> "CaptionedPictures":
         """Reads all captions, and the places of their pictures, once.
 
@@ -138,6 +149,7 @@ class CaptionedPictures:
             weights: factors for the shares of some languages.
             accelerator: of the run. Its main process reads.
             encoding: of captions that are not UTF-8 and have no byte-order mark.
+            cache: as in `prepared`.
 
         Raises:
             UserError: a source cannot be read, or no pictures are left.
@@ -150,14 +162,15 @@ class CaptionedPictures:
             "languages": list(languages),
             "encoding": encoding,
         }
-        prepared(
-            folder, made_from, lambda into: _write(places, side, tokenizer, into, languages, encoding), accelerator
-        )
-        return cls(folder, temperature, weights)
+
+        def write(into: Path) -> None:
+            _write(places, side, tokenizer, into, languages, encoding)
+
+        return cls(prepared(folder, made_from, write, accelerator, cache), temperature, weights, cache is not None)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws random pictures with one caption each: indices of pictures and of texts, both int64 (count,)."""
-        groups = torch.from_numpy(self._groups[self._drawn[self.mix.draw(count, generator).numpy()]])
+        groups = torch.from_numpy(self._groups[self.mix.draw(count, generator).numpy()])
         pictures, first, size = groups[:, 0], groups[:, 2], groups[:, 3]
         places = first + (torch.rand(count, generator=generator, dtype=torch.float64) * size).long()
         texts = [self.of_picture[p][q] for p, q in zip(pictures.tolist(), places.tolist(), strict=True)]
@@ -172,9 +185,9 @@ class CaptionedPictures:
     def first_captions(self, language: str) -> list[int | None]:
         """The first caption of each kept picture in a language, as an index into `texts`; None if there is none."""
         first: list[int | None] = [None] * len(self)
-        groups = self._groups[self._drawn]
-        for picture, _, place, _ in groups[groups[:, 1] == self.languages.index(language)]:
-            first[picture] = int(self.of_picture[picture][place])
+        for picture, _, place, _ in self._groups[self._groups[:, 1] == self.languages.index(language)]:
+            if self.kept[picture]:
+                first[picture] = int(self.of_picture[picture][place])
         return first
 
     def tokenised(self, texts: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -231,10 +244,13 @@ class CaptionedPictures:
         return ""
 
     def _mix_kept(self) -> None:
-        # Groups whose pictures are kept.
-        self._drawn = np.flatnonzero(self.kept[self._groups[:, 0]]).astype(np.uint32)
-        language = self._groups[:, 1].astype(np.uint8)[self._drawn]
-        self.mix = LanguageMix(language, self.languages, self._temperature, self._weights)
+        language = np.empty(len(self._groups), np.uint8)
+        is_drawn = np.empty(len(self._groups), bool)
+        for start in range(0, len(self._groups), _GROUPS_AT_ONCE):
+            part = self._groups[start : start + _GROUPS_AT_ONCE]
+            language[start : start + len(part)] = part[:, 1]
+            is_drawn[start : start + len(part)] = self.kept[part[:, 0]]
+        self.mix = LanguageMix(language, self.languages, self._temperature, self._weights, is_drawn)
 
 
 def read_pixels(pictures: Captioned, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,6 +288,7 @@ def check_pictures(pictures: Captioned, accelerator: Accelerator, workers: int =
         chunk=64,
         accelerator=accelerator,
         description="pictures",
+        is_shared=pictures.is_shared,
     )
     leave_out_broken(pictures, readable, accelerator)
 
@@ -316,13 +333,21 @@ def _write(
     encoding: str,
 ) -> None:
     left_out, codes = LeftOut(), list(languages)
-    # A digest of each caption, including repeated ones, because a million texts would fill memory.
-    digests, counts = array("Q"), array("q")
+    waiting: list[str] = []
     with (
         RaggedWriter(folder / "places", "uint8") as of_place,
-        RaggedWriter(folder / "said", "uint8") as every,
+        RaggedWriter(folder / "of_picture", "int64") as of_picture,
+        RaggedWriter(folder / "texts", "uint8") as texts,
+        RaggedWriter(folder / "tokens", "int32") as tokens,
+        DistinctTexts(folder / "seen.sqlite") as distinct,
         (folder / "groups.bin").open("wb") as groups,
     ):
+
+        def tokenise() -> None:
+            for ids in tokenizer(waiting, verbose=False).input_ids if waiting else ():
+                tokens.add(cut_to_window(ids))
+            waiting.clear()
+
         found = (captions for place in places for captions in read_captions(place, left_out, encoding))
         for captions in tqdm(found, desc="captions", unit="picture", mininterval=5.0):
             said = {code: s for code, s in captions.said.items() if s and (not languages or code in languages)}
@@ -332,22 +357,26 @@ def _write(
                 if code not in said:
                     left_out.add(f"no caption in {code}", captions.place)
             codes += [code for code in said if code not in codes]
-            first = len(digests)
+            rows: list[int] = []
             for code, sentences in said.items():
-                place = len(digests) - first
-                array("q", (len(of_place), codes.index(code), place, len(sentences))).tofile(groups)
+                array("q", (len(of_place), codes.index(code), len(rows), len(sentences))).tofile(groups)
                 for sentence in sentences:
-                    every.add_text(sentence)
-                    digest = hashlib.blake2b(sentence.encode("utf-8"), digest_size=8).digest()
-                    digests.append(int.from_bytes(digest, "little"))
-            counts.append(len(digests) - first)
+                    row, is_new = distinct.number(sentence)
+                    rows.append(row)
+                    if is_new:
+                        texts.add_text(sentence)
+                        waiting.append(sentence)
+            of_picture.add(rows)
             of_place.add_text(json.dumps(_place_of(captions.image)))
+            if len(waiting) >= _TOKENISED_AT_ONCE:
+                tokenise()
+        tokenise()
+        count = len(of_place)
     if len(left_out):
         logger.warning("captioned pictures: %s", left_out)
-    if not len(counts):
+    if not count:
         raise UserError(f"no picture with a caption in {', '.join(places)}: {left_out}")
-    _write_texts(folder, tokenizer, digests, counts)
-    meta = {"side": side, "languages": codes, "left_out": left_out.as_dict(), "count": len(counts)}
+    meta = {"side": side, "languages": codes, "left_out": left_out.as_dict(), "count": count}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -368,24 +397,3 @@ def _place_of(image: StoredImage | None) -> list[Any]:
         return [image.url, image.group, image.row, image.column]
     assert isinstance(image, Located)
     return [image.url, image.size, image.offset]
-
-
-def _write_texts(folder: Path, tokenizer: PreTrainedTokenizerBase, digests: array, counts: array) -> None:
-    """Writes the distinct texts in order of appearance, their tokens, and the captions of each picture."""
-    _, first, inverse = np.unique(np.frombuffer(digests, np.uint64), return_index=True, return_inverse=True)
-    order = first.argsort()
-    row_of = np.empty(len(first), np.int64)
-    row_of[order] = np.arange(len(first))
-    said = Ragged(folder / "said")
-    with RaggedWriter(folder / "texts", "uint8") as texts, RaggedWriter(folder / "tokens", "int32") as tokens:
-        for start in tqdm(range(0, len(first), _TOKENISED_AT_ONCE), desc="tokens", mininterval=5.0):
-            batch = [said.text(place) for place in first[order[start : start + _TOKENISED_AT_ONCE]].tolist()]
-            for text, ids in zip(batch, tokenizer(batch, verbose=False).input_ids, strict=True):
-                texts.add_text(text)
-                tokens.add(cut_to_window(ids))
-    with RaggedWriter(folder / "of_picture", "int64") as of_picture:
-        end = 0
-        for count in counts:
-            of_picture.add(row_of[inverse[end : end + count]])
-            end += count
-    shutil.rmtree(folder / "said")

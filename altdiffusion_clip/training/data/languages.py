@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_ROWS_AT_ONCE = 1_000_000
+
 
 class LanguageMix:
     """Draws rows so that each language has its own probability.
@@ -16,6 +18,7 @@ class LanguageMix:
         languages: codes.
         temperature: at least 1.
         weights: factors for the shares of some languages.
+        is_drawn: which rows may be drawn, bool (rows,); all by default.
 
     Example:
         >>> mix = LanguageMix(np.array([0] * 90 + [1] * 10, np.uint8), ["en", "zh"], temperature=2.0)
@@ -29,10 +32,12 @@ class LanguageMix:
         languages: list[str],
         temperature: float = 1.0,
         weights: dict[str, float] | None = None,
+        is_drawn: np.ndarray | None = None,
     ) -> None:
-        # Rows sorted by language, so that drawing needs no search.
-        self._rows = np.argsort(language, kind="stable").astype(np.uint32)
-        counts = np.bincount(language, minlength=len(languages)).astype(np.float64)
+        # Rows by language, so that drawing needs no search.
+        rows = [_rows_of(number, language, is_drawn) for number in range(len(languages))]
+        self._rows = np.concatenate(rows)
+        counts = np.array([len(each) for each in rows], np.float64)
         self._starts = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64))
         self._counts = torch.from_numpy(counts.astype(np.int64))
         shares = np.where(counts > 0, counts ** (1 / temperature), 0)
@@ -45,6 +50,17 @@ class LanguageMix:
         language = torch.multinomial(self._shares, count, replacement=True, generator=generator)
         place = (torch.rand(count, generator=generator, dtype=torch.float64) * self._counts[language]).long()
         return torch.from_numpy(self._rows[(self._starts[language] + place).numpy()].astype(np.int64))
+
+
+def _rows_of(number: int, language: np.ndarray, is_drawn: np.ndarray | None) -> np.ndarray:
+    """The rows of a language, uint32. They are found in parts, because numpy's indices have 64 bits."""
+    found = [np.empty(0, np.uint32)]
+    for start in range(0, len(language), _ROWS_AT_ONCE):
+        part = language[start : start + _ROWS_AT_ONCE] == number
+        if is_drawn is not None:
+            part &= is_drawn[start : start + _ROWS_AT_ONCE]
+        found.append((start + np.flatnonzero(part)).astype(np.uint32))
+    return np.concatenate(found)
 
 
 def similar_lengths(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:

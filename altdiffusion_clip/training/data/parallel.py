@@ -18,6 +18,7 @@ from altdiffusion_clip.prompts.windows import WINDOW, cut_to_window
 from altdiffusion_clip.sources.places import stamp_of
 from altdiffusion_clip.sources.records import Record
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter, prepared
+from altdiffusion_clip.training.data.distinct import DistinctTexts
 from altdiffusion_clip.training.data.records import LeftOut, files_of, places_of, read_records
 
 logger = logging.getLogger(__name__)
@@ -37,14 +38,16 @@ class ParallelCorpus:
         languages: codes.
         left_out: numbers of sentences that were left out, by reason.
         cut: number of sentences that were too long and were cut.
+        is_shared: whether other runs may use the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self.folder = folder
         self.tokens = Ragged(folder / "tokens")
         self.english = Ragged(folder / "english")
-        self.target = np.fromfile(folder / "target.bin", np.int64)
+        self.target = np.memmap(folder / "target.bin", np.int64, "r")
         self.language = np.fromfile(folder / "language.bin", np.uint8)
         self.languages: list[str] = meta["languages"]
         self.left_out: dict[str, int] = meta["left_out"]
@@ -62,6 +65,7 @@ class ParallelCorpus:
         languages: Sequence[str] = (),
         accelerator: Accelerator | None = None,
         encoding: str = "",
+        cache: Path | None = None,
     ) -> "ParallelCorpus":
         """Reads files, once.
 
@@ -74,6 +78,7 @@ class ParallelCorpus:
             languages: codes to read; empty for all. English is always read, and paired with itself.
             accelerator: of the run. Its main process reads.
             encoding: of texts that are not UTF-8 and have no byte-order mark.
+            cache: as in `prepared`.
 
         Raises:
             UserError: a file cannot be read, no sentences are left, or a language is missing.
@@ -85,8 +90,11 @@ class ParallelCorpus:
             "languages": list(languages),
             "encoding": encoding,
         }
-        prepared(folder, made_from, lambda into: _write(places, tokenizer, into, languages, encoding), accelerator)
-        corpus = cls(folder)
+
+        def write(into: Path) -> None:
+            _write(places, tokenizer, into, languages, encoding)
+
+        corpus = cls(prepared(folder, made_from, write, accelerator, cache), cache is not None)
         if corpus.cut:
             logger.warning("%d of %d sentences have more than %d tokens and are cut", corpus.cut, len(corpus), WINDOW)
         return corpus
@@ -96,10 +104,14 @@ def _write(
     places: Sequence[str], tokenizer: PreTrainedTokenizerBase, folder: Path, languages: Sequence[str], encoding: str
 ) -> None:
     left_out, codes, cut = LeftOut(), [ENGLISH], 0
-    target, language = array("q"), array("B")
-    rows: dict[bytes, int] = {}
-    with RaggedWriter(folder / "tokens", "int32") as tokens, RaggedWriter(folder / "english", "uint8") as english:
-        for batch in _batches(_sentences(places, left_out, languages, rows, encoding), _TOKENISED_AT_ONCE):
+    with (
+        RaggedWriter(folder / "tokens", "int32") as tokens,
+        RaggedWriter(folder / "english", "uint8") as english,
+        DistinctTexts(folder / "seen.sqlite") as distinct,
+        (folder / "target.bin").open("wb") as target,
+        (folder / "language.bin").open("wb") as language,
+    ):
+        for batch in _batches(_sentences(places, left_out, languages, distinct, encoding), _TOKENISED_AT_ONCE):
             encoded = tokenizer([sentence for _, _, sentence in batch], max_length=None, verbose=False).input_ids
             for (source, code, _), ids in zip(batch, encoded, strict=True):
                 row, text = source
@@ -109,23 +121,22 @@ def _write(
                     codes.append(code)
                 cut += len(ids) > WINDOW
                 tokens.add(cut_to_window(ids))
-                target.append(row)
-                language.append(codes.index(code))
+                array("q", (row,)).tofile(target)
+                array("B", (codes.index(code),)).tofile(language)
+        count = len(tokens)
     if len(left_out):
         logger.warning("parallel data: %s", left_out)
-    if not target:
+    if not count:
         raise UserError(f"no sentences in {', '.join(places)}; records need {ENGLISH} and another language")
     for code in languages:
         if code not in codes:
             raise UserError(f"no sentence in {code!r} in {', '.join(places)}; there are {', '.join(codes)}")
-    np.array(target, np.int64).tofile(folder / "target.bin")
-    np.array(language, np.uint8).tofile(folder / "language.bin")
-    meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut, "count": len(target)}
+    meta = {"languages": codes, "left_out": left_out.as_dict(), "cut": cut, "count": count}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _sentences(
-    places: Sequence[str], left_out: LeftOut, languages: Sequence[str], rows: dict[bytes, int], encoding: str
+    places: Sequence[str], left_out: LeftOut, languages: Sequence[str], distinct: DistinctTexts, encoding: str
 ) -> Iterator[tuple[tuple[int, str], str, str]]:
     """Each sentence with its language code and its English, as an index among distinct sentences and as text."""
     for table in places:
@@ -141,9 +152,8 @@ def _sentences(
                     left_out.add(f"no {code}", place)
             english = []
             for source in sources:
-                key = hashlib.blake2b(source.encode("utf-8"), digest_size=16).digest()
-                is_new = key not in rows
-                english.append((rows.setdefault(key, len(rows)), source))
+                row, is_new = distinct.number(source)
+                english.append((row, source))
                 if is_new:
                     yield english[-1], ENGLISH, source
             for code, sentences in wanted.items():

@@ -39,6 +39,20 @@ def test_every_row_of_a_language_comes_up() -> None:
     assert len({row for row in drawn if row < 900}) > 700
 
 
+def test_only_chosen_rows_come_up_and_their_languages_share_accordingly() -> None:
+    is_drawn = np.zeros(len(LANGUAGE), bool)
+    is_drawn[[0, 1, 2, 905]] = True
+    mix = LanguageMix(LANGUAGE, CODES, is_drawn=is_drawn)
+    assert mix.shares == pytest.approx({"en": 0.75, "zh": 0.25, "ja": 0.0})
+    assert set(mix.draw(1000, torch.Generator().manual_seed(0)).tolist()) == {0, 1, 2, 905}
+
+
+def test_rows_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = LanguageMix(LANGUAGE, CODES).draw(500, torch.Generator().manual_seed(0))
+    monkeypatch.setattr("altdiffusion_clip.training.data.languages._ROWS_AT_ONCE", 7)
+    assert torch.equal(LanguageMix(LANGUAGE, CODES).draw(500, torch.Generator().manual_seed(0)), whole)
+
+
 def test_similar_lengths_leave_little_padding() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(3, 77, (512,), generator=generator)

@@ -1,0 +1,109 @@
+"""Runs that share a folder of precomputed data compute them once, and never use those of other inputs."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPModel
+
+from altdiffusion_clip.training import diffusion as diffusion_module
+from altdiffusion_clip.training import distill as distill_module
+from altdiffusion_clip.training.align import align
+from altdiffusion_clip.training.configs import AlignConfig, DistillConfig
+from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.distill import distill
+from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DistillConfig:
+    return DistillConfig(
+        output=tmp_path / "first",
+        cache=str(tmp_path / "cache"),
+        teacher=str(write_teacher(tmp_path / "teacher")),
+        student=str(write_student(tmp_path / "student")),
+        data=[write_parallel(tmp_path / "parallel.jsonl")],
+        steps=2,
+        batch_size=4,
+    )
+
+
+def files(config: DistillConfig | AlignConfig, pattern: str) -> list[Path]:
+    return sorted(Path(config.cache).glob(f"*/{pattern}"))
+
+
+def test_another_run_reads_nothing_again(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    distill(config)
+    monkeypatch.setattr(distill_module, "teacher_embeds", None)
+    monkeypatch.setattr("altdiffusion_clip.training.data.parallel._write", None)
+    other = replace(config, output=config.output.with_name("second"), learning_rate=1e-3)
+    model = distill(other)
+    assert isinstance(model, Path)
+    assert "parallel.jsonl" in (model / "README.md").read_text("utf-8"), "its card names the data"
+    assert len(files(config, "teacher-*.bin")) == 1
+    assert not list((config.output / "data").rglob("*.bin"))
+
+
+def test_other_data_and_another_teacher_get_places_of_their_own(config: DistillConfig, tmp_path: Path) -> None:
+    distill(config)
+    (before,) = files(config, "teacher-*.bin")
+    embeds = before.read_bytes()
+    clip = CLIPModel.from_pretrained(config.teacher)
+    with torch.no_grad():
+        clip.text_model.final_layer_norm.weight.mul_(2)
+    clip.save_pretrained(config.teacher)  # the same path with other weights
+    distill(replace(config, output=tmp_path / "second"))
+    assert len(files(config, "teacher-*.bin")) == 2
+    lines = config.data[0].read_text("utf-8").splitlines(keepends=True)
+    config.data[0].write_text("".join(lines[:-1]), "utf-8")
+    distill(replace(config, output=tmp_path / "third"))
+    assert len(files(config, "made_from.json")) == 2
+    assert before.read_bytes() == embeds
+
+
+def test_latents_and_states_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AlignConfig(
+        output=tmp_path / "first",
+        cache=str(tmp_path / "cache"),
+        model=str(PIPELINE),
+        data=[write_pictures(tmp_path / "pictures")],
+        resolution=16,
+        cache_text_states=True,
+        steps=2,
+        batch_size=4,
+    )
+    align(config)
+    latents, states = files(config, "latents-*.bin"), files(config, "states-*")
+    assert len(latents) == 1
+    assert [path.is_dir() for path in states if not path.name.endswith(".lock")] == [True]
+    monkeypatch.setattr(diffusion_module, "read_pixels", None)
+    monkeypatch.setattr("altdiffusion_clip.training.conditioning.Conditioning.write", None)
+    align(replace(config, output=tmp_path / "second"))
+    weights = [tmp_path / run / "model" / "unet" / "diffusion_pytorch_model.safetensors" for run in ("first", "second")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_of_two_runs_at_once_one_computes_and_the_other_waits(tmp_path: Path) -> None:
+    calls: list[int] = []
+    computing = threading.Event()
+
+    def compute(start: int, stop: int) -> torch.Tensor:
+        calls.append(start)
+        computing.wait(0.2)
+        return torch.arange(start, stop).float()
+
+    found: list[np.ndarray] = []
+
+    def run() -> None:
+        found.append(fill_rows(tmp_path / "a.bin", 6, (), "float32", compute, chunk=2, is_shared=True))
+
+    runs = [threading.Thread(target=run) for _ in range(3)]
+    for each in runs:
+        each.start()
+    for each in runs:
+        each.join()
+    assert calls == [0, 2, 4]
+    assert [rows.tolist() for rows in found] == [[0, 1, 2, 3, 4, 5]] * 3
