@@ -164,7 +164,7 @@ class DrawingView:
         drawn: list[Drawn] = []
         shown: list[tuple[str, str]] = []
         lost = []
-        number, shown_at = 0, 0.0
+        number, shown_at, began = 0, 0.0, time.monotonic()
         with tempfile.TemporaryDirectory(prefix="altdiffusion-demo-") as folder:  # Gradio copies what it shows
             try:
                 for event in events:
@@ -190,6 +190,7 @@ class DrawingView:
                         yield (gr.skip(), gr.skip(), list(shown), gr.skip(), gr.skip())
             finally:
                 events.close()  # type: ignore[attr-defined]
+                seconds = time.monotonic() - began
                 self._context.stops.forget(str(request.session_hash))
             best = drawn if keep is None else best_first(drawn, keep)
             paths = write_pictures(best, Path(folder))
@@ -202,7 +203,7 @@ class DrawingView:
                     (str(path), _caption(str(rank), each, language))
                     for rank, (each, path) in enumerate(zip(best, paths, strict=True), start=1)
                 ]
-            said = [say("drawn", language, count=len(drawn), kept=len(best)), *lost]
+            said = [say("drawn", language, count=len(drawn), seconds=seconds, kept=len(best)), *lost]
             prompts = dict.fromkeys(each.settings.prompt for each in best)
             said += [_said_of(unknown, language) for prompt in prompts if (unknown := unknown_of(self._model, prompt))]
             if any(each.settings.prompt_windows > 1 for each in best):

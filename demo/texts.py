@@ -89,7 +89,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "history": ("History (kept in this browser)", "历史记录（只保存在本浏览器）"),
     "waiting": ("Waiting …", "排队中……"),
     "drawing": ("Picture {number} of {count}, step {step} of {steps}", "第 {number}/{count} 张，第 {step}/{steps} 步"),
-    "drawn": ("{count} drawn, {kept} kept.", "已生成 {count} 张，保留 {kept} 张。"),
+    "drawn": (
+        "{count} drawn in {seconds:.1f} s, {kept} kept.",
+        "已生成 {count} 张，用时 {seconds:.1f} 秒，保留 {kept} 张。",
+    ),
     "not_known": (
         "This model does not know what the prompt names, so the picture shows something else. What it draws is listed "
         "below, in “About the model”.",
@@ -192,8 +195,8 @@ def say(key: str, language: str, **values: object) -> str:
     """A text in a language of the interface; English if the language is unknown.
 
     Example:
-        >>> say("drawn", "zh", count=4, kept=2)
-        '已生成 4 张，保留 2 张。'
+        >>> say("ranked", "zh", count=4)
+        '已排序 4 张。'
     """
     english, chinese = TEXTS[key]
     return (chinese if language == "zh" else english).format(**values)
