@@ -1,14 +1,16 @@
 """Pictures per second that training reads from webdataset tars, compared with webdataset's plain loop; and memory.
 
 Both decode, scale and crop the same JPEGs in the same number of workers. Ours includes the pass over the shards that
-indexes the pictures. Then comes the peak memory of reading captions and drawing batches, compared with a hundredth of
+indexes the pictures. Then steps of emoji-m18's UNet on the tars' latents and captions are compared with steps on random
+tensors in memory. Last comes the peak memory of reading captions and drawing batches, compared with a hundredth of
 the pictures. Memory-mapped files do not count, because the system can reclaim their pages. It needs webdataset.
 
-    python benchmarks/training_input.py [--pictures 3000] [--workers 2] [--rows 1000000]
+    python benchmarks/training_input.py [--pictures 3000] [--workers 2] [--steps 10] [--rows 1000000]
 """
 
 import argparse
 import io
+import itertools
 import json
 import statistics
 import subprocess
@@ -21,15 +23,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
 from PIL import Image
 from report import report, report_at_most
+from timing import Seconds, in_turns, ratio
 from transformers import AutoTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, resolve
+from altdiffusion_clip.emoji_m18.architectures import new_scheduler, new_unet
+from altdiffusion_clip.emoji_m18.recipe import PACKAGED
+from altdiffusion_clip.emoji_m18.renders import RESOLUTION
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.data.arrays import read_ahead
 from altdiffusion_clip.training.data.image_text import CaptionedPictures, read_pixels
+from altdiffusion_clip.training.diffusion import Denoiser, LatentsOfCaptions, embed_latents
+from altdiffusion_clip.training.loop import mean_loss, step_generator
 
 SIDE, BATCH, SHARD = 224, 64, 1000
+UNET_BATCH = 16
 
 
 def main() -> None:
@@ -38,6 +51,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10, help="of the UNet; 0 leaves them away")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the memory; 0 leaves it away")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -59,6 +73,11 @@ def main() -> None:
             "pictures from tars", ours, theirs, "pictures/s", ours / theirs, 0.95,
             workers=options.workers, index_seconds=round(statistics.median(index), 2), size=options.width,
         )  # fmt: skip
+        if options.steps:
+            steps = step_seconds(shards, folder / "steps", options.steps)
+            times, span = ratio(steps, "random", "ours")
+            ours, random = (UNET_BATCH / statistics.median(steps[side]) for side in ("ours", "random"))
+            report("training steps, over random tensors", ours, random, "pictures/s", times, 0.95, range=span)
         if options.rows:
             few, many = (memory_of(folder, rows) for rows in (options.rows // 100, options.rows))
             report_at_most("memory of training's data", many["mb"], few["mb"], "MB", 1.25, rows=options.rows, **many)
@@ -122,6 +141,33 @@ def read_theirs(shards: list[str], workers: int) -> float:
     seen = sum(len(pixels) for pixels, _ in loader)
     assert seen >= len(shards)
     return time.monotonic() - started
+
+
+def step_seconds(shards: list[str], folder: Path, steps: int) -> Seconds:
+    """Seconds of training steps in turn: on precomputed latents with captions, and on random tensors in memory."""
+    tokenizer = AutoTokenizer.from_pretrained(PACKAGED / "tokenizer")
+    pictures = CaptionedPictures.prepare(shards, RESOLUTION, tokenizer, folder)
+    latents = embed_latents(AutoencoderKL.from_pretrained(PACKAGED / "vae", torch_dtype=torch.float32).eval(), pictures)
+    empty = tokenizer("").input_ids
+    source = LatentsOfCaptions(pictures, latents, UNET_BATCH, 1000, tokenizer.pad_token_id, empty)
+    encoder = RobertaSeriesModelWithTransformation.from_pretrained(PACKAGED / "text_encoder", dtype=torch.float32)
+    denoiser = Denoiser(new_unet(), new_scheduler(), Conditioning(encoder.eval(), tokenizer.pad_token_id))
+    optimizer = torch.optim.AdamW(denoiser.unet.parameters(), lr=1e-5, fused=True)
+    accelerator = Accelerator(cpu=True)
+    numbers = itertools.count()
+
+    def read() -> dict[str, torch.Tensor]:
+        return source.load(source.draw(step_generator(0, next(numbers))))
+
+    fixed = read()
+    fixed["latents"] = torch.randn_like(fixed["latents"])
+
+    def step(part: dict[str, torch.Tensor]) -> None:
+        mean_loss(accelerator, denoiser, [part])
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return in_turns({"ours": lambda: step(read()), "random": lambda: step(fixed)}, steps, "cpu")
 
 
 def memory_of(folder: Path, rows: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Two processes with gloo, as torchrun starts them, compute what one does.
+"""Several processes with gloo, as torchrun starts them, compute what one does.
 
 (`accelerate launch --cpu` starts one process, whatever `--num_processes` says.)
 """
@@ -150,17 +150,21 @@ def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"),
-    [pytest.param(2, 1500, marks=pytest.mark.full), pytest.param(20, 6000, marks=pytest.mark.slow)],
+    ("processes", "kills", "steps"),
+    [
+        pytest.param(2, 2, 1500, marks=pytest.mark.full),
+        pytest.param(2, 20, 6000, marks=pytest.mark.slow),
+        pytest.param(4, 20, 6000, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on(
-    kills: int, steps: int, tmp_path: Path
+    processes: int, kills: int, steps: int, tmp_path: Path
 ) -> None:
     models = [write_teacher(tmp_path / "teacher"), write_student(tmp_path / "student")]
     data = write_parallel(tmp_path / "parallel.jsonl")
 
     def start(name: str, **more: Any) -> subprocess.Popen[str]:
-        command = [*launch(2), "-m", "altdiffusion_clip.cli", "train", "distill", "--teacher", models[0]]
+        command = [*launch(processes), "-m", "altdiffusion_clip.cli", "train", "distill", "--teacher", models[0]]
         command += ["--student", models[1], "--data", data, "--steps", steps, "--batch-size", "8", "--cpu"]
         command += ["--checkpoint-seconds", "0.1", "--output", tmp_path / name]
         return subprocess.Popen(list(map(str, command)), env=environment(), text=True, **more)
@@ -183,7 +187,7 @@ def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on
         lines = [
             line for line in said.replace("\r", "\n").splitlines() if line.startswith("altdiffusion: another process")
         ]
-        # torchrun may stop the other before it notices by itself
+        # torchrun may stop the others before they notice by themselves
         assert len(lines) + said.count("altdiffusion: stopped") == 1
         assert said.count("languages:") == 1, "one process speaks for all"
         assert not (tmp_path / "killed" / "model").exists()
