@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from altdiffusion_clip.bulk.filtering import ALL, Scores
+from altdiffusion_clip.bulk.filtering import ALL
+from altdiffusion_clip.bulk.scored_folder import ScoredFolder
 from altdiffusion_clip.bulk.thresholds import order_statistics
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import ImageError
@@ -40,7 +41,7 @@ class Shown:
 
 
 def write_filter_page(
-    path: Path, scores: Scores, judge: str, thresholds: Sequence[Mapping[str, float]], retries: Retries
+    path: Path, scores: ScoredFolder, judge: str, thresholds: Sequence[Mapping[str, float]], retries: Retries
 ) -> None:
     """Writes the page.
 
@@ -76,7 +77,7 @@ def write_filter_page(
         body.append(f"<h2>{title}</h2><p>{counts[language]} rows with a score</p>")
         body.append(f"<section>{''.join(_figure(each, name) for each in shown.get(language, ()))}</section>")
     what = f"{name}: how its scores lie in each language, and rows at their quantiles, of the first {SHARDS} shards."
-    write_page(path, "Scores", what, body)
+    write_page(path, "ScoredFolder", what, body)
 
 
 def _for_each(limits: Mapping[str, float], languages: Sequence[str]) -> dict[str, float]:
@@ -84,7 +85,7 @@ def _for_each(limits: Mapping[str, float], languages: Sequence[str]) -> dict[str
     return dict.fromkeys(languages, limits[ALL]) if list(limits) == [ALL] else dict(limits)
 
 
-def _at_quantiles(scores: Scores, column: int, retries: Retries) -> dict[str, list[Shown]]:
+def _at_quantiles(scores: ScoredFolder, column: int, retries: Retries) -> dict[str, list[Shown]]:
     """Rows of the first shards by language, the lowest score first."""
     wanted: dict[tuple[str, int], list[tuple[str, float, float]]] = {}  # by source and row
     of_language: dict[str, list[tuple[float, str, int]]] = {}
@@ -110,7 +111,9 @@ def _at_quantiles(scores: Scores, column: int, retries: Retries) -> dict[str, li
     return {language: sorted(each, key=lambda one: one.quantile) for language, each in shown.items()}
 
 
-def _rows(scores: Scores, wanted: Sequence[tuple[str, int]], retries: Retries) -> Iterator[tuple[tuple[str, int], Row]]:
+def _rows(
+    scores: ScoredFolder, wanted: Sequence[tuple[str, int]], retries: Retries
+) -> Iterator[tuple[tuple[str, int], Row]]:
     for place in dict.fromkeys(source for source, _ in wanted):
         numbers = [row for source, row in wanted if source == place]
         rest = iter(numbers)

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from altdiffusion_clip.bulk.near_duplicates import Pictured, near_duplicates, read_duplicates, write_duplicates
-from altdiffusion_clip.bulk.shards import LOCK, Shard, ShardFolder, planned
+from altdiffusion_clip.bulk.scored_folder import ScoredFolder
+from altdiffusion_clip.bulk.shards import LOCK, planned
 from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import lock_of, remove_leftovers, write_text
-from altdiffusion_clip.judges.embedding_files import Embeddings, read_embeddings
 from altdiffusion_clip.sources.copying import copy_rows
 from altdiffusion_clip.sources.names import label_of
 from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.retries import Retries
-from altdiffusion_clip.sources.row import Columns
-from altdiffusion_clip.sources.rows import Source, UnfinishedError
+from altdiffusion_clip.sources.rows import UnfinishedError
 
 ALL = ""
 """The group of rows of all languages."""
@@ -117,97 +116,7 @@ class Counts:
         return self.kept + self.rejected.total()
 
 
-class Scores:
-    """The scores in a folder of shards.
-
-    Args:
-        folder: written by `altdiffusion score`.
-
-    Raises:
-        UserError: it is not such a folder, or has several rows for one row of a source.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.plan = planned(folder) or {}
-        if not self.plan:
-            raise UserError(f"{folder} holds no scores; altdiffusion score writes them")
-        self._folder = ShardFolder.there(folder)
-        self.columns = self._folder.columns
-        self.shards = self._folder.shards()
-        if self.plan.get("captions") == "each" and any(
-            shard.scored + shard.failed + shard.to_do != sum(span.count for span in shard.spans)
-            for shard in self.shards
-        ):
-            raise UserError(f"{folder} has several scores of a row; score with --captions best, mean or first")
-
-    def column(self, judge: str) -> int:
-        """The column of a judge's scores.
-
-        Raises:
-            UserError: the judge has no scores.
-        """
-        if not judge:
-            return 0
-        names = [name.partition(":")[2] or name for name in self.columns]
-        if judge not in (*names, *self.columns):
-            raise UserError(f"there are no scores of {judge}; there are those of {', '.join(names)}")
-        return names.index(judge) if judge in names else self.columns.index(judge)
-
-    def source(self, place: str, label: str = "") -> Source:
-        """A source, with the options it was scored with."""
-        plan = self.plan
-        return Source(place, Columns(*plan["columns"]), plan["image_root"], label, plan["encoding"])
-
-    def read(self, shard: Shard) -> dict[str, np.ndarray]:
-        """A shard's rows: `scores` float32 (rows, columns), NaN where missing; `language`, `error`, `row_id`."""
-        import pyarrow.parquet
-
-        wanted = ["row_id", "language", "error", *self.columns]
-        table = pyarrow.parquet.read_table(self._folder.path(shard.number), columns=wanted)
-        scores = [table[name].to_numpy().astype(np.float32) for name in self.columns]
-        text = {name: np.array(table[name].to_pylist(), object) for name in ("row_id", "language", "error")}
-        languages = np.array([language or "" for language in text["language"]], object)
-        return {**text, "language": languages, "scores": np.stack(scores, 1)}
-
-    def vectors(self, shard: Shard) -> Embeddings:
-        """The vectors of a shard, and which rows they belong to.
-
-        Raises:
-            UserError: the shard has none.
-        """
-        path = self._folder.vectors_path(shard.number)
-        if not path.is_file():
-            raise UserError(f"there are no vectors beside the scores ({path.name}); score with --embeddings")
-        embeddings = read_embeddings(path)
-        if len(embeddings.rows) != len(embeddings.pairs):
-            raise UserError(f"{path} does not say of which rows its vectors are; score again with --embeddings")
-        return embeddings
-
-    def shuffled(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Cosines of pictures with the texts of other rows of the same language and shard, by language."""
-        for shard in self.shards:
-            path = self._folder.vectors_path(shard.number)
-            if not path.is_file():
-                continue
-            vectors = read_embeddings(path)
-            languages = np.array(vectors.languages, object)
-            for language in np.unique(languages.astype(str)):
-                pairs = vectors.pairs[languages == language]
-                texts = np.roll(pairs[:, 1], 1 + len(pairs) // 3)
-                others = texts != pairs[:, 1]
-                pictures, said = vectors.img_embedding[pairs[others, 0]], vectors.text_embedding[texts[others]]
-                yield language, np.einsum("ij,ij->i", pictures, said).astype(np.float32)
-
-    def of_languages(self, column: int) -> Iterator[tuple[str, np.ndarray]]:
-        """All finite scores of a column, by language."""
-        for shard in self.shards:
-            rows = self.read(shard)
-            scores = rows["scores"][:, column]
-            for language in np.unique(rows["language"].astype(str)):
-                yield language, scores[(rows["language"] == language) & np.isfinite(scores)]
-
-
-def thresholds_of(scores: Scores, wanted: Filter) -> list[dict[str, float]]:
+def thresholds_of(scores: ScoredFolder, wanted: Filter) -> list[dict[str, float]]:
     """The threshold of each criterion by language; `ALL` for one that applies to all.
 
     For shares and numbers, it is the lowest score that is still in. Rows with equal scores are kept together.
@@ -227,7 +136,7 @@ def thresholds_of(scores: Scores, wanted: Filter) -> list[dict[str, float]]:
     return [_threshold(scores, criterion, wanted.by_language, counts) for criterion in wanted.criteria]
 
 
-def _threshold(scores: Scores, criterion: Criterion, by_language: bool, counts: Counter[str]) -> dict[str, float]:
+def _threshold(scores: ScoredFolder, criterion: Criterion, by_language: bool, counts: Counter[str]) -> dict[str, float]:
     column = scores.column(criterion.column)
     if criterion.kind == "min":
         return {criterion.language: criterion.value}
@@ -248,7 +157,7 @@ def _threshold(scores: Scores, criterion: Criterion, by_language: bool, counts: 
     return {group: statistics[ranks[group][0]] for group, statistics in found.items() if ranks[group]}
 
 
-def _above_shuffled(scores: Scores, criterion: Criterion, groups: Mapping[str, int]) -> dict[str, float]:
+def _above_shuffled(scores: ScoredFolder, criterion: Criterion, groups: Mapping[str, int]) -> dict[str, float]:
     one_for_all = list(groups) == [ALL] and not criterion.language
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
@@ -287,7 +196,7 @@ def run_filter(
     Raises:
         UserError: the folder has no scores, the output belongs to another filter, or another run is using it.
     """
-    scores = Scores(folder)
+    scores = ScoredFolder(folder)
     thresholds = thresholds_of(scores, wanted)
     plan = {"scores": scores.plan, "filter": asdict(wanted), "thresholds": thresholds}
     _check_output(output, json.loads(json.dumps(plan)))
@@ -328,7 +237,7 @@ def _check_output(output: Path, plan: dict[str, Any]) -> None:
 
 
 def _filter_source(
-    scores: Scores,
+    scores: ScoredFolder,
     place: str,
     name: str,
     output: Path,
@@ -361,7 +270,7 @@ def _filter_source(
 
 
 def _near_duplicates(
-    scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, float]], output: Path
+    scores: ScoredFolder, wanted: Filter, thresholds: Sequence[dict[str, float]], output: Path
 ) -> dict[str, tuple[str, float]]:
     """The otherwise kept rows whose picture is a near duplicate of a better one's, found once and then stored."""
     if wanted.near_duplicates is None:
@@ -372,7 +281,7 @@ def _near_duplicates(
     return read_duplicates(path)
 
 
-def _pictured(scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, float]]) -> Iterator[Pictured]:
+def _pictured(scores: ScoredFolder, wanted: Filter, thresholds: Sequence[dict[str, float]]) -> Iterator[Pictured]:
     for shard in scores.shards:
         rows = scores.read(shard)
         reasons = _reasons(scores, rows, wanted, thresholds)
@@ -395,7 +304,7 @@ def _pictured(scores: Scores, wanted: Filter, thresholds: Sequence[dict[str, flo
 
 
 def _decisions(
-    scores: Scores,
+    scores: ScoredFolder,
     place: str,
     wanted: Filter,
     thresholds: Sequence[dict[str, float]],
@@ -427,7 +336,7 @@ def _decisions(
 
 
 def _reasons(
-    scores: Scores, rows: dict[str, np.ndarray], wanted: Filter, thresholds: Sequence[dict[str, float]]
+    scores: ScoredFolder, rows: dict[str, np.ndarray], wanted: Filter, thresholds: Sequence[dict[str, float]]
 ) -> list[str]:
     count = len(rows["row_id"])
     reached = np.zeros((len(thresholds), count), bool)

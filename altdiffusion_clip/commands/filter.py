@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> bool:
     from tqdm import tqdm
 
     from altdiffusion_clip.bulk.filter_page import write_filter_page
-    from altdiffusion_clip.bulk.filtering import NOT_SCORED, Criterion, Filter, Scores, run_filter, thresholds_of
+    from altdiffusion_clip.bulk.filtering import NOT_SCORED, Criterion, Filter, run_filter, thresholds_of
+    from altdiffusion_clip.bulk.scored_folder import ScoredFolder
     from altdiffusion_clip.sources.retries import Retries
 
     if options.attempts < 1:
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> bool:
     wanted = Filter(tuple(criteria), options.by == "language", options.any, alike)
     retries = Retries(options.attempts)
     if options.html:
-        scores = Scores(options.scores)
+        scores = ScoredFolder(options.scores)
         judge = criteria[0].column if criteria else ""
         write_filter_page(options.html, scores, judge, thresholds_of(scores, wanted), retries)
     if not has_rules or not options.output:
