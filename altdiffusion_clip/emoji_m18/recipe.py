@@ -81,6 +81,7 @@ PROFILES: dict[str, dict[str, Changes]] = {
             **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 256, "learning_rate": 7e-4, "ema_decay": 0.999,
             "compile": True, "workers": 12,
         },
+        "pairs": {**BY_THE_CLOCK, "seconds": 40.0, "batch_size": 256, "workers": 12},
     },
 }  # fmt: skip
 """Settings by machine. Those for a CPU are in the stages. On a GPU, stages are limited by time, as GPUs usually are."""
@@ -96,6 +97,11 @@ ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, 
 
 DRAWN_KINDS = {"one": 3.0, "small": 0.5, "big": 0.5, "beside": 6.0, "above": 3.0, "two": 0.5, "three": 0.5}
 """Shares for the UNet, which finds pairs hardest."""
+
+PAIRS = {"beside": 2.0, "above": 1.0}
+FEW_THINGS = (8, 40)
+"""How many things the UNet draws in pairs before it sees all. Among all things at once it does not learn which one is
+where: at pure noise, it predicts both in both places."""
 
 DRAWN = {"cpu": 40_000, "gpu": 300_000}
 """How many scenes the UNet is trained with: as many as the machine encodes in a few minutes."""
@@ -282,16 +288,41 @@ def new_pipeline(work: Path) -> AltDiffusionPipeline:
     )
 
 
+def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Teaches the UNet which of two things is where, with few things first. The packaged UNet knows it already."""
+    run = work / "pairs"
+    model = run / "untrained"
+    if not model.exists():
+        with atomic_folder(model) as temporary:
+            new_pipeline(work).save_pretrained(temporary)
+    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    for count in FEW_THINGS:
+        folder = work / "data" / f"pairs-of-{count}"
+        folder.mkdir(parents=True, exist_ok=True)
+        things = drawn_concepts()[:: len(drawn_concepts()) // count][:count]
+        scenes = draw_scenes(6000, seed=99, shares=PAIRS, things=things)
+        config = AlignConfig(
+            output=run if count == FEW_THINGS[-1] else run / str(count),
+            model=str(model),
+            text_encoder=str(work / "contrastive" / MODEL),
+            languages=list(LANGUAGES),
+            steps=1000,
+            batch_size=16,
+            learning_rate=3e-4,
+            warmup_steps=20,
+            decay_from=0.5,
+            timestep_sampling="logit-normal",
+            logit_mean=2.0,
+        )
+        trained = align(replace(config, **changes), ScenePictures(scenes, folder, tokenizer, LANGUAGES))
+        assert isinstance(trained, Path)
+        model = trained
+
+
 def align_stage(work: Path, profile: str, changes: Changes) -> None:
     """Trains the UNet on the frozen student's conditioning in all eighteen languages, from the packaged weights on."""
     run = work / "align"
-    if (PACKAGED / "unet").exists():
-        model = PACKAGED
-    else:
-        model = run / "untrained"
-        if not model.exists():
-            with atomic_folder(model) as temporary:
-                new_pipeline(work).save_pretrained(temporary)
+    model = PACKAGED if (PACKAGED / "unet").exists() else work / "pairs" / MODEL
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
     config = AlignConfig(
         output=run,
@@ -391,6 +422,7 @@ STAGES: dict[str, Callable[[Path, str, Changes], None]] = {
     "sentences": sentences_stage,
     "distill": distill_stage,
     "contrastive": contrastive_stage,
+    "pairs": pairs_stage,
     "align": align_stage,
 }
 """The stages in order. Each takes the folder, the profile and the changes."""
@@ -402,7 +434,10 @@ def is_done(work: Path, stage: str) -> bool:
         "latents": ("align",),
         "sentences": ("distill", "contrastive"),
         "distill": ("distill", "contrastive"),
+        "pairs": ("pairs", "align"),
     }
+    if stage == "pairs" and (PACKAGED / "unet").exists():
+        return True
     return any((work / each / MODEL).exists() for each in leads_to.get(stage, (stage,)))
 
 
