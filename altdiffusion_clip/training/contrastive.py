@@ -258,9 +258,10 @@ def embed_pictures(
         seen = normalised(pixels, mean, std).to(scorer.vision_model.dtype)
         return torch.where(readable[:, None], scorer.get_image_features(seen), torch.nan).half()
 
+    vision = nn.ModuleList([scorer.vision_model, scorer.visual_projection])
     # In the folder of the pictures, which is recreated when they change.
     features = fill_rows(
-        path_for(pictures.folder / "features.bin", scorer.vision_model, pictures.is_shared),
+        path_for(pictures.folder / "features.bin", vision, pictures.is_shared),
         len(pictures),
         (scorer.config.projection_dim,),
         "float16",

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPModel
 
 from altdiffusion_clip.training import diffusion as diffusion_module
 from altdiffusion_clip.training import distill as distill_module
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.configs import AlignConfig, DistillConfig
-from altdiffusion_clip.training.data.arrays import fill_rows
+from altdiffusion_clip.training.data.arrays import fill_rows, path_for
 from altdiffusion_clip.training.distill import distill
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
@@ -62,6 +63,17 @@ def test_other_data_and_another_teacher_get_places_of_their_own(config: DistillC
     distill(replace(config, output=tmp_path / "third"))
     assert len(files(config, "made_from.json")) == 2
     assert before.read_bytes() == embeds
+
+
+def test_another_scale_or_precision_is_another_model(tmp_path: Path) -> None:
+    vae = AutoencoderKL(norm_num_groups=1, block_out_channels=(1,), scaling_factor=0.5)
+    scaled = AutoencoderKL(norm_num_groups=1, block_out_channels=(1,), scaling_factor=0.25)
+    scaled.load_state_dict(vae.state_dict())
+    first, second = (path_for(tmp_path / "latents.bin", each, True) for each in (vae, scaled))
+    assert first != second
+    assert path_for(tmp_path / "latents.bin", vae, True) == first
+    assert path_for(tmp_path / "latents.bin", vae.to(torch.bfloat16), True) != first
+    assert path_for(tmp_path / "latents.bin", vae, False).name == "latents.bin"
 
 
 def test_latents_and_states_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,7 +337,9 @@ def path_for(path: Path, model: nn.Module, is_shared: bool) -> Path:
     """The path of what a model computes. If runs with other models share it, its name has a digest of the weights."""
     if not is_shared:
         return path
-    digest = blake2b(digest_size=8)
+    # An autoencoder's latents are scaled by a setting, not by a weight.
+    scale = getattr(getattr(model, "config", None), "scaling_factor", 1.0)
+    digest = blake2b(str(scale).encode(), digest_size=8)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
