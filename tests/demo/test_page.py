@@ -256,7 +256,9 @@ def test_a_first_visit(size: tuple[int, int], locale: str, server: Demo, browser
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#draw-gallery img")
     assert page.locator("#draw-status progress").count() == 1, "the first picture is there before the last is drawn"
-    page.wait_for_selector(f"#draw-status:has-text('{say('drawn', code, count=3, kept=3)}')")
+    before, after = say("drawn", code, count=3, seconds=0, kept=3).split("0.0")
+    page.wait_for_selector(f"#draw-status:has-text('{before}'):has-text('{after}')")
+    assert 0 < float(page.inner_text("#draw-status").removeprefix(before).split()[0]) < 60, "seconds"
     page.wait_for_selector("#start:enabled")
     top = page.locator("#draw-gallery img >> nth=0").bounding_box()["y"]
     assert top < page.viewport_size["height"] - 100, "what was drawn is seen without scrolling"
@@ -349,7 +351,7 @@ def test_stops_and_draws_again(page: Any) -> None:
     page.click("#start")
     page.wait_for_selector("#draw-status progress")
     page.click("#stop")
-    page.wait_for_selector("#draw-status:has-text('drawn,')")
+    page.wait_for_selector("#draw-status:has-text('drawn in')")
     assert "4 drawn" not in page.inner_text("#draw-status")
     draw(page, "a dog", count=1)
 
