@@ -77,7 +77,7 @@ def write_filter_page(
         body.append(f"<h2>{title}</h2><p>{counts[language]} rows with a score</p>")
         body.append(f"<section>{''.join(_figure(each, name) for each in shown.get(language, ()))}</section>")
     what = f"{name}: how its scores lie in each language, and rows at their quantiles, of the first {SHARDS} shards."
-    write_page(path, "ScoredFolder", what, body)
+    write_page(path, "Scores", what, body)
 
 
 def _for_each(limits: Mapping[str, float], languages: Sequence[str]) -> dict[str, float]:

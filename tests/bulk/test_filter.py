@@ -318,6 +318,7 @@ class TestPage:
         assert (code, capsys.readouterr().out) == (0, ""), "without --output nothing is filtered"
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
         assert 'class="plot"' in page
+        assert "<h1>Scores</h1>" in page
         assert "http" not in page, "it loads nothing"
         for language in LANGUAGES:
             of_language = sorted(
