@@ -288,6 +288,18 @@ def new_pipeline(work: Path) -> AltDiffusionPipeline:
     )
 
 
+def align_config(work: Path, **own: Any) -> AlignConfig:
+    """What the runs of the UNet have in common, and their own settings."""
+    return AlignConfig(
+        text_encoder=str(work / "contrastive" / MODEL),
+        languages=list(LANGUAGES),
+        batch_size=16,
+        # Which of two things is on the left is decided in much noise. A UNet that has seen too little of it mixes them.
+        timestep_sampling="logit-normal",
+        **own,
+    )
+
+
 def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
     """Teaches the UNet which of two things is where, with few things first. The packaged UNet knows it already."""
     run = work / "pairs"
@@ -301,17 +313,14 @@ def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         things = drawn_concepts()[:: len(drawn_concepts()) // count][:count]
         scenes = draw_scenes(6000, seed=99, shares=PAIRS, things=things)
-        config = AlignConfig(
+        config = align_config(
+            work,
             output=run if count == FEW_THINGS[-1] else run / str(count),
             model=str(model),
-            text_encoder=str(work / "contrastive" / MODEL),
-            languages=list(LANGUAGES),
             steps=1000,
-            batch_size=16,
             learning_rate=3e-4,
             warmup_steps=20,
             decay_from=0.5,
-            timestep_sampling="logit-normal",
             logit_mean=2.0,
         )
         trained = align(replace(config, **changes), ScenePictures(scenes, folder, tokenizer, LANGUAGES))
@@ -324,20 +333,16 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
     run = work / "align"
     model = PACKAGED if (PACKAGED / "unet").exists() else work / "pairs" / MODEL
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
-    config = AlignConfig(
+    config = align_config(
+        work,
         output=run,
         model=str(model),
-        text_encoder=str(work / "contrastive" / MODEL),
-        languages=list(LANGUAGES),
         weights={"en": 2.0},
         # For a UNet that has already seen many pictures. Small batches need a small rate.
         steps=3600,
-        batch_size=16,
         learning_rate=1.5e-4,
         warmup_steps=100,
         decay_from=0.2,
-        # Which of two things is on the left is decided in much noise. A UNet that has seen too little of it mixes them.
-        timestep_sampling="logit-normal",
         logit_mean=1.0,
         ema_decay=0.999,
         validate_every=2000,
