@@ -159,7 +159,8 @@ def _run(stage: Stage, config: RunConfig, as_json: bool, first: dict[str, Any]) 
         print(json.dumps(figures))
     elif config.dry_run:
         for key, value in figures.items():
-            print(f"{key.replace('_', ' '):>20}  {value}")
+            if value is not None:
+                print(f"{key.replace('_', ' '):>20}  {value}")
     else:
         print(result)
     return True

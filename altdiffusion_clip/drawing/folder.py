@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-import sys
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from altdiffusion_clip.drawing.knowledge import unknown_of
 from altdiffusion_clip.drawing.log import RESULTS_FILE, SHARD_FILES, Log, Row, group_of, name_of, shard_file
 from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
 from altdiffusion_clip.drawing.png_text import save_with_settings
+from altdiffusion_clip.drawing.tally import Tally
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import lock_of, remove_leftovers
@@ -77,7 +76,7 @@ class OutputFolder:
         # the merged rows of earlier runs
         self._earlier = Log(folder / RESULTS_FILE) if shard else None
         self._bench = None if panel is None else _bench_of(panel)
-        self._left: Counter[str] = Counter()
+        self._left = Tally()
         self._unranked: set[str] = set()
         self._lock = threading.RLock()  # the next tasks are looked up while a batch is being saved
         self._has_new = False
@@ -128,7 +127,7 @@ class OutputFolder:
     def plan(self, tasks: Iterable[Task]) -> None:
         """Counts the planned pictures, so that groups can be ranked when they are complete."""
         for task in tasks:
-            self._left[sys.intern(task.group)] += 1
+            self._left.add(task.group)
             self.planned += 1
 
     def is_done(self, task: Task) -> bool:
@@ -166,7 +165,7 @@ class OutputFolder:
     def pass_over(self, task: Task) -> None:
         """Notes that a planned picture already exists."""
         with self._lock:
-            self._left[task.group] -= 1
+            self._left.add(task.group, -1)
             self.done += 1
             self._files.pop(task.name, None)
 
@@ -202,7 +201,7 @@ class OutputFolder:
             groups = {task.group for task, _ in drawn}
             self._unranked |= groups
             for task, _ in drawn:
-                self._left[task.group] -= 1
+                self._left.add(task.group, -1)
             self.done += len(drawn)
             self._write(rows, sorted(group for group in groups if self._left[group] <= 0))
             self._pack()
@@ -231,8 +230,8 @@ class OutputFolder:
             yield from group
 
     def _groups(self) -> Iterator[list[Row]]:
-        for names in self.log.groups.values():
-            yield sorted(self.log.rows(names), key=lambda row: row["rank"] or 0)
+        for group in self.log.groups():
+            yield sorted(self.log.group(group), key=lambda row: row["rank"] or 0)
 
     def _write(self, rows: dict[str, Row], groups: Sequence[str]) -> None:
         """Ranks groups, writes rows, then removes the pictures that are not kept."""
@@ -247,7 +246,7 @@ class OutputFolder:
             self._packable += [
                 name_of(row)
                 for group in finished
-                for row in self.log.rows(self.log.groups.get(group, ()))
+                for row in self.log.group(group)
                 if row["file"] and not is_packed(row["file"])
             ]
         if dropped:
@@ -343,7 +342,7 @@ class OutputFolder:
         """Ranks a group, adds changed rows, and returns the files that are not kept."""
         if self.panel is None:
             return []
-        earlier = self.log.rows(name for name in self.log.groups.get(group, ()) if name not in rows)
+        earlier = (row for row in self.log.group(group) if name_of(row) not in rows)
         mine = [row for row in (*earlier, *rows.values()) if group_of(row) == group and not row.get("error")]
         before = [json.dumps(row) for row in mine]
         for row in mine:

@@ -1,14 +1,15 @@
 """`results.jsonl`: one row per picture, appended once the picture is written. The last row of a name counts."""
 
+import itertools
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from altdiffusion_clip.drawing.tally import needing_room, temporary_database
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
 
@@ -22,7 +23,7 @@ _NEEDED = {"prompt", "seed", "file", "score", "rank", "model"}
 
 
 class Log:
-    """The rows of a folder. Only their names and file offsets are in memory.
+    """The rows of a folder. A temporary database knows where each one is in the file.
 
     If a killed run left an incomplete last line, it is cut off.
 
@@ -35,10 +36,11 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._starts: dict[str, int] = {}
+        self._index = temporary_database(
+            "CREATE TABLE rows (number INTEGER PRIMARY KEY, name TEXT UNIQUE, its_group TEXT, start INT, length INT);"
+            "CREATE INDEX by_group ON rows (its_group)"
+        )
         self._live = 0  # bytes of the lines that count
-        self.groups: dict[str, tuple[str, ...]] = {}
-        """Names by group, both in order of appearance."""
         self.numbers: dict[str, list[str]] = {}
         """Ids of numbered rows by prompt, in order."""
         self._end = 0
@@ -47,28 +49,50 @@ class Log:
             self._read()
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return int(self._index.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
 
     def __contains__(self, name: str) -> bool:
-        return name in self._starts
+        return bool(self._found("name = ?", name))
 
     def __iter__(self) -> Iterator[Row]:
         """All rows, in order of first appearance."""
-        return self.rows(self._starts)
+        return self._read_rows(start for (start,) in self._index.execute("SELECT start FROM rows ORDER BY number"))
 
     def get(self, name: str) -> Row | None:
         """The row of a picture."""
-        return next(self.rows([name]), None) if name in self._starts else None
+        return next(self.rows([name]), None)
 
     def rows(self, names: Iterable[str]) -> Iterator[Row]:
-        """The rows of several pictures."""
-        starts = [self._starts[name] for name in names]
-        if not starts:
+        """The rows of several pictures, without those that there are not."""
+        return self._read_rows(start for name in names for _, start in self._found("name = ?", name))
+
+    def group(self, group: str) -> list[Row]:
+        """The rows of a group, in order of first appearance."""
+        return list(self._read_rows(start for _, start in self._found("its_group = ?", group)))
+
+    def groups(self) -> Iterator[str]:
+        """All groups, in order of first appearance."""
+        found = self._index.execute("SELECT its_group FROM rows GROUP BY its_group ORDER BY MIN(number)")
+        return (group for (group,) in found)
+
+    def _found(self, condition: str, value: str) -> list[tuple[str, int]]:
+        """Names and starts of rows."""
+        return self._index.execute(
+            f"SELECT name, start FROM rows WHERE {condition} ORDER BY number", (value,)
+        ).fetchall()
+
+    def _read_rows(self, starts: Iterable[int]) -> Iterator[Row]:
+        return map(json.loads, self._lines(starts))
+
+    def _lines(self, starts: Iterable[int]) -> Iterator[bytes]:
+        starts = iter(starts)
+        first = next(starts, None)
+        if first is None:
             return
         with self._path.open("rb") as file:
-            for start in starts:
+            for start in itertools.chain([first], starts):
                 file.seek(start)
-                yield json.loads(file.readline())
+                yield file.readline()
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes rows. They survive a kill. A power failure may lose those of the last second.
@@ -107,24 +131,23 @@ class Log:
         os.fsync(file.fileno())
         self._synced_at = time.monotonic()
 
-    def compact(self, groups: Iterable[str] = ()) -> None:
+    def compact(self, last: Collection[str] = ()) -> None:
         """Rewrites the file with one line per picture, group by group.
 
         Args:
-            groups: the order of these groups, which come after all others.
+            last: the order of these groups, which come after all others.
         """
-        wanted = [group for group in groups if group in self.groups]
-        known = set(wanted)
-        order = [*(group for group in self.groups if group not in known), *wanted]
-        # Sorted by number within a group, because devices finish in any order and seeds may have been added.
-        names = [name for group in order for name in sorted(self.groups[group], key=_by_numbers)]
-        if self._live == self._end and names == sorted(self._starts, key=self._starts.__getitem__):
+        if self._live == self._end and all(a < b for a, b in itertools.pairwise(self._in_order(last))):
             return
-        with atomic_path(self._path) as temporary, temporary.open("wb") as out, self._path.open("rb") as file:
-            for start in map(self._starts.__getitem__, names):
-                file.seek(start)
-                out.write(file.readline())
+        with atomic_path(self._path) as temporary, temporary.open("wb") as out:
+            out.writelines(self._lines(self._in_order(last)))
         self.__init__(self._path)  # type: ignore[misc]
+
+    def _in_order(self, last: Collection[str]) -> Iterator[int]:
+        for group in itertools.chain((group for group in self.groups() if group not in last), last):
+            # Sorted by number within a group, because devices finish in any order and seeds may have been added.
+            found = sorted(self._found("its_group = ?", group), key=lambda each: _by_numbers(each[0]))
+            yield from (start for _, start in found)
 
     def _read(self) -> None:
         with self._path.open("rb") as file:
@@ -144,25 +167,23 @@ class Log:
                 file.truncate(self._end)
 
     def _note(self, row: Row, start: int, length: int) -> None:
-        name = name_of(row)
-        if name in self._starts:
-            self._live -= self._length(self._starts[name])
-        else:
-            group = sys.intern(group_of(row))
-            if group not in self.groups and row.get("id", "").isdigit() and row["prompt"]:
-                ids = self.numbers.setdefault(row["prompt"], [])
-                # Only the groups of one id in several languages can repeat it. Looking always would take far too long
-                # for a table with one prompt and many seeds.
-                if not row.get("language") or row["id"] not in ids:
-                    ids.append(sys.intern(row["id"]))  # often the group's name too
-            self.groups[group] = (*self.groups.get(group, ()), name)
-        self._starts[name] = start
+        name, group = name_of(row), group_of(row)
+        earlier = self._index.execute("SELECT length FROM rows WHERE name = ?", (name,)).fetchone()
+        if earlier:
+            self._live -= earlier[0]
+        elif row.get("id", "").isdigit() and row["prompt"] and not self._found("its_group = ?", group):
+            ids = self.numbers.setdefault(row["prompt"], [])
+            # Only the groups of one id in several languages can repeat it. Looking always would take far too long
+            # for a table with one prompt and many seeds.
+            if not row.get("language") or row["id"] not in ids:
+                ids.append(row["id"])
+        with needing_room():
+            self._index.execute(
+                "INSERT INTO rows (name, its_group, start, length) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET start = excluded.start, length = excluded.length",
+                (name, group, start, length),
+            )
         self._live += length
-
-    def _length(self, start: int) -> int:
-        with self._path.open("rb") as file:
-            file.seek(start)
-            return len(file.readline())
 
 
 def _by_numbers(name: str) -> list[str | int]:

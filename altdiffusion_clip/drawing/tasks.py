@@ -12,6 +12,7 @@ from typing import Any
 
 from altdiffusion_clip.drawing.calls import loras_of
 from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.drawing.tally import Tally
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import scheduler_name
 from altdiffusion_clip.sources.records import Record
@@ -109,7 +110,7 @@ def tasks_of(
         if name not in COLUMNS:
             raise UserError(f"--vary {name}: give one of {', '.join(COLUMNS)}")
     ids = _Ids(numbers or {})
-    taken: set[str] = set()
+    taken = Tally()
     for number, record in enumerate(records):
         for task in _row_tasks(number, record, plan, ids):
             name, count = task.name, 1
@@ -130,9 +131,12 @@ def share_of(tasks: Iterable[Task], number: int, count: int) -> Iterator[Task]:
         number: of this run, from 1.
         count: of runs.
     """
-    groups: dict[str, int] = {}
+    numbers, groups = Tally(), 0
     for task in tasks:
-        if groups.setdefault(task.group, len(groups)) % count == number - 1:
+        if task.group not in numbers:
+            numbers.add(task.group, groups)
+            groups += 1
+        if numbers[task.group] % count == number - 1:
             yield task
 
 
@@ -166,8 +170,8 @@ class _Ids:
         own = f"{number:03d}"
         if own in self._taken:
             own = f"{max(self._next, number):03d}"
+            self._taken.add(own)
         self._next = max(self._next, int(own) + 1)
-        self._taken.add(own)
         return own
 
 

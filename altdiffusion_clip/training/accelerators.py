@@ -10,7 +10,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 
 from altdiffusion_clip.errors import UserError, one_line
-from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.config import MODEL, RunConfig
+from altdiffusion_clip.training.machines import copy_to_all, crew_of, find_crew
 
 MOST_WAITING = timedelta(hours=24)
 """How long one process waits for another."""
@@ -41,10 +42,14 @@ def agreed(answer: bool, accelerator: Accelerator) -> bool:
 
 
 def save_settings(config: RunConfig, accelerator: Accelerator) -> None:
-    """Writes the settings of a run beside its checkpoints with `RunConfig.save`, unless it is a dry run."""
-    if accelerator.is_main_process and not config.dry_run:
+    """Writes the settings of a run beside its checkpoints with `RunConfig.save`, unless it is a dry run.
+
+    Machines with disks of their own get the finished model, if there is one.
+    """
+    if crew_of(accelerator).is_first and not config.dry_run:
         config.save()
     accelerator.wait_for_everyone()
+    copy_to_all(config.output / MODEL, accelerator)
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:
@@ -80,6 +85,7 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
     accelerator.begun = time.monotonic()
+    accelerator.crew = find_crew(config.output, accelerator)
     if not accelerator.is_main_process:  # it reports for all
         logging.getLogger("altdiffusion_clip").setLevel(logging.ERROR)
     # Batches have one size, so searching for the fastest convolution pays.

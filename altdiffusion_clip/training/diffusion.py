@@ -19,6 +19,7 @@ from altdiffusion_clip.training.data.image_text import Captioned, CaptionedPictu
 from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.loop import Tensors
 from altdiffusion_clip.training.losses import diffusion_loss
+from altdiffusion_clip.training.machines import crew_of, is_main
 
 EMPTY = -1
 """Stands for the empty caption, which guidance steers away from."""
@@ -250,16 +251,15 @@ def embed_captions(
         (folder / "parts" / f"{start:09d}", range(start, min(len(tokens), start + size)))
         for start in range(0, len(tokens), size)
     ]
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    crew = crew_of(accelerator)
     with alone(folder, lambda: all(part.exists() for part, _ in parts), pictures.is_shared, accelerator):
         if not pictures.is_shared:  # where the name of the folder says what it was made from
             prepared(folder, made_from, lambda into: (into / "parts").mkdir(), accelerator)
-        mine = [(part, rows) for part, rows in parts[rank::processes] if not part.exists()]
-        for part, rows in tqdm(mine, desc="text states", mininterval=5.0, disable=rank != 0):
+        mine = [(part, rows) for part, rows in parts[crew.rank :: crew.size] if not part.exists()]
+        for part, rows in tqdm(mine, desc="text states", mininterval=5.0, disable=not is_main(accelerator)):
             with atomic_folder(part) as temporary:
                 conditioning.write(tokens, rows, temporary / "states")
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
+        crew.wait()
     return RaggedParts([Ragged(part / "states") for part, _ in parts])
 
 

@@ -29,6 +29,7 @@ from altdiffusion_clip.training.diffusion import Denoiser, embed_latents, noise_
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.lora import add_lora, save_lora, trained_of
+from altdiffusion_clip.training.machines import crew_of
 from altdiffusion_clip.training.models import MODEL, save_model
 
 PRIOR_STEPS = 30
@@ -66,7 +67,7 @@ def dreambooth(config: DreamBoothConfig) -> Path | Estimate:
         return config.output / MODEL
     prior = draw_class(parts, config, accelerator) if config.class_prompt else []
     captions = config.output / "data" / CAPTIONS_FILE
-    if accelerator.is_main_process:
+    if crew_of(accelerator).is_first:
         said = [(p.resolve(), config.instance_prompt) for p in instance]
         said += [(p.resolve(), config.class_prompt) for p in prior]
         write_if_new(captions, "".join(json.dumps({"image": str(p), "caption": c}) + "\n" for p, c in said))
@@ -162,10 +163,10 @@ def draw_class(parts: Parts, config: DreamBoothConfig, accelerator: Accelerator)
     """Draws the missing pictures of the class with the untrained model."""
     folder = config.output / "class"
     files = [folder / f"{seed:05d}.png" for seed in range(config.class_images)]
-    # Each process draws its share.
+    crew = crew_of(accelerator)  # whose processes draw their shares
     missing = [(seed, file) for seed, file in enumerate(files) if not file.exists()]
-    missing = missing[accelerator.process_index :: accelerator.num_processes]
-    accelerator.wait_for_everyone()  # all have counted before one starts
+    missing = missing[crew.rank :: crew.size]
+    crew.wait()  # all have counted before one starts
     if missing:
         pipeline = parts.pipeline().to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from altdiffusion_clip.training.config import RunConfig
+from altdiffusion_clip.training.metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Estimate:
             grow with the part of the batch that is computed at a time, come on top.
         cache_gb: on disk, for precomputed data.
         checkpoint_gb: on disk.
+        hours: for the steps that remain, if the run was begun before and noted its speed. No other machine would do.
     """
 
     steps: int
@@ -38,6 +41,7 @@ class Estimate:
     memory_gb: float
     cache_gb: float
     checkpoint_gb: float
+    hours: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All figures by name."""
@@ -87,4 +91,17 @@ def estimate(
         memory_gb=round(states / 1e9, 3),
         cache_gb=round(cache_bytes / 1e9, 3),
         checkpoint_gb=round(4 * (3 * trained + saved_frozen + (trained if config.ema_decay else 0)) / 1e9, 3),
+        hours=_hours(config),
     )
+
+
+def _hours(config: RunConfig) -> float | None:
+    """The hours that remain at the speed so far."""
+    phases = [config.output, *config.output.glob("*")]
+    runs = [read_metrics(phase) for phase in phases]
+    speeds = [line["examples_per_second"] for lines in runs for line in lines if line.get("examples_per_second")]
+    if not speeds:
+        return None
+    done = sum(max((line["step"] for line in lines), default=0) for lines in runs)
+    left = max(0, config.steps - done)
+    return round(left * config.batch_size / median(speeds) / 3600, 2)

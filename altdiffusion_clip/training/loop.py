@@ -6,7 +6,6 @@ the whole batch and loads its share, so two processes compute the same as one.
 """
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Generator
@@ -25,6 +24,7 @@ from altdiffusion_clip.training.accelerators import agreed, new_accelerator, tim
 from altdiffusion_clip.training.checkpoint import load_state, save_state, trained_weights, whole_tensor
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.arrays import read_ahead
+from altdiffusion_clip.training.machines import copy_to_all
 from altdiffusion_clip.training.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ def optimise(
     trainable = {n: p for n, p in accelerator.unwrap_model(model).named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trainable.items()} if config.ema_decay else None
     counters: dict[str, Any] = {"step": 0, "skipped": 0, "seconds": 0.0, "norm": 0.0}
+    copy_to_all(checkpoint, accelerator)
     if checkpoint.exists():
         counters |= load_state(checkpoint, accelerator, model, optimizer.optimizer, average)
         # A finished run with more steps continues.
@@ -232,11 +233,6 @@ def optimise(
     if counters["skipped"]:
         logger.warning("%s: %d of %d steps were skipped, as said above", name, counters["skipped"], config.steps)
     return _finished(accelerator, model, average, whole)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:

@@ -75,6 +75,11 @@ class Metrics:
             self._excepthook(met)
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The figures of a run, one dictionary per line."""
+    return [json.loads(line) for line in _lines(folder / METRICS_FILE)]
+
+
 def _lines(path: Path) -> list[str]:
     """The complete lines of a file. A killed process may leave an incomplete last line."""
     if not path.is_file():

@@ -22,6 +22,7 @@ from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.config import MODEL, RunConfig
+from altdiffusion_clip.training.machines import copy_to_all
 from altdiffusion_clip.training.model_card import write_card
 
 logger = logging.getLogger(__name__)
@@ -164,4 +165,5 @@ def save_model(accelerator: Accelerator, config: RunConfig, write: Callable[[Pat
             write(temporary)
             write_card(temporary, config)
     accelerator.wait_for_everyone()
+    copy_to_all(destination, accelerator)
     return destination

@@ -160,8 +160,10 @@ class TestStops:
         deadline = time.monotonic() + 60
         while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # so that it is still there when the second one starts
         second = Command(self.command(tmp_path / "out"), tmp_path / "second")
         assert second.wait() == 2
+        first.send_signal(signal.SIGCONT)
         assert "another run is drawing into" in second.stderr.read_text(encoding="utf-8").splitlines()[-1]
         assert first.wait() == 0
         assert len(read_results(tmp_path / "out")) == 40

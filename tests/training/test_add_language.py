@@ -11,7 +11,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.training.add_language import add_language
 from altdiffusion_clip.training.configs import AddLanguageConfig
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import write_parallel
 
 EMOJI = "emoji-m9"

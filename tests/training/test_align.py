@@ -15,7 +15,7 @@ from altdiffusion_clip.training.configs import AlignConfig
 from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
 from altdiffusion_clip.training.diffusion import Denoiser, check_scheduler
 from altdiffusion_clip.training.estimate import Estimate
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.conftest import prompts, small_encoder
 from tests.training.worlds import PIPELINE, write_pictures, write_teacher
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, CLIPModel
 from altdiffusion_clip.training.clip import train_clip
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import write_pictures, write_teacher
 
 

@@ -11,7 +11,7 @@ from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.contrastive import contrastive, load_scorer
 from altdiffusion_clip.training.estimate import Estimate
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import LANGUAGES, write_pictures, write_student, write_teacher
 
 

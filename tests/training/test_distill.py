@@ -13,7 +13,8 @@ from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.configs import DistillConfig
 from altdiffusion_clip.training.distill import distill, teacher_embeds
 from altdiffusion_clip.training.estimate import Estimate
-from altdiffusion_clip.training.loop import Stopped, read_metrics
+from altdiffusion_clip.training.loop import Stopped
+from altdiffusion_clip.training.metrics import read_metrics
 from altdiffusion_clip.training.models import load_student, load_teacher_text
 from tests.training.worlds import LANGUAGES, write_parallel, write_student, write_teacher
 
@@ -86,6 +87,22 @@ def test_a_dry_run_counts_and_starts_nothing(config: DistillConfig) -> None:
     assert counted.tokens > counted.examples * 3
     assert not (config.output / "checkpoint.pt").exists()
     assert not (config.output / "config.yaml").exists()
+
+
+def test_a_dry_run_of_a_run_that_was_begun_says_the_hours_that_remain(config: DistillConfig) -> None:
+    begun = replace(config, steps=100, log_every=1, stop_after_seconds=1e-3)
+    with pytest.raises(Stopped):
+        distill(begun)
+    (line,) = read_metrics(config.output)
+    counted = distill(replace(begun, steps=1_000_001, dry_run=True))
+    assert isinstance(counted, Estimate)
+    assert counted.hours == pytest.approx(1e6 * 16 / line["examples_per_second"] / 3600, abs=0.01)
+
+
+def test_a_dry_run_of_a_new_run_knows_no_hours(config: DistillConfig) -> None:
+    counted = distill(replace(config, dry_run=True))
+    assert isinstance(counted, Estimate)
+    assert counted.hours is None
 
 
 class TestStudents:

@@ -10,7 +10,7 @@ from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.configs import DreamBoothConfig
 from altdiffusion_clip.training.dreambooth import dreambooth
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import PIPELINE
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
 from altdiffusion_clip.training.configs import LoraConfig
-from altdiffusion_clip.training.loop import read_metrics
 from altdiffusion_clip.training.lora import train_lora
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import PIPELINE, write_pictures
 
 

@@ -6,7 +6,9 @@
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.conftest import FULL, PUBLISHED
 from tests.training.run_stage import run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
@@ -149,6 +151,42 @@ def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> Non
     assert one == pytest.approx(four, abs=1e-5)
 
 
+def train_on_two_machines(disks: tuple[Path, Path], settings: dict[str, Any], processes: int) -> list[str]:
+    """Starts a run on two machines, each with its own disk, and returns what they print."""
+    port, running = free_port(), []
+    for node, disk in enumerate(disks):
+        disk.mkdir(exist_ok=True)
+        job = ("align", {**settings, "output": str(disk / "run")})
+        (disk / "jobs.json").write_text(json.dumps([job]))
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(node)]
+        command += ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+        command += ["-m", "tests.training.run_stage", str(disk / "jobs.json"), str(2 * processes)]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
+    said = [each.communicate(timeout=400)[1] for each in running]
+    assert [each.returncode for each in running] == [0, 0], "\n".join(said)[-3000:]
+    return said
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("processes", [1, 2])
+def test_machines_without_a_shared_disk(processes: int, runs: Path, tmp_path: Path) -> None:
+    settings = next(each for stage, each in json.loads((runs / "two.json").read_text()) if stage == "align")
+    disks = tmp_path / "first", tmp_path / "second"
+    train_on_two_machines(disks, {**settings, "stop_after_seconds": 1e-9}, processes)
+    assert [(disk / "run" / "checkpoint.pt").exists() for disk in disks] == [True, False]
+    shutil.rmtree(disks[1])  # another machine takes its place
+    train_on_two_machines(disks, settings, processes)
+    assert sorted(path.name for path in disks[0].iterdir()) == ["jobs.json", "run"]
+    assert not list(disks[0].rglob(".*"))
+    for disk in disks:
+        made = load_file(disk / "run" / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+        alone = load_file(runs / "one" / "align" / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+        for name, tensor in alone.items():
+            torch.testing.assert_close(made[name], tensor, atol=1e-5, rtol=0, msg=name)
+        assert (disk / "run" / "data" / "pictures" / "latents.bin").is_file()
+    train_on_two_machines(disks, settings, processes)  # is finished
+
+
 @pytest.mark.parametrize(
     ("processes", "kills", "steps"),
     [
@@ -194,6 +232,12 @@ def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on
     assert start("killed").wait(timeout=800) == 0
     whole, again = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def children_of(pid: int) -> list[str]:

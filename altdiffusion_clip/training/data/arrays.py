@@ -1,6 +1,7 @@
 """Arrays on disk that are computed once and then memory-mapped, with rows of equal or different lengths."""
 
 import json
+import logging
 import shutil
 import time
 from array import array
@@ -20,7 +21,9 @@ from tqdm import tqdm
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_folder, lock_of, write_bytes
 from altdiffusion_clip.images import ImageError
+from altdiffusion_clip.training.machines import crew_of, is_main
 
+logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 10.0
 OFFSETS_AT_ONCE = 65_536
 
@@ -80,23 +83,25 @@ def _fill(
     accelerator: Accelerator | None,
     description: str,
 ) -> None:
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    crew = crew_of(accelerator)
     partial, marks = path.with_suffix(".partial"), path.with_suffix(".done")
     count = shape[0]
     chunks = -(-count // chunk)
-    if rank == 0:
+    if crew.is_first:
         path.parent.mkdir(parents=True, exist_ok=True)
         _allocate(marks, chunks)
         _allocate(partial, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
-    _wait(accelerator)
+    crew.wait()
     done = np.memmap(marks, np.uint8, "r+", shape=(max(1, chunks),))
     rows = np.memmap(partial, dtype, "r+", shape=shape) if count else np.empty(shape, dtype)
-    mine = [i for i in range(rank, chunks, processes) if not done[i]]
+    mine = [i for i in range(crew.rank, chunks, crew.size) if not done[i]]
     pending: list[int] = []
     flushed = time.monotonic()
     bounds = [(number * chunk, min(count, (number + 1) * chunk)) for number in range(chunks)]
     batches = read_ahead(_Reading(read, bounds), mine, workers)
-    for number, batch in zip(tqdm(mine, desc=description, mininterval=5.0, disable=rank != 0), batches, strict=True):
+    for number, batch in zip(
+        tqdm(mine, desc=description, mininterval=5.0, disable=not is_main(accelerator)), batches, strict=True
+    ):
         start, stop = bounds[number]
         rows[start:stop] = (compute(start, stop) if read is None else compute(batch)).cpu().numpy()
         pending.append(number)
@@ -106,11 +111,11 @@ def _fill(
             done[pending] = 1
             done.flush()
             pending, flushed = [], time.monotonic()
-    _wait(accelerator)
-    if rank == 0:
+    crew.wait()
+    if crew.is_first:
         partial.replace(path)
         marks.unlink(missing_ok=True)
-    _wait(accelerator)
+    crew.wait()
 
 
 def read_ahead(dataset: Dataset[Any], order: Sequence[int], workers: int, pin_memory: bool = False) -> Generator[Any]:
@@ -302,7 +307,7 @@ def prepared(
         folder: of the arrays.
         made_from: what they depend on; must be serialisable as JSON.
         prepare: writes them into a given folder.
-        accelerator: of the run; its main process prepares.
+        accelerator: of the run. One process for each disk prepares.
         cache: a folder that runs share. The arrays are there, named by a digest of their inputs, and `folder` only gets
             their description.
 
@@ -318,7 +323,8 @@ def prepared(
     def is_made() -> bool:
         return made.is_file() and made.read_text(encoding="utf-8") == stamp
 
-    if accelerator is None or accelerator.is_main_process:
+    crew = crew_of(accelerator)
+    if crew.is_first:
         with alone(folder, is_made, cache is not None):
             if not is_made():
                 if folder.exists():
@@ -329,7 +335,7 @@ def prepared(
         if cache is not None:
             for described in folder.glob("*.json"):
                 write_bytes(description / described.name, described.read_bytes())
-    _wait(accelerator)
+    crew.wait()
     return folder
 
 
@@ -358,16 +364,27 @@ def alone(
         is_shared: whether other runs may need it.
         accelerator: of the run. All its processes enter together.
     """
-    lock = None
+    crew, lock = crew_of(accelerator), None
     if is_shared:
-        if (accelerator is None or accelerator.is_main_process) and not is_done():
-            lock = lock_of(path.with_name(f"{path.name}.lock"), "", timeout=-1)
-        _wait(accelerator)  # so that all processes find the same
+        if crew.is_first and not is_done():
+            lock = _wait_for_others(path)
+        crew.wait()  # so that all processes find the same
     try:
         yield
     finally:
         if lock is not None:
             lock.release()
+
+
+def _wait_for_others(path: Path) -> Any:
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        return lock_of(lock, "taken")
+    except UserError as error:
+        if str(error) != "taken":
+            raise
+    logger.warning("another run is making %s; this one waits for it", path)
+    return lock_of(lock, "", timeout=-1)
 
 
 def _allocate(path: Path, size: int) -> None:
@@ -379,8 +396,3 @@ def _allocate(path: Path, size: int) -> None:
         raise OSError(f"{path.parent} has too little room: {size / 1e9:.2f} GB are needed")
     with path.open("wb") as file:
         file.truncate(size)
-
-
-def _wait(accelerator: Accelerator | None) -> None:
-    if accelerator is not None:
-        accelerator.wait_for_everyone()

@@ -28,6 +28,7 @@ from altdiffusion_clip.training.data.distinct import DistinctTexts
 from altdiffusion_clip.training.data.languages import LanguageMix, similar_lengths
 from altdiffusion_clip.training.data.parallel import fingerprint
 from altdiffusion_clip.training.data.records import LeftOut, places_of
+from altdiffusion_clip.training.machines import is_main
 
 logger = logging.getLogger(__name__)
 DRAFT = 1.5
@@ -306,7 +307,7 @@ def leave_out_broken(pictures: Captioned, rows: np.ndarray, accelerator: Acceler
     if not len(broken) or not isinstance(pictures, CaptionedPictures):
         return
     pictures.leave_out(broken)
-    if accelerator is None or accelerator.is_main_process:
+    if is_main(accelerator):
         logger.warning(
             "%d of %d pictures cannot be read and are left out; the first: %s",
             len(broken), len(pictures), pictures.fault(int(broken[0])),
