@@ -1,6 +1,9 @@
 """Runs that share a folder of precomputed data compute them once, and never use those of other inputs."""
 
+import shutil
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +13,15 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPModel
 
+from altdiffusion_clip.files import lock_of
 from altdiffusion_clip.training import diffusion as diffusion_module
 from altdiffusion_clip.training import distill as distill_module
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.configs import AlignConfig, DistillConfig
+from altdiffusion_clip.training.data import arrays as arrays_module
 from altdiffusion_clip.training.data.arrays import fill_rows, path_for
 from altdiffusion_clip.training.distill import distill
+from tests.processes import forkserver
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
 
@@ -119,3 +125,65 @@ def test_of_two_runs_at_once_one_computes_and_the_other_waits(tmp_path: Path) ->
         each.join()
     assert calls == [0, 2, 4]
     assert [rows.tolist() for rows in found] == [[0, 1, 2, 3, 4, 5]] * 3
+
+
+def fill_slowly(path: Path, log: Path) -> None:
+    """In a process of its own: notes each chunk before it computes it."""
+
+    def compute(start: int, stop: int) -> torch.Tensor:
+        with log.open("a") as file:
+            file.write(f"{start}\n")
+        time.sleep(0.2)
+        return torch.arange(start, stop).float()
+
+    arrays_module.FLUSH_SECONDS = 0.0
+    fill_rows(path, 12, (), "float32", compute, chunk=2, is_shared=True)
+
+
+def started(log: Path) -> list[int]:
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_when_the_run_that_computes_is_killed_one_that_waits_goes_on(tmp_path: Path) -> None:
+    path, logs = tmp_path / "a.bin", [tmp_path / "first", tmp_path / "second"]
+    first, second = (forkserver().Process(target=fill_slowly, args=(path, log)) for log in logs)
+    first.start()
+    wait_until(lambda: len(started(logs[0])) >= 3)
+    second.start()
+    wait_until(lambda: len(started(logs[0])) >= 4)
+    assert not started(logs[1]), "it waits"
+    first.kill()
+    first.join()
+    second.join()
+    assert second.exitcode == 0
+    assert np.fromfile(path, "float32").tolist() == list(range(12))
+    assert not set(started(logs[0])[:-2]) & set(started(logs[1])), "what was flushed is not computed again"
+
+
+def test_a_run_that_waits_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.bin"
+    lock = lock_of(path.with_name("a.bin.lock"), "taken")
+    waiting = threading.Thread(
+        target=fill_rows, args=(path, 1, (), "float32", lambda *_: torch.zeros(1)), kwargs={"is_shared": True}
+    )
+    waiting.start()
+    wait_until(lambda: bool(caplog.messages))
+    lock.release()
+    waiting.join()
+    assert caplog.messages == [f"another run is making {path}; this one waits for it"]
+
+
+def test_a_full_disk_leaves_the_cache_to_the_next_run(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(config.output.parent)
+    with monkeypatch.context() as full, pytest.raises(OSError, match="has too little room"):
+        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+        distill(config)
+    distill(replace(config, output=config.output.with_name("second")))
+    assert len(files(config, "teacher-*.bin")) == 1

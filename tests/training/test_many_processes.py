@@ -26,7 +26,7 @@ from tests.training.worlds import PIPELINE, write_parallel, write_pictures, writ
 
 STEPS = 12 if FULL else 1
 RUNS = ("distill", "contrastive", "contrastive-in-parts", "align")
-RUNS += ("lora", "lora-on-m18s-text", "dreambooth", "add-language")
+RUNS += ("align-with-cache", "lora", "lora-on-m18s-text", "dreambooth", "add-language")
 
 
 def launch(processes: int) -> list[str]:
@@ -73,6 +73,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not FULL:
             return jobs
         jobs.append(("contrastive", {**jobs[1][1], **split}))
+        with_cache = {
+            "cache": str(folder / processes / "cache"),
+            "output": str(folder / processes / "align-with-cache"),
+        }
+        jobs.append(("align", {**align, **with_cache}))
         tuned = {**align, "cache_text_states": False, "rank": 2}
         on_text = {"model": str(PUBLISHED / "alt-diffusion-m18-tiny"), "train_text_encoder": True}
         dreambooth = {**tuned, "instance_images": data["contrastive"][0], "instance_prompt": "一只sks猫"}
