@@ -48,6 +48,21 @@ def test_captions_find_their_scenes(language: str, scorer: AltCLIPScorer, galler
     assert recall_at_1(scorer.encode_texts([say(claim, language, words) for claim in gallery[1]]), gallery) >= 0.95
 
 
+@pytest.mark.parametrize("language", ["tr", *in_full("de", "vi", "uk", "en", "pl")])
+def test_capitals_are_read_like_small_letters(language: str, scorer: AltCLIPScorer, gallery: Gallery) -> None:
+    words = random.Random(1)
+    said = [say(claim, language, words) for claim in gallery[1]]
+    usual, *others = (
+        recall_at_1(scorer.encode_texts([write(text) for text in said]), gallery)
+        for write in (str, str.lower, str.upper, lambda text: turkish_upper(text) if language == "tr" else text)
+    )
+    assert min(others) >= usual - 0.03
+
+
+def turkish_upper(text: str) -> str:
+    return text.translate(str.maketrans("iı", "İI")).upper()
+
+
 @pytest.mark.parametrize(("language", "most"), [("en", 1.0), ("zh", 0.1)])
 def test_the_teacher_reads_english_alone(language: str, most: float, gallery: Gallery) -> None:
     teacher = CLIPModel.from_pretrained(PACKAGED / "teacher", dtype=torch.float32)

@@ -28,7 +28,10 @@ def test_the_students_tokenizer_knows_nine_languages(tmp_path: Path) -> None:
     for text in ("蓝色背景上的猫", "a red apple", "кошка", "ネコ", "고양이", "قطة"):
         assert tokenizer.unk_token_id not in tokenizer(text).input_ids, text
     assert (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    for text in ("ein roter Apfel", "красный кот", "a red apple"):
+        assert len({tuple(tokenizer(each).input_ids) for each in (text, text.lower(), text.upper())}) == 1, text
     loaded = XLMRobertaTokenizer.from_pretrained(tmp_path)
+    assert loaded("ROTER Apfel").input_ids == tokenizer("roter apfel").input_ids
     assert loaded("蓝色背景上的猫").input_ids == tokenizer("蓝色背景上的猫").input_ids
     assert loaded.model_max_length == MAX_LENGTH
 
