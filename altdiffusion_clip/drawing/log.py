@@ -168,21 +168,22 @@ class Log:
 
     def _note(self, row: Row, start: int, length: int) -> None:
         name, group = name_of(row), group_of(row)
-        earlier = self._index.execute("SELECT length FROM rows WHERE name = ?", (name,)).fetchone()
-        if earlier:
-            self._live -= earlier[0]
-        elif row.get("id", "").isdigit() and row["prompt"] and not self._found("its_group = ?", group):
+        is_numbered = row.get("id", "").isdigit() and row["prompt"] and not self._found("its_group = ?", group)
+        with needing_room():
+            added = self._index.execute(
+                "INSERT OR IGNORE INTO rows (name, its_group, start, length) VALUES (?, ?, ?, ?)",
+                (name, group, start, length),
+            )
+        if not added.rowcount:
+            (before,) = self._index.execute("SELECT length FROM rows WHERE name = ?", (name,)).fetchone()
+            self._live -= before
+            self._index.execute("UPDATE rows SET start = ?, length = ? WHERE name = ?", (start, length, name))
+        elif is_numbered:
             ids = self.numbers.setdefault(row["prompt"], [])
             # Only the groups of one id in several languages can repeat it. Looking always would take far too long
             # for a table with one prompt and many seeds.
             if not row.get("language") or row["id"] not in ids:
                 ids.append(row["id"])
-        with needing_room():
-            self._index.execute(
-                "INSERT INTO rows (name, its_group, start, length) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET start = excluded.start, length = excluded.length",
-                (name, group, start, length),
-            )
         self._live += length
 
 

@@ -40,10 +40,10 @@ class Tally:
 
     Example:
         >>> tally = Tally()
-        >>> tally.add("cat"), tally.add("dog"), tally.add("cat")
-        (1, 1, 2)
-        >>> list(tally), tally["dog"], tally["hen"], "hen" in tally
-        (['cat', 'dog'], 1, 0, False)
+        >>> for name in ("cat", "dog", "cat"):
+        ...     tally.add(name)
+        >>> list(tally), tally["cat"], tally["hen"], "hen" in tally
+        (['cat', 'dog'], 2, 0, False)
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Tally:
             "CREATE TABLE tally (number INTEGER PRIMARY KEY, name TEXT UNIQUE, count INTEGER)"
         )
 
-    def add(self, name: str, by: int = 1) -> int:
-        """Adds to a count, and returns it.
+    def add(self, name: str, by: int = 1) -> None:
+        """Adds to a count.
 
         Raises:
             UserError: the disk is full.
@@ -63,7 +63,17 @@ class Tally:
                 "ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
                 (name, by),
             )
-        return self[name]
+
+    def is_new(self, name: str) -> bool:
+        """Adds a name with a count of 0, and says whether it was new.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with needing_room():
+            return bool(
+                self._database.execute("INSERT OR IGNORE INTO tally (name, count) VALUES (?, 0)", (name,)).rowcount
+            )
 
     def __getitem__(self, name: str) -> int:
         return self._find(name) or 0

@@ -114,12 +114,11 @@ def tasks_of(
     for number, record in enumerate(records):
         for task in _row_tasks(number, record, plan, ids):
             name, count = task.name, 1
-            if name in taken:
-                while f"{name}-{count}" in taken:
+            if not taken.is_new(name):
+                while not taken.is_new(f"{name}-{count}"):
                     count += 1
                 reason = "a row above has the same id, language and seed"
                 task = replace(task, name=f"{name}-{count}", error=task.error or reason)
-            taken.add(task.name)
             yield task
 
 
@@ -133,7 +132,7 @@ def share_of(tasks: Iterable[Task], number: int, count: int) -> Iterator[Task]:
     """
     numbers, groups = Tally(), 0
     for task in tasks:
-        if task.group not in numbers:
+        if numbers.is_new(task.group):
             numbers.add(task.group, groups)
             groups += 1
         if numbers[task.group] % count == number - 1:

@@ -15,7 +15,8 @@ def test_it_counts_what_a_dictionary_counts_in_the_same_order() -> None:
     for number in range(3000):
         name = f"猫-{number * 7919 % 1000}"
         expected[name] = expected.get(name, 0) + number % 3 - 1
-        assert tally.add(name, number % 3 - 1) == expected[name]
+        tally.add(name, number % 3 - 1)
+        assert tally[name] == expected[name]
     assert {name: tally[name] for name in tally} == expected
     assert list(tally) == list(expected)
     assert len(tally) == 1000
@@ -27,6 +28,14 @@ def test_a_count_of_zero_is_not_a_missing_one() -> None:
     assert "a" in tally
     assert "b" not in tally
     assert tally["b"] == 0
+
+
+def test_a_name_is_new_once() -> None:
+    tally = Tally()
+    assert [tally.is_new(name) for name in ("a", "b", "a")] == [True, True, False]
+    tally.add("c", 2)
+    assert not tally.is_new("c")
+    assert tally["c"] == 2
 
 
 def test_two_tallies_share_nothing() -> None:
