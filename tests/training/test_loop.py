@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from altdiffusion_clip.errors import CheckpointError, UserError
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.config import RunConfig
-from altdiffusion_clip.training.loop import Stopped, Tensors, optimise, read_metrics, step_generator
+from altdiffusion_clip.training.loop import Stopped, Tensors, optimise, step_generator
+from altdiffusion_clip.training.metrics import read_metrics
 
 
 class Regression(nn.Module):
