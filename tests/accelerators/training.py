@@ -27,7 +27,7 @@ from altdiffusion_clip.training.configs import (
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.dreambooth import dreambooth
-from altdiffusion_clip.training.loop import read_metrics
+from altdiffusion_clip.training.metrics import read_metrics
 from altdiffusion_clip.training.lora import train_lora
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
