@@ -1,5 +1,6 @@
 """Small real models that many tests use."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Most objects are the modules' and stay. The garbage collector need not look at them again and again.
+    gc.collect()
+    gc.freeze()
 
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"

@@ -27,8 +27,8 @@ from altdiffusion_clip.training.configs import (
 from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.dreambooth import dreambooth
-from altdiffusion_clip.training.metrics import read_metrics
 from altdiffusion_clip.training.lora import train_lora
+from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
 STEPS: dict[str, Any] = {"steps": 3, "learning_rate": 1e-3, "warmup_steps": 1, "log_every": 1}

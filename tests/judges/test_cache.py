@@ -13,6 +13,7 @@ from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import embed_pictures
 from altdiffusion_clip.judges.names import load_dual
 from altdiffusion_clip.sources.pictures import Located
+from tests.conftest import in_full
 
 X = key_of(b"text ", b"x")
 
@@ -39,7 +40,7 @@ class Counted:
         self.judge.text_features, self.judge.picture_features = count_texts, count_pictures
 
 
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("count", [0, *in_full(1)])
 def test_a_second_run_encodes_nothing(tmp_path: Path, count: int) -> None:
     pictures = [Located(str(picture.path)) for picture in held_out_pictures()[:20]]
     texts = [*(f"a cat {number}" for number in range(30)), "a cat 0"]
