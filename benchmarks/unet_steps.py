@@ -25,8 +25,9 @@ from transformers import AutoTokenizer
 
 from altdiffusion_clip.emoji_m18.architectures import new_scheduler, new_unet
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji_m18.parts import PACKAGED
 from altdiffusion_clip.emoji_m18.pictures import ScenePictures
-from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS, PACKAGED
+from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS
 from altdiffusion_clip.emoji_m18.scenes import draw_scenes
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.conditioning import Conditioning

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,43 +22,34 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import AutoTokenizer
 
-from altdiffusion_clip.checkpoints.altclip import TEXT_TOWER
-from altdiffusion_clip.checkpoints.model_ids import SCORER
 from altdiffusion_clip.emoji_m18.architectures import (
     image_processor,
-    new_scheduler,
     new_student_config,
     new_teacher,
-    new_unet,
     new_vae,
 )
 from altdiffusion_clip.emoji_m18.captions import Claim, as_typed, claim_of, held_out_words, say
 from altdiffusion_clip.emoji_m18.concepts import concepts, drawn_concepts, grounds, is_held_out
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji_m18.parts import PACKAGED, keep, new_pipeline, restore, write_average
 from altdiffusion_clip.emoji_m18.pictures import ScenePictures, with_hard_negatives
 from altdiffusion_clip.emoji_m18.renders import RESOLUTION
 from altdiffusion_clip.emoji_m18.scenes import draw_scenes
 from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
 from altdiffusion_clip.files import atomic_folder, atomic_path
-from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.pipelines.alt_diffusion.saving import forget_paths
-from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.clip import train_clip
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
-from altdiffusion_clip.training.contrastive import TEXT_ENCODER, contrastive
+from altdiffusion_clip.training.contrastive import contrastive
 from altdiffusion_clip.training.data.parallel import ParallelCorpus
 from altdiffusion_clip.training.data.pixels import signed
 from altdiffusion_clip.training.diffusion import embed_latents
 from altdiffusion_clip.training.distill import distill
-from altdiffusion_clip.training.loop import CHECKPOINT_FILE, Stopped
+from altdiffusion_clip.training.loop import Stopped
 from altdiffusion_clip.training.models import MODEL, load_tokenizer
 from altdiffusion_clip.training.vae import psnr, train_vae
 
@@ -88,9 +78,6 @@ PROFILES: dict[str, dict[str, Changes]] = {
 
 WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
 PARALLEL_FILE = "parallel.jsonl"
-AVERAGE = "unet.safetensors"
-PACKAGED = Path(__file__).parent / "emoji-m18"
-"""The folder of the model, as far as it is finished."""
 
 ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
 """Shares of the kinds of scenes, for the CLIPs."""
@@ -272,22 +259,6 @@ def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
     contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
 
 
-def new_pipeline(work: Path) -> AltDiffusionPipeline:
-    """A pipeline of the finished parts with an untrained UNet."""
-    torch.manual_seed(0)
-    student = work / "contrastive" / MODEL
-    return AltDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=torch.float32),
-        text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float32),
-        tokenizer=AutoTokenizer.from_pretrained(student),
-        unet=new_unet(),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
 def align_config(work: Path, **own: Any) -> AlignConfig:
     """What the runs of the UNet have in common, and their own settings."""
     return AlignConfig(
@@ -356,68 +327,6 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
         sample_guidance=GUIDANCE,
     )
     align(replace(config, **changes), drawn(work, profile, tokenizer, LANGUAGES))
-
-
-# -------------------------------------------------------------------- packaging
-
-
-def write_average(work: Path) -> None:
-    """Writes the moving average of the UNet from its checkpoint, in half precision."""
-    checkpoint = work / "align" / CHECKPOINT_FILE
-    if not checkpoint.is_file():
-        return
-    average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"] or {}
-    tensors = {name.removeprefix("unet."): tensor.half() for name, tensor in average.items()}
-    if tensors:
-        with atomic_path(work / "align" / AVERAGE) as path:
-            save_file(tensors, path, metadata={"format": "pt"})
-
-
-def keep(work: Path, folder: Path) -> None:
-    """Puts the finished parts and the current UNet into the package, in half precision."""
-    if (work / "vae" / MODEL).exists() and not (folder / "vae").exists():
-        with atomic_folder(folder / "vae") as place:
-            AutoencoderKL.from_pretrained(work / "vae" / MODEL).half().save_pretrained(place)
-    teacher = work / "teacher" / MODEL
-    if teacher.exists() and not (folder / "teacher").exists():
-        with atomic_folder(folder / "teacher") as place:
-            CLIPModel.from_pretrained(teacher).half().save_pretrained(place)
-            CLIPTokenizer.from_pretrained(teacher).save_pretrained(place)
-            image_processor().save_pretrained(place)
-    student = work / "contrastive" / MODEL
-    if student.exists() and not (folder / SCORER).exists():
-        encoder = RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float16)
-        encoder.save_pretrained(folder / TEXT_ENCODER)
-        AutoTokenizer.from_pretrained(student).save_pretrained(folder / "tokenizer")
-        with atomic_folder(folder / SCORER) as place:  # last, because its existence means that all three are there
-            AltCLIPScorer.from_pretrained(student, dtype=torch.float16).save_pretrained(place)
-            # Its text tower is already stored beside it.
-            weights = place / SAFE_WEIGHTS_NAME
-            beside = {TEXT_TOWER + name for name in encoder.state_dict()}
-            head = {name: tensor for name, tensor in load_file(weights).items() if name not in beside}
-            save_file(head, weights, metadata={"format": "pt"})
-    average = work / "align" / AVERAGE
-    if average.is_file():
-        pipeline = new_pipeline(work)
-        pipeline.unet.half().load_state_dict(load_file(average))
-        pipeline.unet.save_pretrained(folder / "unet")
-        pipeline.scheduler.save_pretrained(folder / "scheduler")
-        pipeline.save_config(folder)
-    forget_paths(folder)
-
-
-def restore(work: Path, folder: Path) -> None:
-    """Copies packaged parts to where the stages expect them, unless there are runs."""
-    for stage, part in (("vae", "vae"), ("teacher", "teacher"), ("contrastive", SCORER)):
-        place = work / stage / MODEL
-        if place.exists() or not (folder / part).exists():
-            continue
-        with atomic_folder(place) as temporary:
-            if part == SCORER:
-                AltCLIPScorer.from_pretrained(folder / SCORER, dtype=torch.float16).save_pretrained(temporary)
-                shutil.copytree(folder / TEXT_ENCODER, temporary / TEXT_ENCODER)
-            else:
-                shutil.copytree(folder / part, temporary, dirs_exist_ok=True)
 
 
 STAGES: dict[str, Callable[[Path, str, Changes], None]] = {

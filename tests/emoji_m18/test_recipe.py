@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.emoji_m18 import recipe
+from altdiffusion_clip.emoji_m18 import parts, recipe
 from altdiffusion_clip.emoji_m18.captions import held_out_words
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
 from altdiffusion_clip.training import align
@@ -30,8 +30,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(recipe, name, lambda made=made: made(3000))
     monkeypatch.setattr(align, "SAMPLE_STEPS", 1)
     monkeypatch.setitem(recipe.PROFILES, "cpu", {stage: {"batch_size": 8} for stage in recipe.STAGES})
-    narrow = {**recipe.new_unet().config, "block_out_channels": (16, 32), "layers_per_block": 1}
-    monkeypatch.setattr(recipe, "new_unet", lambda: UNet2DConditionModel.from_config(narrow))
+    narrow = {**parts.new_unet().config, "block_out_channels": (16, 32), "layers_per_block": 1}
+    monkeypatch.setattr(parts, "new_unet", lambda: UNet2DConditionModel.from_config(narrow))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Path, *more: str) -> None:
@@ -54,7 +54,7 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
     assert {tensor.dtype for tensor in average.values()} == {torch.float16}
 
     # What is kept is what another machine begins with.
-    recipe.keep(work, packaged)
+    parts.keep(work, packaged)
     scorer = AltCLIPScorer.from_pretrained(packaged / "scorer")
     assert scorer.encode_texts(["猫", "a cat"]).shape == (2, 192)
     kept = AltDiffusionPipeline.from_pretrained(packaged, dtype=torch.float32)
@@ -62,7 +62,7 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
     for config in packaged.glob("*/config.json"):
         assert str(tmp_path) not in config.read_text(encoding="utf-8"), "a machine's path"
     elsewhere = tmp_path / "elsewhere"
-    recipe.restore(elsewhere, packaged)
+    parts.restore(elsewhere, packaged)
     assert all(recipe.is_done(elsewhere, stage) for stage in ("vae", "teacher", "distill", "contrastive"))
     monkeypatch.setitem(recipe.PROFILES, "gpu", {"align": {"batch_size": 8, "workers": 2}})
     run(monkeypatch, elsewhere, "--profile", "gpu")

@@ -10,8 +10,9 @@ from transformers import CLIPModel, CLIPTokenizer
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.emoji_m18.captions import Claim, claim_of, say
 from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji_m18.parts import PACKAGED
 from altdiffusion_clip.emoji_m18.pictures import with_hard_negatives
-from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS, PACKAGED
+from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS
 from altdiffusion_clip.emoji_m18.scenes import Scene, draw_scenes
 from tests.conftest import in_full
 
