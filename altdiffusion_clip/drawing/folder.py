@@ -1,5 +1,6 @@
 """A folder of drawn pictures that is consistent at every moment, and can be continued after a stop."""
 
+import io
 import json
 import logging
 import os
@@ -16,11 +17,11 @@ from altdiffusion_clip.drawing.gallery import INDEX, THUMBNAIL, THUMBNAILS, writ
 from altdiffusion_clip.drawing.knowledge import unknown_of
 from altdiffusion_clip.drawing.log import RESULTS_FILE, SHARD_FILES, Log, Row, group_of, name_of, shard_file
 from altdiffusion_clip.drawing.packing import Packing, is_packed, pack_of
-from altdiffusion_clip.drawing.png_text import save_with_settings
+from altdiffusion_clip.drawing.png_text import encode_with_settings
 from altdiffusion_clip.drawing.tally import Tally
 from altdiffusion_clip.drawing.tasks import Task
 from altdiffusion_clip.errors import UserError
-from altdiffusion_clip.files import lock_of, remove_leftovers
+from altdiffusion_clip.files import lock_of, remove_leftovers, write_bytes
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.scores import NOT_A_NUMBER, named_scores
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LOCK = "_lock"
 MOST_IN_A_FOLDER = 10_000
+Encoded = list[tuple[Row, dict[str, bytes]]]
+"""The rows of a batch, each with its files."""
 
 
 class OutputFolder:
@@ -181,29 +184,45 @@ class OutputFolder:
         Raises:
             UserError: they cannot be written. Rows never name pictures that do not exist.
         """
-        rows: dict[str, Row] = {}
+        return self.write(self.encode(drawn))
+
+    def encode(self, drawn: Sequence[tuple[Task, Image.Image | str]]) -> Encoded:
+        """The half of `add` that computes: it encodes and scores pictures."""
+        encoded: Encoded = []
         pictures: list[tuple[Row, Image.Image]] = []
-        with self._one_line():
-            for task, image in drawn:
-                row = rows[task.name] = self._row(task)
-                if isinstance(image, str):
-                    row["error"] = image
-                    continue
+        for task, image in drawn:
+            row, files = self._row(task), {}
+            if isinstance(image, str):
+                row["error"] = image
+            else:
                 row["file"] = self._files.pop(task.name, "") or f"{task.name}.png"
-                save_with_settings(image, task.settings, self.folder / row["file"])
-                self._write_thumbnail(image, row["file"])
+                files = {row["file"]: encode_with_settings(image, task.settings), **self._thumbnail(image, row["file"])}
                 pictures.append((row, image))
+            encoded.append((row, files))
         self._score(pictures)
+        return encoded
+
+    def write(self, encoded: Encoded) -> list[Row]:
+        """The half of `add` that waits for the disk.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        with self._one_line():
+            for _, files in encoded:
+                for file, data in files.items():
+                    write_bytes(self.folder / file, data)
+        rows = {name_of(row): row for row, _ in encoded}
+        groups = [group_of(row) for row in rows.values()]
         with self._lock:
             self._has_new = True
             if self._overwrites:
                 self._overwritten.update(rows)
-            groups = {task.group for task, _ in drawn}
-            self._unranked |= groups
-            for task, _ in drawn:
-                self._left.add(task.group, -1)
-            self.done += len(drawn)
-            self._write(rows, sorted(group for group in groups if self._left[group] <= 0))
+            self._unranked.update(groups)
+            for group in groups:
+                self._left.add(group, -1)
+            self.done += len(encoded)
+            self._write(rows, sorted(group for group in set(groups) if self._left[group] <= 0))
             self._pack()
         return list(rows.values())
 
@@ -305,14 +324,13 @@ class OutputFolder:
         shards = self._shard[1] if self._shard else 1
         return f"{number // (MOST_IN_A_FOLDER // shards):04d}/{task.name}.png"
 
-    def _write_thumbnail(self, image: Image.Image, file: str) -> None:
+    def _thumbnail(self, image: Image.Image, file: str) -> dict[str, bytes]:
         if max(image.size) <= THUMBNAIL and self._packing is None:
-            return
-        path = self.folder / _thumbnail_of(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        small = image.copy()
+            return {}
+        small, encoded = image.copy(), io.BytesIO()
         small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        small.save(path, quality=85)
+        small.save(encoded, "WEBP", quality=85)
+        return {_thumbnail_of(file): encoded.getvalue()}
 
     def _score(self, pictures: Sequence[tuple[Row, Image.Image]]) -> None:
         """Writes scores into rows."""

@@ -89,7 +89,8 @@ def draw_into(
         output: the folder.
         batches: to draw.
         engine: draws the batches.
-        overlaps: save and score batches while the next ones are drawn. This does not pay if the same cores do both.
+        overlaps: encode and score batches while the next ones are drawn. This does not pay if the same cores do both.
+            Files are always written while the next batches are drawn.
 
     Yields:
         Rows as they are written, and again when they get their ranks.
@@ -100,17 +101,17 @@ def draw_into(
     waiting: deque[Future[list[Row]]] = deque()
     with ExitStack() as stack:
         stack.callback(output.finish)
-        writer = stack.enter_context(ThreadPoolExecutor(1, "pictures")) if overlaps else None
+        writer = stack.enter_context(ThreadPoolExecutor(1, "pictures"))
         for batch, drawn in stack.enter_context(closing(engine(batches))):  # type: ignore[type-var]
             beside = settings_of_batch(batch) if len(batch) > 1 and not batch[0].settings.is_alone else None
             done = [
                 (task if beside is None else _in_batch(task, beside), picture)
                 for task, picture in zip(batch, drawn, strict=True)
             ]
-            if writer is None:
-                yield from output.add(done)
-                continue
-            waiting.append(writer.submit(output.add, done))
+            if overlaps:
+                waiting.append(writer.submit(output.add, done))
+            else:
+                waiting.append(writer.submit(output.write, output.encode(done)))
             while len(waiting) > BATCHES_AHEAD or (waiting and waiting[0].done()):
                 yield from waiting.popleft().result()
         while waiting:

@@ -36,13 +36,18 @@ _FIELD = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 def save_with_settings(image: Image.Image, settings: Settings, path: Path) -> None:
     """Writes a PNG that `settings_of` and the WebUIs read, completely or not at all."""
+    write_bytes(path, encode_with_settings(image, settings))
+
+
+def encode_with_settings(image: Image.Image, settings: Settings) -> bytes:
+    """Encodes a PNG that `settings_of` and the WebUIs read."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt(SETTINGS_KEY, json.dumps(dict(vars(settings)), ensure_ascii=False))
     info.add_itxt(WEBUI_KEY, webui_text(settings, image.size))
     encoded = io.BytesIO()
     # Compared with Pillow's default, level 1 takes a quarter of the time and 6 to 9% more space at 512x512.
     image.save(encoded, "PNG", pnginfo=info, compress_level=1)
-    write_bytes(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 def webui_text(settings: Settings, size: tuple[int, int]) -> str:

@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_no_row(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_with_settings", full)
+        patch.setattr(module, "write_bytes", full)
         with pytest.raises(UserError, match=f"cannot write to {tmp_path}: No space left on device"):
             folder.add([(task(1), picture(1))])
     with monkeypatch.context() as patch:
