@@ -18,6 +18,7 @@ from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale, u
 from altdiffusion_clip.drawing.tasks import Plan, Task, tasks_of
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.sources.records import Record, read_records
+from altdiffusion_clip.sources.texts import mend
 
 if TYPE_CHECKING:
     from altdiffusion_clip.judges.ensembles import Panel
@@ -274,7 +275,7 @@ def records_of(prompts: str | Path | Sequence[str | Record]) -> Iterator[Record 
         yield from with_places(read_records(str(prompts)), Path(prompts).parent)
         return
     for each in prompts:
-        yield {"prompt": each} if isinstance(each, str) else each
+        yield mend({"prompt": each} if isinstance(each, str) else dict(each))
 
 
 def with_places(records: Iterable[Record | str], folder: Path) -> Iterator[Record | str]:

@@ -4,6 +4,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
 
 from altdiffusion_clip.checkpoints.generation_config import read_generation_config
+from altdiffusion_clip.prompts.normalising import without_surrogates
 from altdiffusion_clip.schedulers import scheduler_name
 
 STEPS = 20
@@ -74,12 +75,14 @@ class Settings:
     mask: str = ""
 
     def __post_init__(self) -> None:
-        """Translates the WebUIs' names of schedulers.
+        """Translates the WebUIs' names of schedulers, and makes texts printable.
 
         Raises:
             UserError: there is no such scheduler.
         """
         object.__setattr__(self, "scheduler", scheduler_name(self.scheduler))
+        for name in ("prompt", "negative_prompt"):
+            object.__setattr__(self, name, without_surrogates(getattr(self, name)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -24,6 +24,7 @@ from altdiffusion_clip.judges.embedding_files import Embeddings
 from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers, name_of_place
 from altdiffusion_clip.judges.preprocessing import stacked
+from altdiffusion_clip.prompts.normalising import without_surrogates
 from altdiffusion_clip.sources.retries import Retries
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,9 @@ class Encoder:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors, float32 (texts, dim), on the CPU. Equal texts are encoded once, sorted by length."""
+        texts = [without_surrogates(text) for text in texts]
         distinct = sorted(dict.fromkeys(texts), key=len)
-        keys = [key_of(b"text ", text.encode("utf-8", "surrogatepass")) for text in distinct]
+        keys = [key_of(b"text ", text.encode()) for text in distinct]
         known = {key: torch.from_numpy(vector.copy()) for key, vector in self.cache.get(keys).items()}
         taken = self._known.texts
         known |= {k: torch.from_numpy(taken[text]) for k, text in zip(keys, distinct, strict=True) if text in taken}

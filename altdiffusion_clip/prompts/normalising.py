@@ -12,6 +12,8 @@ _INVISIBLE = re.compile(
     "]"
 )
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def normalise(text: str) -> str:
     """Composes decomposed letters and removes invisible marks.
@@ -25,4 +27,18 @@ def normalise(text: str) -> str:
         >>> normalise(unicodedata.normalize("NFD", "고양이")) == "고양이"
         True
     """
-    return _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    return _INVISIBLE.sub("", unicodedata.normalize("NFC", without_surrogates(text)))
+
+
+def without_surrogates(text: str) -> str:
+    """Replaces halves of surrogate pairs by U+FFFD. They are no characters, so they cannot be tokenised or written.
+
+    JSON may hold them, because some programs cut texts in the middle of an emoji.
+
+    Example:
+        >>> without_surrogates("a cat \ud83d") == "a cat \N{REPLACEMENT CHARACTER}"
+        True
+    """
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,6 +1,5 @@
 """Reads tables record by record, with whatever columns they have."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ from altdiffusion_clip.sources.parquet import opened
 from altdiffusion_clip.sources.places import ONCE
 from altdiffusion_clip.sources.rows import Source
 from altdiffusion_clip.sources.tables import decoded_lines, table_of
+from altdiffusion_clip.sources.texts import parse_json
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Suffixes of tables. `.gz` may follow."""
@@ -67,7 +67,7 @@ def read_records(place: str, encoding: str = "", pads: bool = False) -> Iterator
 
 def _record(line: str) -> Record | str:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return "no JSON"
     return record if isinstance(record, dict) else "no JSON object"

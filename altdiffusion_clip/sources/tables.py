@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING
@@ -11,7 +10,7 @@ from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.places import open_file
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import Columns, Cursor, Read, Row, row_of
-from altdiffusion_clip.sources.texts import NOT_UTF8, encoding_of, refuse
+from altdiffusion_clip.sources.texts import NOT_UTF8, encoding_of, parse_json, refuse
 
 if TYPE_CHECKING:
     from altdiffusion_clip.sources.rows import Source
@@ -32,7 +31,7 @@ def read_json_lines(source: "Source", cursor: Cursor, retries: Retries) -> Itera
                 continue
             place = f"{source.name}:{number - 1}"
             try:
-                record = json.loads(line.decode(encoding).lstrip("\ufeff") if isinstance(line, bytes) else line)
+                record = parse_json(line.decode(encoding).lstrip("\ufeff") if isinstance(line, bytes) else line)
             except UnicodeDecodeError:
                 row = Row(place, error=NOT_UTF8)
             except ValueError:

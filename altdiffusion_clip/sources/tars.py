@@ -1,6 +1,5 @@
 """Reads rows of webdataset tars, each once from beginning to end, with the pictures in the rows."""
 
-import json
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from altdiffusion_clip.images import SUFFIXES
 from altdiffusion_clip.sources.places import open_file
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import FIRST, Columns, Cursor, Read, Row, checked, field
-from altdiffusion_clip.sources.texts import NOT_UTF8, decode
+from altdiffusion_clip.sources.texts import NOT_UTF8, decode, parse_json
 
 if TYPE_CHECKING:
     from altdiffusion_clip.sources.rows import Source
@@ -114,7 +113,7 @@ def _row(place: str, members: dict[str, bytes], source: "Source") -> Row:
     record: Any = {}
     if "json" in members:
         try:
-            record = json.loads(decode(members["json"], source.encoding))
+            record = parse_json(decode(members["json"], source.encoding))
         except UnicodeDecodeError:
             return Row(place, error=f"its .json is {NOT_UTF8}")
         except ValueError:

@@ -1,8 +1,11 @@
 """Decodes text: UTF-8, what a byte-order mark says, or the encoding that the user names."""
 
 import codecs
+import json
+from typing import Any
 
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.prompts.normalising import without_surrogates
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -30,6 +33,27 @@ def decode(data: bytes, named: str = "") -> str:
         UnicodeDecodeError: it has another encoding.
     """
     return data.decode(encoding_of(data, named)).strip()
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON in which texts may have been cut in the middle of a character.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    found = json.loads(text)
+    return mend(found) if "\\u" in text else found
+
+
+def mend(value: Any) -> Any:
+    """A value of JSON, with `without_surrogates` applied to all texts in it."""
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, list):
+        return [mend(each) for each in value]
+    if isinstance(value, dict):
+        return {mend(key): mend(each) for key, each in value.items()}
+    return value
 
 
 NOT_UTF8 = "not UTF-8; name its --encoding, such as gb18030 or utf-16"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -316,6 +317,19 @@ class TestOneRow:
         assert [place for place, error in enumerate(errors) if error] == [6]
         if count:
             assert errors[6] == "the process that decoded it ended; it may need more memory than there is"
+
+    @pytest.mark.parametrize("kind", ["jsonl", "tar"])
+    def test_a_text_that_was_cut_within_an_emoji_is_scored(self, kind: str, tmp_path: Path, bench: Bench) -> None:
+        source, picture = tmp_path / f"rows.{kind}", Path(PICTURES[0].path)
+        row = json.dumps({"image": str(picture), "text": "a cat \ud83d", "note": "\udc00"})
+        if kind == "jsonl":
+            source.write_text(row)
+        else:
+            (tmp_path / "0.json").write_text(row)
+            with tarfile.open(source, "w") as tar:
+                tar.add(tmp_path / "0.json", "0.json")
+                tar.add(picture, "0.png")
+        assert score(tmp_path / "scores", bench, source).scored == 1
 
     def test_two_models_prepare_at_their_own_sizes(self, bench: Bench) -> None:
         from transformers import CLIPImageProcessor

@@ -207,6 +207,17 @@ def test_a_share_keeps_a_run_of_all_away(tmp_path: Path) -> None:
         pass
 
 
+def test_texts_that_were_cut_within_an_emoji(quick_model: Path, tmp_path: Path) -> None:
+    rows = [{"id": "\ud800", "prompt": "a cat"}, {"prompt": "a \ud83d cat", "mood": "\udfff", "language": "\ud800"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"model": quick_model, "seeds": [0], "num_inference_steps": 1}
+    of_a_file = list(generate(tmp_path / "t.jsonl", output=tmp_path / "a", **settings))
+    of_python = list(generate(rows, output=tmp_path / "b", **settings))
+    assert [row["prompt"] for row in of_a_file] == ["a cat", "a \N{REPLACEMENT CHARACTER} cat"]
+    assert of_a_file == of_python
+    assert all((tmp_path / "a" / row["file"]).is_file() for row in of_a_file)
+
+
 def test_a_table_with_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"id": "good", "prompt": "a cat", "mood": "calm"},

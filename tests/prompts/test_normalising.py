@@ -60,3 +60,10 @@ def test_plain_text_keeps_its_ids(tokenizer) -> None:
 @pytest.mark.parametrize("text", ["क्‍ष", "👨‍👩‍👧", "می‌خواهم"])
 def test_joiners_that_shape_what_is_seen_stay(text: str) -> None:
     assert normalise(text) == text
+
+
+def test_half_an_emoji_is_a_replacement_character(tokenizer) -> None:
+    plain, cut = "a cat \N{REPLACEMENT CHARACTER}", "a cat \ud83d"
+    assert tokenize(tokenizer, [cut])[0].tolist() == tokenize(tokenizer, [plain])[0].tolist()
+    assert parse_weights(f"({cut}:1.2)").text == plain
+    assert normalise("\ud83d\ude3a") == "😺", "two halves are one character"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.sources.texts import parse_json
 
 _FORMS = (
     re.compile(r"^(?P<name>[^\t]+)\t(?P<text>.*)$"),
@@ -37,7 +38,7 @@ def read_json(path: Path) -> Any:
         UserError: it is not valid JSON.
     """
     try:
-        return json.loads("\n".join(lines(path)))
+        return parse_json("\n".join(lines(path)))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: line {error.lineno}: {error.msg}") from None
 
@@ -52,7 +53,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not JSON: {error.msg}") from None
         if not isinstance(row, dict):

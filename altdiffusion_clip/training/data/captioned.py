@@ -1,6 +1,5 @@
 """Reads the captions of pictures in tables, Parquet, webdataset tars and folders, without reading pictures."""
 
-import json
 import posixpath
 import tarfile
 from collections import defaultdict
@@ -20,7 +19,7 @@ from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.row import FIRST
 from altdiffusion_clip.sources.rows import Source, UnfinishedError, kind_of, told
 from altdiffusion_clip.sources.tars import TEXT_ENDINGS, content_of, picture_among, samples_from
-from altdiffusion_clip.sources.texts import decode
+from altdiffusion_clip.sources.texts import decode, parse_json
 from altdiffusion_clip.training.data.records import LeftOut, name_of, read_records
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -127,7 +126,7 @@ def _tar(place: str, left_out: LeftOut, encoding: str) -> Iterator[Captions]:
             return
         texts = {ending: data for ending, data in found.items() if isinstance(data, bytes)}
         try:
-            record = json.loads(decode(texts["json"], encoding)) if "json" in texts else {}
+            record = parse_json(decode(texts["json"], encoding)) if "json" in texts else {}
             text = next((decode(texts[ending], encoding) for ending in TEXT_ENDINGS if texts.get(ending)), None)
         except ValueError:  # not JSON, or another encoding
             left_out.add("its text or .json cannot be read", where)
