@@ -85,6 +85,8 @@ def find_crew(folder: Path, accelerator: Accelerator) -> Crew:
         return Crew(accelerator.process_index, accelerator.num_processes, accelerator)
     if seen != here:
         raise UserError(f"only some machines share {folder}; give a folder that all share or one that none shares")
+    if accelerator.num_processes % here:
+        raise UserError("machines that share no disk need equally many processes each")
     mine, _ = torch.distributed.new_subgroups(here)
     return Crew(accelerator.local_process_index, here, accelerator, mine)
 

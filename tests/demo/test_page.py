@@ -27,6 +27,19 @@ from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
 from tests.conftest import in_full
 from tests.demo.conftest import Demo, demo, serving
+from tests.demo.visits import (
+    DESKTOP,
+    PHONE,
+    Visit,
+    download,
+    draw,
+    drop,
+    open_settings,
+    open_tab,
+    seeds_of,
+    start_again,
+    wait_for,
+)
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api")
@@ -35,8 +48,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-DESKTOP, PHONE = (1400, 1000), (390, 844)
-SLOW = 60_000
 FIRST_VISITS = pytest.mark.parametrize(
     ("size", "locale"),
     [
@@ -60,39 +71,6 @@ def browser() -> Iterator[Any]:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
-
-
-class Visit:
-    """One visitor's page, with everything that it asked for and complained of."""
-
-    def __init__(self, browser: Any, address: str, size: tuple[int, int] = DESKTOP, **more: Any) -> None:
-        width, height = size
-        settings = {"viewport": {"width": width, "height": height}, "locale": "en-US", **more}
-        self.context = browser.new_context(**settings)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(SLOW)
-        self.address, self.width = address, width
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address)
-        self.page.wait_for_selector("#title h1")
-        wait_until_it_speaks(self.page, settings["locale"][:2])
-
-    def close(self) -> None:
-        """Checks what is left of the visit, and ends it."""
-        self.check()
-        self.context.close()
-
-    def check(self) -> None:
-        """Nothing was wrong, nothing came from elsewhere, and nothing is to be scrolled sideways."""
-        width = self.page.evaluate("document.documentElement.scrollWidth")
-        assert self.errors == []
-        elsewhere = [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
-        assert elsewhere == []
-        assert width <= self.width
 
 
 Stay = Callable[..., contextlib.AbstractContextManager[Any]]
@@ -130,58 +108,6 @@ def desktop(staying: Stay) -> Iterator[Any]:
         yield page
 
 
-def start_again(page: Any) -> None:
-    """To the first tab, without the last mistake's message."""
-    for close in page.locator(".toast-close").all():
-        close.click()
-    first = page.locator("button[role=tab]:visible").first
-    if first.get_attribute("aria-selected") != "true":
-        first.click()
-        page.wait_for_selector("#start", state="visible")
-
-
-def open_settings(page: Any) -> None:
-    if not page.is_visible("#draw-seed input"):
-        page.click("#settings button")
-        page.wait_for_selector("#draw-seed input", state="visible")
-
-
-def wait_until_it_speaks(page: Any, code: str) -> None:
-    """The words come last; what is typed before them may be lost on the way."""
-    page.wait_for_selector(f"#start:has-text('{say('start', code)}')")
-    page.wait_for_selector(f"#title:has-text('{say('title', code)}')")
-    if code != "en":  # Gradio may still put in the words of another component, and its value with them
-        page.wait_for_timeout(1000)
-
-
-def open_tab(page: Any, name: str) -> None:
-    tab = page.locator("button[role=tab]:visible", has_text=name)
-    if not tab.count():  # on a phone the last is behind three dots
-        page.click(".overflow-menu > button")
-        page.click(f".overflow-dropdown button:has-text('{name}')")
-        return
-    tab.first.click()
-
-
-def draw(page: Any, prompt: str, count: int = 2) -> None:
-    page.fill("#count input[type=number]", str(count))
-    page.fill("#prompt textarea", prompt)
-    page.click("#start")
-    wait_for(page, count)
-
-
-def wait_for(page: Any, count: int = 2) -> None:
-    page.wait_for_selector("#draw-status progress")
-    page.wait_for_selector("#draw-status progress", state="detached")
-    page.wait_for_function(f"document.querySelectorAll('#draw-gallery img').length >= {count}")
-    page.wait_for_selector("#start:enabled")
-
-
-def download(page: Any, selector: str, path: Path) -> Path:
-    path.write_bytes(page.request.get(page.get_attribute(selector, "src")).body())
-    return path
-
-
 def concept(path: Path) -> str:
     return Recogniser.load().concepts_of([load_image(path)])[0].names["en"]
 
@@ -204,19 +130,6 @@ def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any,
         seed = json.loads(opened.text[SETTINGS_KEY])["seed"]
     open_settings(page)
     page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
-
-
-def drop(page: Any, selector: str, path: Path) -> None:
-    """Drops a file as people do."""
-    files = page.evaluate_handle(
-        """([bytes, name]) => {
-          const files = new DataTransfer();
-          files.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
-          return files;
-        }""",
-        [list(path.read_bytes()), path.name],
-    )
-    page.dispatch_event(selector, "drop", {"dataTransfer": files})
 
 
 AXE = (Path(__file__).parents[1] / "fixtures" / "axe" / "axe.min.js").read_text(encoding="utf-8")
@@ -368,11 +281,6 @@ def test_again_and_vary(desktop: Any) -> None:
     desktop.click("#vary")
     wait_for(desktop)
     assert sorted(seeds_of(desktop)) == [second + 2, second + 3]
-
-
-def seeds_of(page: Any) -> list[int]:
-    captions = page.locator("#draw-gallery .grid-container .caption-label").all_inner_texts()
-    return [int(caption.split()[-1]) for caption in captions]
 
 
 def test_speaks_chinese_and_keeps_what_was_typed(page: Any) -> None:
