@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from altdiffusion_clip.drawing.tally import needing_room, temporary_database
+from altdiffusion_clip.drawing.tally import TemporaryDatabase
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.files import atomic_path
 
@@ -36,7 +36,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._index = temporary_database(
+        self._index = TemporaryDatabase(
             "CREATE TABLE rows (number INTEGER PRIMARY KEY, name TEXT UNIQUE, its_group TEXT, start INT, length INT);"
             "CREATE INDEX by_group ON rows (its_group)"
         )
@@ -77,9 +77,8 @@ class Log:
 
     def _found(self, condition: str, value: str) -> list[tuple[str, int]]:
         """Names and starts of rows."""
-        return self._index.execute(
-            f"SELECT name, start FROM rows WHERE {condition} ORDER BY number", (value,)
-        ).fetchall()
+        statement = f"SELECT name, start FROM rows WHERE {condition} ORDER BY number"
+        return self._index.execute(statement, value).fetchall()
 
     def _read_rows(self, starts: Iterable[int]) -> Iterator[Row]:
         return map(json.loads, self._lines(starts))
@@ -169,15 +168,14 @@ class Log:
     def _note(self, row: Row, start: int, length: int) -> None:
         name, group = name_of(row), group_of(row)
         is_numbered = row.get("id", "").isdigit() and row["prompt"] and not self._found("its_group = ?", group)
-        with needing_room():
-            added = self._index.execute(
-                "INSERT OR IGNORE INTO rows (name, its_group, start, length) VALUES (?, ?, ?, ?)",
-                (name, group, start, length),
-            )
+        added = self._index.execute(
+            "INSERT OR IGNORE INTO rows (name, its_group, start, length) VALUES (?, ?, ?, ?)",
+            name, group, start, length,
+        )  # fmt: skip
         if not added.rowcount:
-            (before,) = self._index.execute("SELECT length FROM rows WHERE name = ?", (name,)).fetchone()
+            (before,) = self._index.execute("SELECT length FROM rows WHERE name = ?", name).fetchone()
             self._live -= before
-            self._index.execute("UPDATE rows SET start = ?, length = ? WHERE name = ?", (start, length, name))
+            self._index.execute("UPDATE rows SET start = ?, length = ? WHERE name = ?", start, length, name)
         elif is_numbered:
             ids = self.numbers.setdefault(row["prompt"], [])
             # Only the groups of one id in several languages can repeat it. Looking always would take far too long

@@ -1,10 +1,8 @@
-"""Counts by name in a database on disk, so that memory does not grow with the number of pictures."""
+"""Databases for what a run has to remember of its rows, so that memory does not grow with the number of pictures."""
 
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from altdiffusion_clip.errors import UserError
 
@@ -12,27 +10,31 @@ CACHE_KB = 500
 """Memory of each database."""
 
 
-def temporary_database(schema: str) -> sqlite3.Connection:
-    """Opens a database in the folder for temporary files. It is gone when it is closed or its process ends."""
-    # Threads take turns by the locks of those who use it.
-    database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute(f"PRAGMA cache_size = -{CACHE_KB}")
-    database.executescript(schema)
-    return database
+class TemporaryDatabase:
+    """An SQLite database in the folder for temporary files. It is gone when its process ends.
 
-
-@contextmanager
-def needing_room() -> Iterator[None]:
-    """Turns an error of a temporary database into one line.
-
-    Raises:
-        UserError: the disk is full.
+    Args:
+        schema: statements that create its tables.
     """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise UserError(f"cannot write to {tempfile.gettempdir()}: {error}; make room there or set TMPDIR") from error
+
+    def __init__(self, schema: str) -> None:
+        # Threads take turns by the locks of those who use it.
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        self._connection.executescript(schema)
+
+    def execute(self, statement: str, *values: str | int) -> sqlite3.Cursor:
+        """Executes a statement.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            place = tempfile.gettempdir()
+            raise UserError(f"cannot write to {place}: {error}; make room there or set TMPDIR") from error
 
 
 class Tally:
@@ -47,7 +49,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._database = temporary_database(
+        self._database = TemporaryDatabase(
             "CREATE TABLE tally (number INTEGER PRIMARY KEY, name TEXT UNIQUE, count INTEGER)"
         )
 
@@ -57,12 +59,11 @@ class Tally:
         Raises:
             UserError: the disk is full.
         """
-        with needing_room():
-            self._database.execute(
-                "INSERT INTO tally (name, count) VALUES (?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
-                (name, by),
-            )
+        self._database.execute(
+            "INSERT INTO tally (name, count) VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
+            name, by,
+        )  # fmt: skip
 
     def is_new(self, name: str) -> bool:
         """Adds a name with a count of 0, and says whether it was new.
@@ -70,16 +71,13 @@ class Tally:
         Raises:
             UserError: the disk is full.
         """
-        with needing_room():
-            return bool(
-                self._database.execute("INSERT OR IGNORE INTO tally (name, count) VALUES (?, 0)", (name,)).rowcount
-            )
+        return bool(self._database.execute("INSERT OR IGNORE INTO tally (name, count) VALUES (?, 0)", name).rowcount)
 
     def __getitem__(self, name: str) -> int:
         return self._find(name) or 0
 
     def __contains__(self, name: object) -> bool:
-        return self._find(name) is not None
+        return isinstance(name, str) and self._find(name) is not None
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT COUNT(*) FROM tally").fetchone()[0])
@@ -87,6 +85,6 @@ class Tally:
     def __iter__(self) -> Iterator[str]:
         return (name for (name,) in self._database.execute("SELECT name FROM tally ORDER BY number"))
 
-    def _find(self, name: Any) -> int | None:
-        found = self._database.execute("SELECT count FROM tally WHERE name = ?", (name,)).fetchone()
+    def _find(self, name: str) -> int | None:
+        found = self._database.execute("SELECT count FROM tally WHERE name = ?", name).fetchone()
         return None if found is None else int(found[0])
