@@ -36,7 +36,7 @@ def without_surrogates(text: str) -> str:
     JSON may hold them, because some programs cut texts in the middle of an emoji.
 
     Example:
-        >>> without_surrogates("a cat \ud83d") == "a cat \N{REPLACEMENT CHARACTER}"
+        >>> without_surrogates("a cat " + chr(0xD83D)) == "a cat " + chr(0xFFFD)
         True
     """
     if not _SURROGATE.search(text):
