@@ -49,7 +49,8 @@ def save_settings(config: RunConfig, accelerator: Accelerator) -> None:
     if crew_of(accelerator).is_first and not config.dry_run:
         config.save()
     accelerator.wait_for_everyone()
-    copy_to_all(config.output / MODEL, accelerator)
+    if not config.dry_run:
+        copy_to_all(config.output / MODEL, accelerator)
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:

@@ -99,9 +99,8 @@ def _fill(
     flushed = time.monotonic()
     bounds = [(number * chunk, min(count, (number + 1) * chunk)) for number in range(chunks)]
     batches = read_ahead(_Reading(read, bounds), mine, workers)
-    for number, batch in zip(
-        tqdm(mine, desc=description, mininterval=5.0, disable=not is_main(accelerator)), batches, strict=True
-    ):
+    bar = tqdm(mine, desc=description, mininterval=5.0, disable=not is_main(accelerator))
+    for number, batch in zip(bar, batches, strict=True):
         start, stop = bounds[number]
         rows[start:stop] = (compute(start, stop) if read is None else compute(batch)).cpu().numpy()
         pending.append(number)
