@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -162,6 +163,7 @@ def optimise(
         accelerator.init_trackers(config.output.name, {key: str(value) for key, value in config.as_dict().items()})
     with Metrics(folder, step, accelerator) as metrics, bar, ahead as batches:
         model.train()
+        is_first = True
         while step < config.steps:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step, seconds())
@@ -170,6 +172,13 @@ def optimise(
             waited += time.monotonic() - asked
             # Layers such as dropout use the global generator, so it must depend on the step too.
             torch.manual_seed(config.seed * 1_000_003 + step)
+            if isinstance(model, DistributedDataParallel) and is_first:
+                # After its first backward pass, it divides the gradients into other parts, which are rounded otherwise
+                # if there are more than two processes. A continued run would have its first pass at another step.
+                backward(accelerator, model, parts)
+                optimizer.zero_grad(set_to_none=True)
+                torch.manual_seed(config.seed * 1_000_003 + step)
+            is_first = False
             loss = backward(accelerator, model, parts)
             norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
             step += 1

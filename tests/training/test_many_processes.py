@@ -196,11 +196,12 @@ def test_machines_without_a_shared_disk(processes: int, runs: Path, tmp_path: Pa
     ("processes", "kills", "steps"),
     [
         pytest.param(2, 2, 1500, marks=pytest.mark.full),
+        pytest.param(4, 2, 1500, marks=pytest.mark.full),
         pytest.param(2, 20, 6000, marks=pytest.mark.slow),
         pytest.param(4, 20, 6000, marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on(
+def test_killed_at_random_moments_the_others_end_in_one_line_each_and_the_run_goes_on(
     processes: int, kills: int, steps: int, tmp_path: Path
 ) -> None:
     models = [write_teacher(tmp_path / "teacher"), write_student(tmp_path / "student")]
@@ -230,8 +231,9 @@ def test_killed_at_random_moments_the_others_end_in_one_line_and_the_run_goes_on
         lines = [
             line for line in said.replace("\r", "\n").splitlines() if line.startswith("altdiffusion: another process")
         ]
-        # torchrun may stop the others before they notice by themselves
-        assert len(lines) + said.count("altdiffusion: stopped") == 1
+        # torchrun may stop the others before they notice by themselves. It may also kill those that it has stopped.
+        assert 1 <= len(lines) + said.count("altdiffusion: stopped") <= processes - 1, "a line for each of the others"
+        assert said.count("altdiffusion: ") == len(lines) + said.count("altdiffusion: stopped") + 1
         assert said.count("languages:") == 1, "one process speaks for all"
         assert not (tmp_path / "killed" / "model").exists()
     assert start("killed").wait(timeout=800) == 0
