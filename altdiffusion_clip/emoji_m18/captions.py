@@ -162,9 +162,9 @@ def as_typed(sentence: str, language: str, generator: random.Random) -> str:
     if language in _CAPITALS:
         how = generator.choice(("first", "first", "all", "none", "as it is"))
         if how == "first":
-            sentence = _upper(sentence[:1], language) + sentence[1:]
+            sentence = in_capitals(sentence[:1], language) + sentence[1:]
         elif how == "all":
-            sentence = _upper(sentence, language)
+            sentence = in_capitals(sentence, language)
         elif how == "none":
             sentence = sentence.translate(_TURKISH_LOWER).lower() if language == "tr" else sentence.lower()
     elif language == "zh" and generator.random() < 0.6:
@@ -182,7 +182,8 @@ def as_typed(sentence: str, language: str, generator: random.Random) -> str:
 _TURKISH_UPPER, _TURKISH_LOWER = str.maketrans("iı", "İI"), str.maketrans("İI", "iı")
 
 
-def _upper(text: str, language: str) -> str:
+def in_capitals(text: str, language: str) -> str:
+    """A text in capitals, as its language writes them."""
     return text.translate(_TURKISH_UPPER).upper() if language == "tr" else text.upper()
 
 

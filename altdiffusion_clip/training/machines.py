@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,11 @@ def crew_of(accelerator: Accelerator | None) -> Crew:
     if accelerator is None:
         return Crew(0, 1)
     crew: Crew | None = getattr(accelerator, "crew", None)
-    return crew or Crew(accelerator.process_index, accelerator.num_processes, accelerator)
+    return crew or _everyone(accelerator)
+
+
+def _everyone(accelerator: Accelerator) -> Crew:
+    return Crew(accelerator.process_index, accelerator.num_processes, accelerator)
 
 
 def is_main(accelerator: Accelerator | None) -> bool:
@@ -71,7 +75,7 @@ def find_crew(folder: Path, accelerator: Accelerator) -> Crew:
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
     if here == accelerator.num_processes:
-        return Crew(accelerator.process_index, accelerator.num_processes, accelerator)
+        return _everyone(accelerator)
     (name,) = broadcast_object_list([f".shared-{secrets.token_hex(8)}"])
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +86,7 @@ def find_crew(folder: Path, accelerator: Accelerator) -> Crew:
     if accelerator.is_main_process:
         (folder / name).unlink()
     if seen == accelerator.num_processes:
-        return Crew(accelerator.process_index, accelerator.num_processes, accelerator)
+        return _everyone(accelerator)
     if seen != here:
         raise UserError(f"only some machines share {folder}; give a folder that all share or one that none shares")
     if accelerator.num_processes % here:
@@ -113,14 +117,9 @@ def copy_to_all(path: Path, accelerator: Accelerator) -> None:
             raise UserError(f"another machine has {path}, but the first one does not; move it to the first machine")
         return
     writes = crew.is_first and not accelerator.is_main_process and not (is_folder and path.is_dir())
-    if is_folder and writes:
-        with atomic_folder(path) as place:
-            _send(path, sizes, place, accelerator)
-    elif writes:
-        with atomic_path(path) as place:
-            _send(path, sizes, place, accelerator)
-    else:
-        _send(path, sizes, None, accelerator)
+    destination = nullcontext() if not writes else atomic_folder(path) if is_folder else atomic_path(path)
+    with destination as place:
+        _send(path, sizes, place, accelerator)
 
 
 def _send(path: Path, sizes: list[tuple[str, int]], place: Path | None, accelerator: Accelerator) -> None:
