@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## install into .venv
 
 generate: $(READY) ## draw N pictures of PROMPT with emoji-m18 and rank them
-	$(BIN)/altdiffusion generate "$(PROMPT)" --model emoji-m18 --num-images $(N) --output "$(OUTPUT)"
+	$(BIN)/altdiffusion generate "$(PROMPT)" --num-images $(N) --output "$(OUTPUT)"
 
 browser: ## install Chromium for the tests of the demo's page, where this user may
 	@./scripts/install-browser

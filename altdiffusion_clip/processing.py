@@ -9,15 +9,15 @@ from altdiffusion_clip.checkpoints.model_ids import resolve_scorer
 
 
 class AltCLIPProcessor(transformers.AltCLIPProcessor):
-    """transformers' processor, which also loads from "emoji-m9" and from the AltCLIP in a diffusers folder.
+    """transformers' processor, which also loads from "emoji-m18" and from the AltCLIP in a diffusers folder.
 
     Example:
         >>> from altdiffusion_clip import AltCLIP
         >>> from PIL import Image
-        >>> processor = AltCLIPProcessor.from_pretrained("emoji-m9")
+        >>> processor = AltCLIPProcessor.from_pretrained("emoji-m18")
         >>> image = Image.new("RGB", (64, 64), "red")
         >>> inputs = processor(text=["a cat", "猫"], images=image, return_tensors="pt", padding=True)
-        >>> AltCLIP.from_pretrained("emoji-m9")(**inputs).logits_per_image.shape
+        >>> AltCLIP.from_pretrained("emoji-m18")(**inputs).logits_per_image.shape
         torch.Size([1, 2])
     """
 
@@ -28,7 +28,7 @@ class AltCLIPProcessor(transformers.AltCLIPProcessor):
         """Loads a processor.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder or hub id of an AltCLIP, or a diffusers folder that has
+            pretrained_model_name_or_path: "emoji-m18", a folder or hub id of an AltCLIP, or a diffusers folder that has
                 one in `scorer`.
             *args: as in transformers.
             **kwargs: as in transformers.

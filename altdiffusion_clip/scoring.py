@@ -58,13 +58,14 @@ class AltCLIPScorer(PreTrainedModel):
     Loads and saves the layout of transformers' AltCLIPModel.
 
     Example:
-        >>> scorer = AltCLIPScorer.from_pretrained("emoji-m9")
-        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
-        >>> pictures = [picture.path for picture in held_out_pictures()[:8]]
+        >>> scorer = AltCLIPScorer.from_pretrained("emoji-m18")
+        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
         >>> scorer.similarity(["猫", "a dog"], pictures).shape
         torch.Size([2, 8])
-        >>> "cat" in scorer.rank("一只猫", pictures)[0].name
-        True
+        >>> scorer.rank("一只猫", pictures)[0].index
+        0
     """
 
     config_class = AltCLIPConfig
@@ -108,8 +109,8 @@ class AltCLIPScorer(PreTrainedModel):
         """Loads a scorer and its processor.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder or hub id in the layout of transformers' AltCLIPModel, a
-                diffusers folder that has such a folder named `scorer`, or a single file of FlagAI's.
+            pretrained_model_name_or_path: "emoji-m18", a folder or hub id in the layout of transformers' AltCLIPModel,
+                a diffusers folder that has such a folder named `scorer`, or a single file of FlagAI's.
             *args: as in transformers.
             **kwargs: as in transformers (`dtype`, `revision`, `device_map`, `quantization_config`, ...); the default
                 dtype is float32. With `offload_embeddings=True` the word embeddings, almost half of the text
@@ -200,7 +201,7 @@ class AltCLIPScorer(PreTrainedModel):
 
         Args:
             pipeline: a diffusers pipeline with our text encoder.
-            head: the AltCLIP that was trained with this text encoder: "emoji-m9", a folder or hub id in the layout of
+            head: the AltCLIP that was trained with this text encoder: "emoji-m18", a folder or hub id in the layout of
                 transformers' AltCLIPModel, or a FlagAI single file. By default the `scorer` beside the pipeline.
             allow_other_tower: accept a text encoder other than the one the head was trained with.
             **hub: `revision`, `token`, `cache_dir`, `local_files_only`, for a hub id; `config` and `tokenizer`, as

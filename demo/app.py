@@ -117,7 +117,7 @@ def build(studio: Studio, limits: Limits, metrics: Metrics, guard: Guard) -> gr.
             )
         draw.to_change.click(lambda: gr.Tabs(selected="change"), None, tabs, **BESIDE_THE_QUEUE).then(
             hand_over,
-            [draw.view.gallery, draw.chosen, draw.prompt],
+            [draw.view.gallery, draw.view.chosen, draw.prompt],
             [change.picture, change.prompt],
             **BESIDE_THE_QUEUE,
         )

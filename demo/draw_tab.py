@@ -14,24 +14,24 @@ from altdiffusion_clip.demo.results import restored
 from altdiffusion_clip.demo.studio import variations
 from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.demo.uploads import quiet, unchecked
-from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import find_colour, find_concept
+from altdiffusion_clip.emoji_m18.captions import captions
+from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
 
 EXAMPLES = tuple(
-    captions(find_concept(thing), find_colour(colour), language)[0]
-    for thing, colour, language in (
-        ("panda", "red", "en"),
-        ("strawberry", "white", "zh"),
-        ("rocket", "purple", "ja"),
-        ("pizza", "green", "fr"),
-        ("tiger", "white", "ko"),
-        ("red apple", "yellow", "ar"),
-        ("butterfly", "black", "es"),
-        ("rocket", "black", "ru"),
-        ("pizza", "blue", "it"),
+    captions(find_concept(thing), find_ground(ground), language)[0]
+    for thing, ground, language in (
+        ("penguin", "snow", "en"),
+        ("panda", "meadow", "zh"),
+        ("rocket", "night sky", "ja"),
+        ("fox", "desert", "ar"),
+        ("strawberry", "pink", "ko"),
+        ("sailboat", "sunset", "fr"),
+        ("chick", "green", "de"),
+        ("whale", "sea", "ru"),
+        ("unicorn", "turquoise", "hi"),
     )
 )
-"""One in each of emoji-m9's languages, of things that it draws well."""
+"""One in each of some languages, of things that emoji-m18 draws well."""
 
 COPY = "(rows, chosen) => { navigator.clipboard.writeText(rows[Math.min(chosen, rows.length - 1)].parameters); }"
 
@@ -89,7 +89,6 @@ class DrawTab:
                         elem_id="past",
                     )
         view, controls = self.view, self.controls
-        self.chosen = gr.State(0)
         self.to_change = change
         settings = [
             self.prompt, self.negative, controls.steps, controls.guidance, controls.seed, controls.width,
@@ -99,13 +98,11 @@ class DrawTab:
             self.prompt, self.negative, self.count, self.keep, controls.steps, controls.guidance, controls.seed,
             controls.width, controls.height, controls.scheduler, context.accepted, language,
         ]  # fmt: skip
-        view.gallery.select(self._choose, None, self.chosen, **BESIDE_THE_QUEUE)
-        view.rows.change(lambda: 0, None, self.chosen, **BESIDE_THE_QUEUE)
-        copy.click(None, [view.rows, self.chosen], None, js=COPY, queue=False, api_visibility="private").then(
+        copy.click(None, [view.rows, view.chosen], None, js=COPY, queue=False, api_visibility="private").then(
             lambda code: announced(say("copied", code)), language, view.status, **BESIDE_THE_QUEUE
         )
         moved = [
-            again.click(self._seed_of, [view.rows, self.chosen, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
+            again.click(self._seed_of, [view.rows, view.chosen, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
             vary.click(self._next_seed, [view.rows, controls.seed], controls.seed, **BESIDE_THE_QUEUE),
         ]
         triggers: list[Callable[..., Any]] = [start.click, *(each.then for each in moved)]
@@ -177,9 +174,6 @@ class DrawTab:
 
     def _recall(self, place: int, history: Any) -> list[Any]:
         return self._values(remembered(history, None)[place])
-
-    def _choose(self, event: gr.SelectData) -> int:
-        return int(event.index)
 
     def _seed_of(self, rows: list[dict[str, Any]], chosen: int, seed: float) -> float:
         if not rows:

@@ -29,6 +29,8 @@ class DrawingView:
         name: prefix of the elements' ids.
         caption: key of the text above the gallery.
         columns: of the gallery.
+
+    `chosen` is the place of the picture that was opened last, the first by default. Its settings are below the gallery.
     """
 
     def __init__(self, context: Context, name: str, caption: str, columns: int = 4) -> None:
@@ -58,8 +60,13 @@ class DrawingView:
             elem_id=f"{name}-gallery",
             elem_classes="gallery",
         )
+        parameters = gr.HTML(elem_id=f"{name}-parameters", elem_classes="parameters")
         self.archive = labels.label(gr.File(interactive=False, visible=False, elem_id=f"{name}-archive"), "download")
         self.rows = gr.JSON([], visible="hidden", label="results", elem_id=f"{name}-rows")
+        self.chosen = gr.State(0)
+        chosen = [self.chosen, parameters]
+        self.gallery.select(self._choose, self.rows, chosen, **BESIDE_THE_QUEUE)
+        self.rows.change(lambda rows: (0, _parameters_of(rows, 0)), self.rows, chosen, **BESIDE_THE_QUEUE)
 
     @property
     def outputs(self) -> list[Any]:
@@ -97,6 +104,7 @@ class DrawingView:
             return [
                 announced(say("waiting", language)),
                 None,
+                [],
                 gr.update(visible=False),
                 *(gr.update(interactive=False) for _ in [*buttons, *on_pictures]),
                 gr.update(interactive=True),
@@ -115,7 +123,7 @@ class DrawingView:
         succeeded = []
         for place, trigger in enumerate(triggers):
             public = api_name if place == 0 else None
-            begun = [self.status, self.gallery, self.archive, *changed]
+            begun = [self.status, self.gallery, self.rows, self.archive, *changed]
             drawing = trigger(busy, self._context.language, begun, **BESIDE_THE_QUEUE).then(
                 draw,
                 list(inputs),
@@ -134,6 +142,9 @@ class DrawingView:
             succeeded.append(done)
         stop.click(self._stop, None, None, **BESIDE_THE_QUEUE)
         return succeeded
+
+    def _choose(self, rows: list[dict[str, Any]] | None, event: gr.SelectData) -> tuple[int, str]:
+        return int(event.index), _parameters_of(rows, int(event.index))
 
     def _stop(self, request: gr.Request) -> None:
         self._context.stops.stop(str(request.session_hash))
@@ -209,6 +220,11 @@ class DrawingView:
             if any(each.settings.prompt_windows > 1 for each in best):
                 said.append(say("long_score", language))
             yield announced(*said), None, pictures, archive, rows
+
+
+def _parameters_of(rows: list[dict[str, Any]] | None, place: int) -> str:
+    """The settings of a picture, as the WebUIs show them below it. Nothing while pictures are being drawn."""
+    return html.escape(rows[place]["parameters"]).replace("\n", "<br>") if rows and place < len(rows) else ""
 
 
 def _caption(name: str, drawn: Drawn, language: str) -> str:

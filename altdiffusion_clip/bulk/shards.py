@@ -254,7 +254,7 @@ def columns_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the score columns of a plan: the first judge's measure, and the other judges' names.
 
     Example:
-        >>> columns_of({"judges": [{"name": "emoji-m9", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]})
+        >>> columns_of({"judges": [{"name": "emoji-m18", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]})
         ('cosine', 'score:sharp')
     """
     first, *others = plan.get("judges") or [{"measure": COSINE}]

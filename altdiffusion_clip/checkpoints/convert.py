@@ -66,7 +66,7 @@ def convert(
     folder in transformers' layout.
 
     Args:
-        source: "emoji-m9", a folder, a single file, or a hub id.
+        source: "emoji-m18", a folder, a single file, or a hub id.
         destination: a new folder, or a file whose name ends in .safetensors.
         dtype: of the floating point tensors.
         variant: such as "fp16", for the names of the weights in a folder.

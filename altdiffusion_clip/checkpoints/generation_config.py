@@ -17,8 +17,8 @@ def read_generation_config(model: str) -> dict[str, Any]:
         model: its name or folder. Nothing is downloaded.
 
     Example:
-        >>> read_generation_config("emoji-m9")
-        {'guidance_scale': 3.0}
+        >>> read_generation_config("emoji-m18")
+        {'guidance_scale': 2.0}
         >>> read_generation_config("BAAI/AltDiffusion-m9")
         {}
     """

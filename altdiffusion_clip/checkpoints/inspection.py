@@ -67,10 +67,11 @@ def inspect(checkpoint: Checkpoint, name: str = "") -> Inspection:
 
     Example:
         >>> from altdiffusion_clip.checkpoints.layouts import open_checkpoint
-        >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-        >>> report = inspect(open_checkpoint(emoji_m9_folder()), "emoji-m9")
-        >>> report.model, report.languages, report.is_whole
-        ('m9', 'en zh es fr ru ja ko ar it', True)
+        >>> from pathlib import Path
+        >>> from altdiffusion_clip.checkpoints.model_ids import resolve
+        >>> report = inspect(open_checkpoint(Path(resolve("emoji-m18"))), "emoji-m18")
+        >>> report.model, report.languages[:11], report.is_whole
+        ('m18', 'en zh ja th', True)
     """
     hint = f"{name} {checkpoint.path.name}"
     model = model_name(checkpoint.tensors["text_encoder"], hint)

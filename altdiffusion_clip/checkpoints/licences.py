@@ -46,13 +46,13 @@ def licence_of(model: str) -> Licence | None:
     """Finds the licence of a model, from the card (`README.md`) in its folder. Nothing is downloaded.
 
     Args:
-        model: "emoji-m9", a folder, a single file, or a hub id.
+        model: "emoji-m18", a folder, a single file, or a hub id.
 
     Returns:
         The licence, or None if it is unknown.
 
     Example:
-        >>> licence_of("emoji-m9").name
+        >>> licence_of("emoji-m18").name
         'Apache-2.0'
         >>> licence_of("BAAI/AltDiffusion-m9").restricts_use
         True
@@ -70,8 +70,8 @@ def card_of(model: str) -> str:
     """The text of the card (`README.md`) in a model's folder without its metadata; empty if there is none.
 
     Example:
-        >>> card_of("emoji-m9").splitlines()[0]
-        '# emoji-m9'
+        >>> card_of("emoji-m18").splitlines()[0]
+        '# emoji-m18'
     """
     path = _card_path(model)
     if not path.is_file():

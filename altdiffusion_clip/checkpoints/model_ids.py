@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 EMOJI_M9, EMOJI_M18 = "emoji-m9", "emoji-m18"
+DEFAULT_MODEL = EMOJI_M18
+"""The model of commands and functions that are not told another."""
+
 _PACKAGED = {
     EMOJI_M9: ("altdiffusion_clip.emoji", ("scorer", "teacher", "distilled")),
     EMOJI_M18: ("altdiffusion_clip.emoji_m18", ("scorer", "teacher")),
@@ -38,12 +41,12 @@ def _folder_of(name: str) -> Path:
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """The folder of a model in the package for its name, or of a part, as "emoji-m9/teacher"; anything else as it is.
+    """The folder of a model in the package for its name, or of a part, as "emoji-m18/teacher"; anything else as it is.
 
     Example:
         >>> resolve("BAAI/AltDiffusion-m9")
         'BAAI/AltDiffusion-m9'
-        >>> Path(resolve("emoji-m9/teacher")).is_dir()
+        >>> Path(resolve("emoji-m18/teacher")).is_dir()
         True
     """
     place = os.fspath(name)
@@ -70,7 +73,7 @@ def fetch(name: str | os.PathLike[str], **hub: Any) -> Path:
     """The folder or file of a model's name; a hub id is fetched first, whole, safetensors if it has them.
 
     Args:
-        name: "emoji-m9", a folder, a file, or a hub id.
+        name: "emoji-m18", a folder, a file, or a hub id.
         **hub: `revision`, `token`, `cache_dir`, `local_files_only`, as in huggingface_hub.
 
     Raises:

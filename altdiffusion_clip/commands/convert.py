@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             "--tokenizer BAAI/AltDiffusion-m9",
         ],
     )
-    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m9.")
+    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m18.")
     parser.add_argument("destination", metavar="DST", help="A folder, or a file that ends in .safetensors.")
     parser.add_argument("--dtype", choices=DTYPES, help="Precision of the weights (default: the source's).")
     parser.add_argument("--variant", metavar="NAME", help="Variant in the names of the weight files, such as fp16.")

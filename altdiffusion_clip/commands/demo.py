@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
 from altdiffusion_clip.commands.loading import load_pipeline
 from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         ],
     )
     parser.add_argument(
-        "--model", default=EMOJI_M9, help="A folder, a single file, or a hub id (default: %(default)s)."
+        "--model", default=DEFAULT_MODEL, help="A folder, a single file, or a hub id (default: %(default)s)."
     )
     add_judge_option(parser, "--scorer", OWN)
     server = parser.add_argument_group("server")

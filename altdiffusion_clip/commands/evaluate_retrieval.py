@@ -29,7 +29,7 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Measure recall at 1, 5 and 10 in both directions, and their mean, for each judge and language. "
         "95% intervals and published figures are shown beside them. Nothing is downloaded.",
         examples=[
-            "altdiffusion evaluate retrieval emoji --judge emoji-m9 --judge emoji-m9/teacher",
+            "altdiffusion evaluate retrieval emoji --judge emoji-m18 --judge emoji-m18/teacher",
             "altdiffusion evaluate retrieval flickr30k data/flickr30k --judge BAAI/AltCLIP --html report.html",
         ],
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
 from altdiffusion_clip.commands.loading import load_pipeline
 from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
@@ -54,7 +54,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_output_options(parser.add_argument_group("output"))
     judging = parser.add_argument_group("model and judge")
     judging.add_argument(
-        "--model", default=EMOJI_M9, help="A folder, a single file, or a hub id (default: %(default)s)."
+        "--model", default=DEFAULT_MODEL, help="A folder, a single file, or a hub id (default: %(default)s)."
     )
     add_judge_option(judging, "--scorer", OWN)
     judging.add_argument("--keep", type=int, metavar="K", help="Keep only the K best pictures of each prompt.")

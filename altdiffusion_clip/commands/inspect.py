@@ -20,15 +20,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "surplus. If it is incomplete, or its text tower differs from that of --against, the exit code is 1.",
         examples=[
             "altdiffusion inspect altdiffusion-m9.ckpt --against BAAI/AltCLIP-m9",
-            "altdiffusion inspect emoji-m9 --things",
+            "altdiffusion inspect emoji-m18 --things",
         ],
     )
-    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m9.")
+    parser.add_argument("source", metavar="SRC", help="A folder, a single file, a hub id, or emoji-m18.")
     parser.add_argument("--against", metavar="OTHER", help="Also compare the text tower with this model's.")
     parser.add_argument(
         "--config", type=Path, metavar="FOLDER", help="Folder with the configuration of a file of unpublished size."
     )
-    parser.add_argument("--things", action="store_true", help="List what emoji-m9 or emoji-m18 can draw.")
+    parser.add_argument("--things", action="store_true", help="List what emoji-m18 or emoji-m9 can draw.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.set_defaults(run=run)
 

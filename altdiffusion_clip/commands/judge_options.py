@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ OWN = "own"
 """The judge that comes with a model."""
 
 
-def add_judge_option(parser: "argparse._ActionsContainer", older: str = "", default: str = EMOJI_M9) -> None:
+def add_judge_option(parser: "argparse._ActionsContainer", older: str = "", default: str = DEFAULT_MODEL) -> None:
     """Adds --judge, which can be repeated.
 
     Args:

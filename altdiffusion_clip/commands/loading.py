@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, looks_local, resolve, resolve_scorer
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL, looks_local, resolve, resolve_scorer
 from altdiffusion_clip.errors import CheckpointError, UserError, one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def brings_scorer(model: str) -> bool:
 def _one_line_for(model: str) -> Iterator[None]:
     """Turns whatever goes wrong with a checkpoint into a `UserError`."""
     if looks_local(resolve(model)) and not Path(resolve(model)).exists():
-        raise UserError(f"there is no file or folder {model}; give one, or a hub id, or {EMOJI_M9}")
+        raise UserError(f"there is no file or folder {model}; give one, or a hub id, or {DEFAULT_MODEL}")
     try:
         yield
     except CheckpointError:

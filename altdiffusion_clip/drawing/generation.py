@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.drawing.calls import Drawer, size_multiple
 from altdiffusion_clip.drawing.folder import OutputFolder
 from altdiffusion_clip.drawing.log import Row
@@ -196,7 +197,7 @@ def engine_again(drawer: Drawer) -> Engine:
 
 def generate(
     prompts: str | Path | Sequence[str | Record],
-    model: Any = "emoji-m9",
+    model: Any = DEFAULT_MODEL,
     output: str | Path = "altdiffusion-output",
     *,
     name: str = "",

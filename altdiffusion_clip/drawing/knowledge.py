@@ -38,9 +38,9 @@ def unknown_of(model: str, prompt: str) -> Unknown | None:
         prompt: in any language.
 
     Example:
-        >>> print(unknown_of("emoji-m9", "a castle at night"))  # doctest: +ELLIPSIS
-        emoji-m9 knows nothing that this prompt names, so the picture shows something else; ...
-        >>> unknown_of("emoji-m9", "a cat") is None, unknown_of("BAAI/AltDiffusion", "a castle") is None
+        >>> print(unknown_of("emoji-m18", "a knight"))  # doctest: +ELLIPSIS
+        emoji-m18 knows nothing that this prompt names, so the picture shows something else; ...
+        >>> unknown_of("emoji-m18", "a cat") is None, unknown_of("BAAI/AltDiffusion", "a castle") is None
         (True, True)
     """
     if model == EMOJI_M9:
@@ -62,7 +62,7 @@ def things_of(model: str) -> list[dict[str, str]]:
         UserError: this model has no list.
 
     Example:
-        >>> things_of("emoji-m9")[0]["zh"]
+        >>> things_of("emoji-m18")[0]["zh"]
         '猫'
     """
     if model == EMOJI_M9:
@@ -73,4 +73,4 @@ def things_of(model: str) -> list[dict[str, str]]:
         from altdiffusion_clip.emoji_m18.concepts import concepts as concepts_of_m18
 
         return [{"emoji": each.emoji, **each.names} for each in concepts_of_m18() if each.is_drawn]
-    raise UserError(f"what {model} draws cannot be listed; --things is for {EMOJI_M9} and {EMOJI_M18}")
+    raise UserError(f"what {model} draws cannot be listed; --things is for {EMOJI_M18} and {EMOJI_M9}")

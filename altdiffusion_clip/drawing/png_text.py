@@ -54,9 +54,9 @@ def webui_text(settings: Settings, size: tuple[int, int]) -> str:
     """Formats settings as AUTOMATIC1111 does.
 
     Example:
-        >>> print(webui_text(Settings("a cat", 3, (3,), "emoji-m9", scheduler="ddim"), (64, 64)))
+        >>> print(webui_text(Settings("a cat", 3, (3,), "emoji-m18", scheduler="ddim"), (128, 128)))
         a cat
-        Steps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 3, Size: 64x64, Model: emoji-m9
+        Steps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 3, Size: 128x128, Model: emoji-m18
     """
     lines = [settings.prompt]
     if settings.negative_prompt:

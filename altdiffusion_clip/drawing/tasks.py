@@ -102,7 +102,7 @@ def tasks_of(
         UserError: an option for all rows is wrong.
 
     Example:
-        >>> plan = Plan(Settings("", 0, (0,), "emoji-m9"), seeds=[7], vary={"guidance": ["3", "5"]})
+        >>> plan = Plan(Settings("", 0, (0,), "emoji-m18"), seeds=[7], vary={"guidance": ["3", "5"]})
         >>> [task.name for task in tasks_of([{"prompt": "a cat"}], plan)]
         ['000-guidance3-seed7', '000-guidance5-seed7']
     """

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.images import BrokenImage, ImageSource, name_of
 from altdiffusion_clip.judges.base import Function, Judge, PairJudge, is_dual, is_pair
@@ -239,7 +240,7 @@ def _pair_scores(judge: PairJudge, texts: Sequence[str], pictures: Sequence[Pict
 def rank(
     prompt: str,
     images: ImageSource | Iterable[ImageSource],
-    judge: JudgeLike | Panel | Sequence[JudgeLike] = "emoji-m9",
+    judge: JudgeLike | Panel | Sequence[JudgeLike] = DEFAULT_MODEL,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int = 32,
@@ -264,10 +265,11 @@ def rank(
         UserError: the prompt is empty, or a judge cannot be loaded.
 
     Example:
-        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
-        >>> pictures = [picture.path for picture in held_out_pictures()[:8]]
-        >>> "cat" in rank("一只猫", pictures)[0].name
-        True
+        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
+        >>> rank("一只猫", pictures)[0].index
+        0
         >>> def brightness(texts, pictures):
         ...     return [picture.convert("L").resize((1, 1)).getpixel((0, 0)) for picture in pictures]
         >>> rank("一只猫", pictures, judge=brightness)[0].measure

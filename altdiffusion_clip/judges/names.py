@@ -36,7 +36,7 @@ def load_judge(
     """Loads a judge by name.
 
     Args:
-        name: "emoji-m9" or its English teacher, "emoji-m9/teacher"; a folder, single file or hub id of an AltCLIP; a
+        name: "emoji-m18" or its English teacher, "emoji-m18/teacher"; a folder, single file or hub id of an AltCLIP; a
             folder or hub id of a CLIP (PickScore's among them), Chinese-CLIP, SigLIP, SigLIP 2 or ImageReward;
             "TEXT+VISION" for Taiyi's or M-CLIP's text tower with a CLIP's vision tower;
             "open_clip:ARCHITECTURE@WEIGHTS"; "python:MODULE:FUNCTION" or "python:FILE.py:FUNCTION"; "logits:A,B",
@@ -50,9 +50,9 @@ def load_judge(
         UserError: it cannot be loaded.
 
     Example:
-        >>> judge = load_judge("emoji-m9")
+        >>> judge = load_judge("emoji-m18")
         >>> judge.text_features(["猫", "a cat"]).shape
-        torch.Size([2, 128])
+        torch.Size([2, 192])
     """
     return _load(name, torch.device(device), dtype, pipeline, {})
 
@@ -198,7 +198,7 @@ def _say_the_nearest(spec: str) -> None:
     kind, colon, _ = spec.partition(":")
     if not colon and looks_local(spec) and spec.endswith((".safetensors", ".ckpt")):
         return  # a file that does not exist
-    known = [EMOJI_M9, EMOJI_M18, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
+    known = [EMOJI_M18, EMOJI_M9, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
     near = difflib.get_close_matches(kind + colon, known, 3, 0.5)
     what = f"did you mean {' or '.join(near)}?" if near else f"give a folder, a hub id, or one of {', '.join(known)}"
     raise UserError(f"there is no judge {spec!r}; {what}")

@@ -34,11 +34,11 @@ class SentenceEncoder:
         UserError: it cannot be loaded, or gives scores and no vectors.
 
     Example:
-        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
-        >>> encoder = SentenceEncoder("emoji-m9")
-        >>> texts = encoder.encode(["猫", "a dog"])
-        >>> pictures = encoder.encode([Image.open(picture.path) for picture in held_out_pictures()[:8]])
-        >>> encoder.similarity(texts, pictures).shape
+        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> encoder = SentenceEncoder("emoji-m18")
+        >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
+        >>> encoder.similarity(encoder.encode(["猫", "a dog"]), encoder.encode(pictures)).shape
         torch.Size([2, 8])
     """
 

@@ -111,10 +111,10 @@ def split_into_windows(
         window: tokens in each, including special ones.
 
     Example:
-        >>> from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+        >>> from altdiffusion_clip.checkpoints.model_ids import resolve
         >>> from altdiffusion_clip.prompts.weights import parse_weights
         >>> from transformers import AutoTokenizer
-        >>> tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+        >>> tokenizer = AutoTokenizer.from_pretrained(resolve("emoji-m18"), subfolder="tokenizer")
         >>> split_into_windows(tokenizer, parse_weights("a (red:1.5) apple")).input_ids.shape
         torch.Size([1, 77])
     """

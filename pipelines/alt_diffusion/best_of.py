@@ -118,9 +118,9 @@ class AltDiffusionBestOfMixin(StableDiffusionPipeline if TYPE_CHECKING else obje
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
-            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
             >>> pipe.set_progress_bar_config(disable=True)
-            >>> best = pipe.best_of("蓝色背景上的猫", n=3, keep=2, num_inference_steps=2, guidance_scale=3.0)
+            >>> best = pipe.best_of("蓝色背景上的猫", n=3, keep=2, num_inference_steps=2)
             >>> len(best.images), best.scores[0] >= best.scores[1]
             (2, True)
         """

@@ -42,7 +42,7 @@ class AltDiffusionFromPipeMixin(DiffusionPipeline if TYPE_CHECKING else object):
         Example:
             >>> import torch
             >>> from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionPipeline
-            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype=torch.bfloat16)
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m18", dtype=torch.bfloat16)
             >>> AltDiffusionImg2ImgPipeline.from_pipe(pipe).unet.dtype
             torch.bfloat16
         """

@@ -49,7 +49,7 @@ class AltDiffusionLoaderMixin(DiffusionPipeline if TYPE_CHECKING else object):  
         """Loads a pipeline.
 
         Args:
-            pretrained_model_name_or_path: "emoji-m9", a folder in diffusers' layout, a single file in the LDM layout,
+            pretrained_model_name_or_path: "emoji-m18", a folder in diffusers' layout, a single file in the LDM layout,
                 or a hub id such as "BAAI/AltDiffusion-m9".
             **kwargs: as in `diffusers.DiffusionPipeline.from_pretrained` (`dtype`, `variant`, `revision`,
                 `local_files_only`, ...). With `offload_embeddings=True` the word embeddings, almost half of the

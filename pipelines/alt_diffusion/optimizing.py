@@ -78,7 +78,7 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
 
         Example:
             >>> from altdiffusion_clip import AltDiffusionPipeline
-            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+            >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
             >>> done = pipe.optimize(half=True)
             >>> print(done.changes[0])
             unet, vae: bfloat16

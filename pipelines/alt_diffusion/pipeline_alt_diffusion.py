@@ -13,10 +13,10 @@ class AltDiffusionPipeline(AltDiffusionMixin, StableDiffusionPipeline):
     `StableDiffusionPipeline` does.
 
     Example:
-        >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+        >>> pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
         >>> pipe.set_progress_bar_config(disable=True)
         >>> pipe("蓝色背景上的猫", num_inference_steps=2).images[0].size
-        (64, 64)
+        (128, 128)
     """
 
     __call__ = drawing_call(StableDiffusionPipeline)

@@ -13,14 +13,12 @@ class AltDiffusionControlNetPipeline(AltDiffusionMixin, StableDiffusionControlNe
         >>> from diffusers import ControlNetModel
         >>> from PIL import Image
         >>> from altdiffusion_clip import AltDiffusionPipeline
-        >>> text_to_image = AltDiffusionPipeline.from_pretrained("emoji-m9")
-        >>> # Three widths: this small autoencoder makes pictures smaller by four, and not by eight.
-        >>> widths = (16, 32, 96)
-        >>> controlnet = ControlNetModel.from_unet(text_to_image.unet, conditioning_embedding_out_channels=widths)
-        >>> pipe = AltDiffusionControlNetPipeline.from_pretrained("emoji-m9", controlnet=controlnet)
+        >>> text_to_image = AltDiffusionPipeline.from_pretrained("emoji-m18")
+        >>> controlnet = ControlNetModel.from_unet(text_to_image.unet)
+        >>> pipe = AltDiffusionControlNetPipeline.from_pretrained("emoji-m18", controlnet=controlnet)
         >>> pipe.set_progress_bar_config(disable=True)
-        >>> pipe("狗", image=Image.new("RGB", (64, 64)), num_inference_steps=2).images[0].size
-        (64, 64)
+        >>> pipe("狗", image=Image.new("RGB", (128, 128)), num_inference_steps=2).images[0].size
+        (128, 128)
     """
 
     __call__ = drawing_call(StableDiffusionControlNetPipeline)

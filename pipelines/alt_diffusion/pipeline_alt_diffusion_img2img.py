@@ -14,10 +14,10 @@ class AltDiffusionImg2ImgPipeline(AltDiffusionMixin, StableDiffusionImg2ImgPipel
 
     Example:
         >>> from PIL import Image
-        >>> pipe = AltDiffusionImg2ImgPipeline.from_pretrained("emoji-m9")
+        >>> pipe = AltDiffusionImg2ImgPipeline.from_pretrained("emoji-m18")
         >>> pipe.set_progress_bar_config(disable=True)
-        >>> pipe("狗", image=Image.new("RGB", (64, 64), "red"), strength=0.5, num_inference_steps=4).images[0].size
-        (64, 64)
+        >>> pipe("狗", image=Image.new("RGB", (128, 128), "red"), strength=0.5, num_inference_steps=4).images[0].size
+        (128, 128)
     """
 
     __call__ = drawing_call(StableDiffusionImg2ImgPipeline)

@@ -35,11 +35,11 @@ class AltDiffusionInpaintPipeline(AltDiffusionMixin, StableDiffusionInpaintPipel
 
     Example:
         >>> from PIL import Image
-        >>> pipe = AltDiffusionInpaintPipeline.from_pretrained("emoji-m9")
+        >>> pipe = AltDiffusionInpaintPipeline.from_pretrained("emoji-m18")
         >>> pipe.set_progress_bar_config(disable=True)
-        >>> picture, mask = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64), 255)
-        >>> pipe("狗", image=picture, mask_image=mask, height=64, width=64, num_inference_steps=2).images[0].size
-        (64, 64)
+        >>> picture, mask = Image.new("RGB", (128, 128), "red"), Image.new("L", (128, 128), 255)
+        >>> pipe("狗", image=picture, mask_image=mask, height=128, width=128, num_inference_steps=2).images[0].size
+        (128, 128)
     """
 
     @functools.wraps(StableDiffusionInpaintPipeline.__call__)

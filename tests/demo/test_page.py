@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
 from altdiffusion_clip.demo.draw_tab import EXAMPLES
 from altdiffusion_clip.demo.limits import Limits
@@ -19,9 +20,11 @@ from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import say
 from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
-from altdiffusion_clip.drawing.settings import Settings
+from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.emoji.recogniser import Recogniser
+from altdiffusion_clip.emoji_m18.recogniser import recognise
+from altdiffusion_clip.emoji_m18.vocabulary import read
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
@@ -109,7 +112,7 @@ def desktop(staying: Stay) -> Iterator[Any]:
 
 
 def concept(path: Path) -> str:
-    return Recogniser.load().concepts_of([load_image(path)])[0].names["en"]
+    return recognise(load_image(path)).things[0].names["en"]
 
 
 @pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
@@ -130,6 +133,17 @@ def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any,
         seed = json.loads(opened.text[SETTINGS_KEY])["seed"]
     open_settings(page)
     page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
+
+
+def test_the_settings_of_the_opened_picture_are_below_it(page: Any) -> None:
+    draw(page, "蓝色背景上的猫")
+    shown = page.inner_text("#draw-parameters").split()
+    assert shown[0] == "蓝色背景上的猫"
+    page.click("#draw-gallery .thumbnail-item >> nth=1")
+    page.wait_for_function(
+        "seed => !document.querySelector('#draw-parameters').innerText.includes(seed)",
+        arg=shown[shown.index("Seed:") + 1],
+    )
 
 
 AXE = (Path(__file__).parents[1] / "fixtures" / "axe" / "axe.min.js").read_text(encoding="utf-8")
@@ -251,11 +265,14 @@ def test_what_the_model_draws_is_one_click_away(desktop: Any) -> None:
 
 
 @pytest.mark.parametrize("prompt", [*EXAMPLES[:2], *in_full(*EXAMPLES[2:])])
-def test_examples_are_drawn_well(prompt: str, pipe: Any) -> None:
-    """By the recogniser, which saw true renders alone; the first picture of each."""
-    settings = Settings(prompt, 0, (0,), "emoji-m9", guidance_scale=3.0)
-    (found,) = Recogniser.load().concepts_of(draw_batch(pipe, settings))
-    assert any(name.lower() in prompt.lower() for name in found.names.values()), found.names["en"]
+def test_examples_are_drawn_well(prompt: str) -> None:
+    """By the recogniser, which compares with true renders alone; the first picture of each."""
+    settings = Settings(prompt, 0, (0,), "emoji-m18", guidance_scale=usual_guidance_scale("emoji-m18"))
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
+    pipe.set_progress_bar_config(disable=True)
+    (picture,) = draw_batch(pipe, settings)
+    found, asked = recognise(picture), read(prompt)
+    assert (found.things, (found.ground,)) == (asked.things, asked.grounds)
 
 
 def test_stops_and_draws_again(page: Any) -> None:
