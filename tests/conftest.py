@@ -96,22 +96,24 @@ def golden() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def quick_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """emoji-m9 with a random UNet of the smallest size, where it does not matter what is drawn."""
+    """emoji-m18 with a random UNet of the smallest size for 64 x 64 pixels, where it does not matter what is drawn."""
     from diffusers import UNet2DConditionModel
 
-    from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+    from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL, resolve
 
+    whole = Path(resolve(DEFAULT_MODEL))
     folder = tmp_path_factory.mktemp("quick")
-    for part in emoji_m9_folder().iterdir():
+    for part in whole.iterdir():
         if part.name != "unet":
             (folder / part.name).symlink_to(part)
     torch.manual_seed(0)
     small = {
+        "sample_size": 8,
         "block_out_channels": (32, 32),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
         "layers_per_block": 1,
     }
-    config = UNet2DConditionModel.load_config(emoji_m9_folder(), subfolder="unet")
+    config = UNet2DConditionModel.load_config(whole, subfolder="unet")
     UNet2DConditionModel.from_config({**config, **small}).save_pretrained(folder / "unet")
     return folder

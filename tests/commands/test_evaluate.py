@@ -145,7 +145,9 @@ def test_what_embed_writes_is_measured_as_the_system_itself(
 ) -> None:
     file = tmp_path / f"embeddings{suffix}"
     cache = ["--cache", str(tmp_path)]
-    code, out, _ = run(capsys, "embed", "--dataset", "emoji", "--output", str(file), "--json", *cache)
+    code, out, _ = run(
+        capsys, "embed", "--dataset", "emoji", "--judge", "emoji-m9", "--output", str(file), "--json", *cache
+    )
     assert code == 0
     summary = json.loads(out)
     assert (summary["images"], summary["texts"], summary["width"]) == (180, 1620, 128)
@@ -165,7 +167,7 @@ def test_embed_names_pictures_by_their_paths(tmp_path: Path, capsys: pytest.Capt
     texts.write_text("猫\n\na dog\n", encoding="utf-8")
     file = tmp_path / "a.npz"
     command = ["embed", *pictures, str(broken), "--texts", "a dog", "خنزير", "--texts-file", str(texts)]
-    code, out, err = run(capsys, *command, "--output", str(file), "--no-cache")
+    code, out, err = run(capsys, *command, "--judge", "emoji-m9", "--output", str(file), "--no-cache")
     assert code == 1
     assert f"skipped {broken}: an empty file" in err
     assert "3 pictures and 3 texts, unit vectors of 128 numbers, temperature" in out

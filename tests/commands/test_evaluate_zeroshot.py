@@ -73,7 +73,9 @@ def test_three_layouts_give_the_same_figures(tmp_path: Path, capsys: pytest.Capt
     templates.write_text("a picture of a {c}\n{c}\n")
     figures = []
     for layout in ("folders", "parquet", "tars"):
-        code, out, _ = run(capsys, str(tmp_path / layout), "--json", "--templates", str(templates))
+        code, out, _ = run(
+            capsys, str(tmp_path / layout), "--judge", "emoji-m9", "--json", "--templates", str(templates)
+        )
         assert code == 0
         row = json.loads(out)
         assert (row["images"], row["classes"], row["unit"]) == (24, 6, "percent")

@@ -40,7 +40,7 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["score"].keys() == {"cosine", "clip_score"}
         assert -1 <= row["score"]["cosine"] <= 1
         with Image.open(tmp_path / row["file"]) as image:
-            assert image.size == (64, 64)
+            assert image.size == (128, 128)
             assert json.loads(image.text[SETTINGS_KEY])["prompt"] == row["prompt"]
     for prompt in ("蓝色背景上的猫", "a dog"):
         group = [row for row in rows if row["prompt"] == prompt]
@@ -85,7 +85,7 @@ def test_other_settings_are_refused_and_overwrite(tmp_path: Path, capsys: pytest
     capsys.readouterr()
     assert generate("猫", *FAST, "--guidance-scale", 5, "--output", tmp_path) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "has 000-seed0 with other settings: guidance_scale is 3.0, not 5.0; add --overwrite" in error
+    assert "has 000-seed0 with other settings: guidance_scale is 2.0, not 5.0; add --overwrite" in error
     assert (pixels(tmp_path / "000-seed0.png") == before).all()
     assert generate("猫", *FAST, "--guidance-scale", 5, "--overwrite", "--output", tmp_path) == 0
     assert (pixels(tmp_path / "000-seed0.png") != before).any()
@@ -148,12 +148,12 @@ def test_any_diffusers_folder(published: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_prompt_that_is_cut_is_said_once(tmp_path: Path) -> None:
-    prompt = " ".join(["猫"] * 100 + ["END"])
+    prompt = " ".join(["猫"] * 100 + ["end"])
     command = Command(["generate", prompt, *FAST, "--output", tmp_path / "drawn"], tmp_path)
     assert command.wait() == 0
     errors = command.stderr.read_text(encoding="utf-8")
     assert errors.count("only 77 are used") == 1
-    assert "END" in errors
+    assert "end" in errors
 
 
 def test_html_in_a_prompt_is_text(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_table_with_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(row["file"] is None and row["rank"] is None for row in found.values() if row["error"])
     assert found["good"]["columns"] == {"mood": "calm"}
     assert found["good"]["rank"] == 1
-    assert Image.open(tmp_path / "out" / found["wide"]["file"]).size == (96, 64)
+    assert Image.open(tmp_path / "out" / found["wide"]["file"]).size == (96, 128)
     wide = found["wide"]["settings"]
     assert (wide["seed"], wide["num_inference_steps"], wide["guidance_scale"]) == (5, 3, 2.0)
     assert "no such file" in found["unstyled"]["error"] or "gone.safetensors" in found["unstyled"]["error"]
@@ -296,7 +296,7 @@ def lora(pipeline: AltDiffusionPipeline, tmp_path: Path) -> Path:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    other = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    other = AltDiffusionPipeline.from_pretrained("emoji-m18")
     other.unet.add_adapter(
         LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     )

@@ -137,7 +137,9 @@ def test_rank_and_rerank(judge: tuple[str, Reference], capsys: pytest.CaptureFix
     assert main(["rerank", TEXT, *files, "--judge", "emoji-m9", "--judge", f"it={name}", "--json", "--no-cache"]) == 0
     rows = {row["file"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert_scores([rows[file]["judges"]["it"] for file in files], expected)
-    assert_scores([rows[file]["cosine"] for file in files], [image.score for image in _in_order(rank(TEXT, PICTURES))])
+    assert_scores(
+        [rows[file]["cosine"] for file in files], [image.score for image in _in_order(rank(TEXT, PICTURES, "emoji-m9"))]
+    )
 
 
 def _in_order(ranking: object) -> list:
