@@ -1,16 +1,14 @@
 """Takes the screenshots of the demo for the docs: draws, changes, ranks and compares in Debian's Chromium.
 
     altdiffusion demo --calls-per-minute 1000 &
-    python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs] [--drawing-only]
-
-With `--drawing-only`, only the first and the last are taken. docs/ has these two from emoji-m18, and the others from
-emoji-m9.
+    python scripts/demo_pictures.py http://127.0.0.1:7860 [--output docs]
 
 It needs chromium and fonts for Chinese, Japanese, Korean and Arabic (fonts-noto-cjk, fonts-noto-core).
 """
 
 import argparse
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
+from altdiffusion_clip.emoji_m18.renders import Placement, render
 
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 COLOURS = 128
@@ -28,7 +27,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--drawing-only", action="store_true")
     options = parser.parse_args()
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -36,13 +34,13 @@ def main() -> None:
         page.goto(options.address)
         draw(page, "蓝色背景上的猫", "Draw and rank")
         keep(page, options.output / "demo.png")
-        if not options.drawing_only:
-            change(page)
-            keep(page, options.output / "demo-change.png")
-            rank(page)
-            keep(page, options.output / "demo-rank.png")
-            compare(page)
-            keep(page, options.output / "demo-compare.png")
+        change(page)
+        keep(page, options.output / "demo-change.png")
+        with tempfile.TemporaryDirectory() as folder:
+            rank(page, Path(folder))
+        keep(page, options.output / "demo-rank.png")
+        compare(page)
+        keep(page, options.output / "demo-compare.png")
         page.close()
         size = {"width": 390, "height": 844}
         phone = browser.new_page(viewport=size, locale="zh-CN", color_scheme="dark")
@@ -77,9 +75,12 @@ def change(page: Any) -> None:
     page.wait_for_function("document.querySelectorAll('#change-gallery img').length >= 4")
 
 
-def rank(page: Any) -> None:
+def rank(page: Any, folder: Path) -> None:
     page.click("button[role=tab]:has-text('Rank')")
-    pictures = [str(held_out_pictures()[place].path) for place in (2, 4, 12, 40, 80, 120)]
+    pictures = []
+    for thing in concepts()[:6]:
+        pictures.append(folder / f"{thing.names['en']}.png")
+        render(find_ground("blue"), (thing, Placement())).save(pictures[-1])
     page.set_input_files("#uploads input[type=file]", pictures)
     page.fill("#prompts textarea", "一只猫\na dog\nقطة على خلفية زرقاء")
     page.wait_for_function("document.querySelectorAll('#uploads .file').length >= 6")
@@ -90,7 +91,7 @@ def rank(page: Any) -> None:
 def compare(page: Any) -> None:
     page.click("button[role=tab]:has-text('Compare')")
     page.click("#compare-start")
-    page.wait_for_function("document.querySelectorAll('#compare-gallery img').length >= 9")
+    page.wait_for_function("document.querySelectorAll('#compare-gallery img').length >= 18")
 
 
 def keep(page: Any, path: Path, full: bool = False) -> None:
