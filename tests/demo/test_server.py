@@ -382,7 +382,7 @@ def test_the_picture_in_hand_is_finished_when_the_server_is_stopped(tmp_path: Pa
         *_, gallery, _, rows = job.result(timeout=20)
         assert 1 <= len(rows) < 16, "the one in hand, and no other"
         with Image.open(gallery[0]["image"]) as picture:
-            assert picture.size == (64, 64)
+            assert picture.size == (128, 128)
         assert server.process.wait(timeout=15) == 0
         assert time.monotonic() - start < 10
 
