@@ -303,7 +303,8 @@ def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
 def align_stage(work: Path, profile: str, changes: Changes) -> None:
     """Trains the UNet on the frozen student's conditioning in all eighteen languages, from the packaged weights on."""
     run = work / "align"
-    model = PACKAGED if (PACKAGED / "unet").exists() else work / "pairs" / MODEL
+    is_begun = (PACKAGED / "unet").exists()
+    model = PACKAGED if is_begun else work / "pairs" / MODEL
     tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
     config = align_config(
         work,
@@ -312,10 +313,11 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
         weights={"en": 2.0},
         # For a UNet that has already seen many pictures. Small batches need a small rate.
         steps=3600,
-        learning_rate=1.5e-4,
+        learning_rate=2e-4,
         warmup_steps=100,
         decay_from=0.2,
-        logit_mean=1.0,
+        # The layout is decided in much noise and details in little. The packaged UNet knows the layout.
+        logit_mean=-0.3 if is_begun else 1.0,
         ema_decay=0.999,
         validate_every=2000,
         sample_prompts=[

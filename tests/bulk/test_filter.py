@@ -279,7 +279,7 @@ def test_above_what_shuffled_pairs_get(by: list[str], tmp_path: Path, capsys: py
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     score = ["score", str(source), "--output", str(tmp_path / "scores"), "--embeddings", "--workers", "0"]
-    assert main([*score, "--dtype", "float32"]) == 0
+    assert main([*score, "--judge", "emoji-m9", "--dtype", "float32"]) == 0
     capsys.readouterr()
     code, report = run(capsys, tmp_path / "scores", "--output", tmp_path / "out", "--shuffled", "95%", *by)
     assert (code, report["rows"]) == (0, 60)

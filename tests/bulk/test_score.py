@@ -57,7 +57,8 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(["score", *arguments, "--dtype", "float32", "--workers", "0"])
+    judge = [] if "--judge" in arguments else ["--judge", "emoji-m9"]
+    code = main(["score", *arguments, *judge, "--dtype", "float32", "--workers", "0"])
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err
