@@ -22,6 +22,7 @@ from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
 from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.recogniser import Recogniser
 from altdiffusion_clip.emoji_m18.recogniser import recognise
 from altdiffusion_clip.emoji_m18.vocabulary import read
 from altdiffusion_clip.images import load_image
