@@ -21,6 +21,8 @@ from altdiffusion_clip.emoji_m18.renders import Placement, render
 
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 COLOURS = 128
+PATIENCE = 180_000
+"""Milliseconds. A CPU needs half a minute for a picture in each of eighteen languages."""
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 720}, locale="en-US")
+        page.set_default_timeout(PATIENCE)
         page.goto(options.address)
         draw(page, "蓝色背景上的猫", "Draw and rank")
         keep(page, options.output / "demo.png")
@@ -44,6 +47,7 @@ def main() -> None:
         page.close()
         size = {"width": 390, "height": 844}
         phone = browser.new_page(viewport=size, locale="zh-CN", color_scheme="dark")
+        phone.set_default_timeout(PATIENCE)
         phone.goto(options.address)
         draw(phone, "قطة على خلفية زرقاء", "用你的语言")
         keep(phone, options.output / "demo-phone.png", full=True)
