@@ -563,7 +563,7 @@ class TestVectors:
         for copy in copies:
             copy.write_bytes(b"no picture any more")
         try:
-            vectors = ["--vectors", str(tmp_path / "scores")]
+            vectors = ["--vectors", str(tmp_path / "scores"), "--judge", "emoji-m9"]
             assert run(capsys, str(source), *common, *vectors, "--output", str(tmp_path / "again"))[0] == 0
             again = [row.scores[0] for row in read_shards(tmp_path / "again")]
             assert again == pytest.approx(there, abs=1e-6)
