@@ -6,14 +6,12 @@ BIN := $(VENV)/bin
 PROMPT ?= 蓝色背景上的猫
 N ?= 8
 OUTPUT ?= altdiffusion-output
-# For make emoji-m9 and emoji-m18: seconds after which it saves itself and ends (0: it goes on to the end), and the
-# arithmetic.
+# For make emoji-m18: seconds after which it saves itself and ends (0: it goes on to the end).
 STOP_AFTER ?= 0
-PRECISION ?= no
 READY := $(VENV)/.ready
 MINIMUM ?= .venv-minimum
 
-.PHONY: help setup generate browser test test-all test-minimum test-slow lint format evaluate emoji-m9 emoji-m18 gpu clean
+.PHONY: help setup generate browser test test-all test-minimum test-slow lint format evaluate emoji-m18 gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,15 +53,11 @@ format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-evaluate: $(READY) ## measure emoji-m9 and emoji-m18: retrieval and drawing (half an hour)
+evaluate: $(READY) ## measure emoji-m18: retrieval and drawing (half an hour)
 	$(BIN)/altdiffusion evaluate emoji --drawing
-	$(BIN)/altdiffusion evaluate emoji-m18 --drawing
-
-emoji-m9: $(READY) ## train emoji-m9 again, all stages (hours on a CPU; stop and repeat at will)
-	$(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) --mixed-precision $(PRECISION)
 
 emoji-m18: $(READY) ## train emoji-m18, all stages, behind everything else (many hours on a CPU; stop and repeat at will)
-	OMP_WAIT_POLICY=PASSIVE nice -n 19 $(BIN)/python -m altdiffusion_clip.emoji_m18.recipe --seconds $(STOP_AFTER) \
+	OMP_WAIT_POLICY=PASSIVE nice -n 19 $(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) \
 		--mixed-precision bf16
 
 gpu: ## what waits for a GPU, on a machine that has one: emoji-m18, its tests, all benchmarks, in pieces of ten minutes

@@ -59,8 +59,8 @@ class AltCLIPScorer(PreTrainedModel):
 
     Example:
         >>> scorer = AltCLIPScorer.from_pretrained("emoji-m18")
-        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
-        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> from altdiffusion_clip.emoji.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji.renders import Placement, render
         >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
         >>> scorer.similarity(["猫", "a dog"], pictures).shape
         torch.Size([2, 8])

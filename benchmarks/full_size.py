@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.architectures import CONFIGS
 from altdiffusion_clip.checkpoints.layouts import read_json
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 
 SIZES = CONFIGS / "m2-m9"
@@ -75,7 +75,7 @@ def pipelines(names: tuple[str, ...] = ("ours", "plain", "deprecated")) -> dict[
         made[name] = kind(
             vae=vae.eval(),
             text_encoder=text_encoder.eval(),
-            tokenizer=XLMRobertaTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer", model_max_length=77),
+            tokenizer=XLMRobertaTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer", model_max_length=77),
             unet=unet.eval(),
             scheduler=PNDMScheduler.from_pretrained(SIZES, subfolder="scheduler"),
             safety_checker=None,

@@ -2,7 +2,7 @@
 
     python benchmarks/grids.py [--rows 50000] [--kills 20]
 
-The overhead is measured with emoji-m9 and one step. The bare loop calls the same pipeline and keeps nothing. The long
+The overhead is measured with emoji-m18 and one step. The bare loop calls the same pipeline and keeps nothing. The long
 runs use a tiny, random UNet. A table of prompts is drawn into a folder, first a tenth of its rows, then all. Then a
 third of the rows are drawn by a run that is killed at random moments, and compared byte for byte with a whole run.
 """
@@ -29,10 +29,10 @@ WINDOW = 20
 
 
 def tiny_model(folder: Path) -> Path:
-    """emoji-m9 with a UNet of the smallest size."""
+    """emoji-m18 with a UNet of the smallest size."""
     from diffusers import UNet2DConditionModel
 
-    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     torch.manual_seed(0)
     like = pipeline.unet.config
     pipeline.unet = UNet2DConditionModel(
@@ -80,11 +80,11 @@ def overhead(folder: Path, rows: int = 1000) -> tuple[float, float]:
     The difference is that of windows of `WINDOW` turns, because our rows come when their files are safe, while the next
     pictures are drawn.
     """
-    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipeline.set_progress_bar_config(disable=True)
     settings: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0}
     theirs, more = [], []
-    drawn = generate(write_table(folder, rows), pipeline, folder / "turns", name="emoji-m9", **settings)
+    drawn = generate(write_table(folder, rows), pipeline, folder / "turns", name="emoji-m18", **settings)
     for row in prompts_of(rows):
         started = time.perf_counter()
         # Different words, because a pipeline caches encoded prompts.

@@ -2,11 +2,11 @@
 
     python benchmarks/judges.py [--prompts 60]
 
-emoji-m9 draws eight pictures from the English name of a thing, so the background is left to chance. Each judge then
-chooses the picture that best fits the thing on a background of a given colour. An unrelated recogniser, trained only on
-renders, says whether thing and background are right. Own: emoji-m9's scorer, whose text tower conditioned the UNet.
-Independent: the English CLIP that was its teacher, with its own text tower (the vision tower is the same). Both: the
-mean of their z-scores. There is one line for each, in percent of the prompts.
+emoji-m18 draws eight pictures from the English name of a thing, so the background is left to chance. Each judge then
+chooses the picture that best fits the thing on a background of a given colour. The nearest render says whether thing
+and background are right. Own: emoji-m18's scorer, whose text tower conditioned the UNet. Independent: the English CLIP
+that was its teacher, with its own text tower (the vision tower is the same). Both: the mean of their z-scores.
+There is one line for each, in percent of the prompts.
 """
 
 import argparse
@@ -20,44 +20,44 @@ from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
-from altdiffusion_clip.evaluation.emoji import pairs
+from altdiffusion_clip.emoji.concepts import plain_pairs
+from altdiffusion_clip.emoji.recogniser import recognise
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import score_drawn
 from altdiffusion_clip.judges.names import load_panel
 
 JUDGES = {
-    "own": "own=emoji-m9",
-    "independent": "independent=emoji-m9/teacher",
-    "both": "both=zscores:emoji-m9,emoji-m9/teacher",
+    "own": "own=emoji-m18",
+    "independent": "independent=emoji-m18/teacher",
+    "both": "both=zscores:emoji-m18,emoji-m18/teacher",
 }
 N = 8
-GUIDANCE = usual_guidance_scale("emoji-m9")
+GUIDANCE = usual_guidance_scale("emoji-m18")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=60)
     options = parser.parse_args()
-    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipeline.set_progress_bar_config(disable=True)
-    bench, recogniser = Bench(load_panel(list(JUDGES.values()), pipeline=pipeline)), Recogniser.load()
+    bench = Bench(load_panel(list(JUDGES.values()), pipeline=pipeline))
     right = dict.fromkeys(["one at random", *JUDGES, "the best possible"], 0.0)
     liked = dict.fromkeys(JUDGES, 0.0)  # how much better the choice looks to the own judge than to the independent one
-    for number, (concept, colour) in enumerate(tqdm(pairs(unseen=False)[: options.prompts])):
+    for number, (concept, colour) in enumerate(tqdm(plain_pairs(unseen=False)[: options.prompts])):
         prompt, drawn = captions(concept, colour, "en")[0], captions(concept, None, "en")[0]
         seeds = tuple(range(1000 * number, 1000 * number + N))
         settings = Settings(
             drawn,
             seeds[0],
             seeds,
-            "emoji-m9",
+            "emoji-m18",
             num_inference_steps=STEPS,
-            guidance_scale=usual_guidance_scale("emoji-m9"),
+            guidance_scale=usual_guidance_scale("emoji-m18"),
         )
         images = [image for image in draw_batch(pipeline, settings) if image is not None]
-        shown = recogniser.concepts_of(images)
-        good = [a == concept and background_of(image) == colour for a, image in zip(shown, images, strict=True)]
+        shown = [recognise(image) for image in images]
+        good = [scene.things == (concept,) and scene.ground == colour for scene in shown]
         members = score_drawn(prompt, images, bench)
         standard = (members - members.mean(1, keepdim=True)) / members.std(1, keepdim=True)
         for name, scores in zip(JUDGES, bench.panel.combine(members), strict=True):

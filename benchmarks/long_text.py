@@ -1,8 +1,8 @@
 """Captions with more tokens than AltCLIP was trained with: retrieval for each way to read them.
 
-    python benchmarks/long_text.py [--judge emoji-m9] [--pictures 180]
+    python benchmarks/long_text.py [--judge emoji-m18] [--pictures 100]
 
-The task is artificial. Each held-out picture of emoji-m9 has one true sentence among sixteen that fit no picture, with
+The task is artificial. Each held-out picture of emoji-m18 has one true sentence among sixteen that fit no picture, with
 at least 150 tokens in total. There is one line per way: R@1 in percent, compared with the true sentence alone.
 """
 
@@ -13,14 +13,12 @@ import random
 import torch
 from report import machine
 
-from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.evaluation.datasets.names import read_dataset
 from altdiffusion_clip.judges.dual import LONG_TEXT
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import embed_pictures
 from altdiffusion_clip.judges.names import load_panel
-from altdiffusion_clip.sources.pictures import Located
 
 BESIDE = [
     "It was taken on a day in early spring",
@@ -41,11 +39,11 @@ def long_text(sentence: str, where: str, generator: random.Random) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", default="emoji-m9")
-    parser.add_argument("--pictures", type=int, default=180)
+    parser.add_argument("--judge", default="emoji-m18")
+    parser.add_argument("--pictures", type=int, default=100)
     options = parser.parse_args()
-    pictures = held_out_pictures()[::4][: options.pictures]
-    sentences = [captions(picture.concept, picture.colour, "en")[0] for picture in pictures]
+    task = read_dataset("emoji", languages=["en"])
+    pictures, sentences = task.images[: options.pictures], task.languages["en"].texts[: options.pictures]
     vectors, right = None, torch.arange(len(pictures))
     for where in ("first", "middle", "last"):
         generator = random.Random(0)
@@ -57,7 +55,7 @@ def main() -> None:
                 print(f"{way}: {error}")
                 continue
             if vectors is None:
-                found = embed_pictures(bench, [Located(str(picture.path)) for picture in pictures])
+                found = embed_pictures(bench, pictures)
                 vectors = torch.from_numpy(found.vectors)
             ours = bench.encoder.every_cosine(texts, vectors).argmax(1) == right
             alone = bench.encoder.every_cosine(sentences, vectors).argmax(1) == right

@@ -31,12 +31,12 @@ from report import report, report_at_most
 
 from altdiffusion_clip.checkpoints.architectures import CONFIG_FILES, CONFIGS, expected_shapes
 from altdiffusion_clip.checkpoints.layouts import read_json
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.checkpoints.writer import TensorToWrite, write_safetensors
 
 CASES = ("theirs", "ours", "ours_offloaded")
 PROMPT = "蓝色背景上的猫"
-TOKENIZER = emoji_m9_folder() / "scorer"
+TOKENIZER = emoji_m18_folder() / "scorer"
 
 
 def main() -> None:

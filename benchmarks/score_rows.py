@@ -2,8 +2,8 @@
 
     python benchmarks/score_rows.py [--rows 50000] [--few 5000] [--kills 10] [--folder build/score-rows] [--device cpu]
 
-`altdiffusion score` runs with emoji-m9 on emoji with 2,500 shifts and tints and captions in nine languages, in shards
-of 2,500 rows. Each run has its own process. Memory is the peak resident memory, and time is measured between the first
+`altdiffusion score` runs with emoji-m18 on 2,500 shifted renders with captions in eighteen languages, in shards of
+2,500 rows. Each run has its own process. Memory is the peak resident memory, and time is measured between the first
 shard and the last. Then the long run is repeated with kills (SIGKILL) at random moments, and compared row by row with
 the undisturbed one.
 """
@@ -19,14 +19,15 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import ImageChops
 from report import machine, report_at_most
 from tqdm import tqdm
 
 from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.concepts import plain_pairs
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.scenes import Scene
 
 SHARD = 2500
 
@@ -37,17 +38,20 @@ def write_rows(folder: Path, count: int) -> Path:
     if source.is_file():
         return source
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    generator, shown = random.Random(0), held_out_pictures()
+    generator, shown = random.Random(0), plain_pairs(unseen=True)
     for number in tqdm(range(SHARD), desc="pictures"):
         path = folder / "pictures" / f"{number}.png"
-        picture = Image.open(shown[number % len(shown)].path).convert("RGB")
-        picture = ImageChops.offset(picture, number // len(shown), generator.randrange(-4, 5))
+        thing, ground = shown[number % len(shown)]
+        picture = ImageChops.offset(
+            Scene("one", (thing,), ground).render(), number // len(shown), generator.randrange(-4, 5)
+        )
         picture.putpixel((0, 0), (number % 256, number // 256, 0))
         picture.save(path)
     lines = []
     for number in range(count):
-        said = shown[(number if number % 2 else number * 7) % len(shown)]
-        text = captions(said.concept, said.colour, LANGUAGES[number % len(LANGUAGES)])[0]
+        text = captions(
+            *shown[(number if number % 2 else number * 7) % len(shown)], LANGUAGES[number % len(LANGUAGES)]
+        )[0]
         image = str((folder / "pictures" / f"{number % SHARD}.png").absolute())
         lines.append(json.dumps({"id": f"row-{number}", "image": image, "text": text}, ensure_ascii=False) + "\n")
     source.write_text("".join(lines), encoding="utf-8")

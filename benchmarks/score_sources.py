@@ -3,8 +3,7 @@
 Captioned pictures are in tars, in Parquet and in separate files, on a file system that counts bytes and requests. The
 first lines compare the bytes read with the bytes stored. Then tars are read from storage with a given latency and
 bandwidth: the lines report the share of time that the vision tower is idle, and peak memory compared with a tenth of
-    the
-rows. The model is emoji-m9, and the pictures are its held-out ones.
+the rows. The model is emoji-m18, and the pictures are its held-out ones.
 
     python benchmarks/score_sources.py [--rows 20000] [--milliseconds 80] [--megabytes 50]
 """
@@ -28,7 +27,7 @@ from report import machine, report_at_most
 
 from altdiffusion_clip.bulk.scoring import Job, score_sources
 from altdiffusion_clip.bulk.shards import ShardFolder
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.evaluation.datasets.names import read_dataset
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import Workers
@@ -83,7 +82,7 @@ fsspec.register_implementation("store", Store, clobber=True)
 
 def write_tars(folder: Path, rows: int, each: int = 2000) -> list[str]:
     """Writes tars."""
-    pictures = [picture.path.read_bytes() for picture in held_out_pictures()]
+    pictures = [picture.read() for picture in read_dataset("emoji", languages=["en"]).images]
     places = []
     for first in range(0, rows, each):
         path = folder / f"{first:08d}.tar"
@@ -103,7 +102,7 @@ def write_parquet(folder: Path, rows: int) -> str:
     import pyarrow
     import pyarrow.parquet
 
-    pictures = [picture.path.read_bytes() for picture in held_out_pictures()]
+    pictures = [picture.read() for picture in read_dataset("emoji", languages=["en"]).images]
     images = [pictures[number % len(pictures)] + number.to_bytes(8, "big") for number in range(rows)]
     table = [{"image": image, "text": f"a cat {number % 50}"} for number, image in enumerate(images)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), folder / "rows.parquet", row_group_size=500)
@@ -111,7 +110,7 @@ def write_parquet(folder: Path, rows: int) -> str:
 
 
 def write_loose(folder: Path, rows: int) -> str:
-    pictures = [picture.path.read_bytes() for picture in held_out_pictures()]
+    pictures = [picture.read() for picture in read_dataset("emoji", languages=["en"]).images]
     (folder / "loose").mkdir()
     for number in range(rows):
         (folder / "loose" / f"{number:06d}.png").write_bytes(pictures[number % len(pictures)])
@@ -133,7 +132,7 @@ class Watched(Bench):
 
 def score(places: list[str], output: Path) -> float:
     """Seconds since the first picture."""
-    bench = Watched(load_panel("emoji-m9"), batch_size=32)
+    bench = Watched(load_panel("emoji-m18"), batch_size=32)
     workers = Workers(bench.preparation())
     folder = ShardFolder(output, {}, dict.fromkeys(places, ""))
     started = time.perf_counter()

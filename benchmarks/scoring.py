@@ -29,7 +29,7 @@ from transformers.initialization import no_init_weights
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.checkpoints.layouts import read_json
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size, fastest_dtype
 from altdiffusion_clip.judges.judging import judge_rows
@@ -68,7 +68,7 @@ def many_of(paths: list[Path], folder: Path, count: int) -> list[Path]:
 def models() -> tuple[AltCLIPScorer, AltCLIPModel, AltCLIPProcessor]:
     config = AltCLIPConfig(**read_json(SIZES / "scorer" / "config.json"))
     image_processor = CLIPImageProcessor(**read_json(SIZES / "scorer" / "preprocessor_config.json"))
-    tokenizer = XLMRobertaTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer", model_max_length=77)
+    tokenizer = XLMRobertaTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer", model_max_length=77)
     with no_init_weights():
         theirs, ours = AltCLIPModel(config), AltCLIPScorer(config)
     torch.manual_seed(0)

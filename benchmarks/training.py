@@ -3,7 +3,7 @@
 Stage 1: sentences per second, compared with a loop that runs the teacher and pads every sentence to 77 tokens. Stage 2:
 pairs per second from the second epoch on, compared with a loop that runs the frozen vision tower in every epoch and
 pads captions in the same way. The towers have AltCLIP's widths (XLM-R large, CLIP ViT-L/14 at 224 pixels) and as many
-layers as fit on a small machine. The sentences are emoji-m9's. On a GPU both sides compute in bfloat16 autocast.
+layers as fit on a small machine. The sentences are emoji-m18's. On a GPU both sides compute in bfloat16 autocast.
 
     python benchmarks/training.py [--layers 4] [--rounds 3]
     python benchmarks/training.py --device cuda --layers 24 --batch 64
@@ -22,10 +22,10 @@ from timing import Seconds, in_turns, ratio
 from torch.nn import functional as F
 from transformers import AltCLIPConfig, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import LANGUAGES, colours, concepts
-from altdiffusion_clip.emoji.data import write_parallel
+from altdiffusion_clip.emoji.concepts import colours, concepts
+from altdiffusion_clip.emoji.recipe import write_parallel
 from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
@@ -53,8 +53,8 @@ def accelerator_for(device: str) -> Accelerator:
 
 def stage_1(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     """Seconds per step of stage 1, for ours and the plain loop, on equal batches from the same sentences."""
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
-    reader = AutoTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
+    reader = AutoTokenizer.from_pretrained(emoji_m18_folder() / "teacher")
     torch.manual_seed(0)
     teacher = CLIPTextModel(
         CLIPTextConfig(
@@ -77,7 +77,7 @@ def stage_1(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     turns = {side: itertools.count() for side in ("ours", "theirs")}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "parallel.jsonl"
-        write_parallel(data, LANGUAGES, scenes=False)
+        write_parallel(data)
         corpus = ParallelCorpus.prepare([data], tokenizer, Path(folder) / "corpus")
         embeds = embed_english(teacher, reader, corpus)
         source = Translations(corpus, embeds, batch, tokenizer.pad_token_id)
@@ -118,7 +118,7 @@ def unshortened(body: RobertaSeriesModelWithTransformation, ids: torch.Tensor, m
 
 def stage_2(layers: int, batch: int, rounds: int, device: str) -> Seconds:
     """Seconds per step of stage 2 from the second epoch on, for ours and a loop that runs the vision tower."""
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
     text = {"vocab_size": len(tokenizer), "num_hidden_layers": layers, "project_dim": 768, "pad_token_id": 1}
     torch.manual_seed(0)
     scorer = AltCLIPScorer(

@@ -31,9 +31,9 @@ from timing import Seconds, in_turns, ratio
 from transformers import AutoTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, resolve
-from altdiffusion_clip.emoji_m18.architectures import new_scheduler, new_unet
-from altdiffusion_clip.emoji_m18.parts import PACKAGED
-from altdiffusion_clip.emoji_m18.renders import RESOLUTION
+from altdiffusion_clip.emoji.architectures import new_scheduler, new_unet
+from altdiffusion_clip.emoji.parts import PACKAGED
+from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.data.arrays import read_ahead

@@ -23,12 +23,12 @@ from accelerate import Accelerator
 from report import report
 from transformers import AutoTokenizer
 
-from altdiffusion_clip.emoji_m18.architectures import new_scheduler, new_unet
-from altdiffusion_clip.emoji_m18.languages import LANGUAGES
-from altdiffusion_clip.emoji_m18.parts import PACKAGED
-from altdiffusion_clip.emoji_m18.pictures import ScenePictures
-from altdiffusion_clip.emoji_m18.recipe import ALL_KINDS
-from altdiffusion_clip.emoji_m18.scenes import draw_scenes
+from altdiffusion_clip.emoji.architectures import new_scheduler, new_unet
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.parts import PACKAGED
+from altdiffusion_clip.emoji.pictures import ScenePictures
+from altdiffusion_clip.emoji.recipe import ALL_KINDS
+from altdiffusion_clip.emoji.scenes import draw_scenes
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.conditioning import Conditioning
 from altdiffusion_clip.training.config import RunConfig

@@ -14,8 +14,8 @@ from altdiffusion_clip.demo.results import restored
 from altdiffusion_clip.demo.studio import variations
 from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.demo.uploads import quiet, unchecked
-from altdiffusion_clip.emoji_m18.captions import captions
-from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import find_concept, find_ground
 
 EXAMPLES = tuple(
     captions(find_concept(thing), find_ground(ground), language)[0]

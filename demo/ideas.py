@@ -1,14 +1,11 @@
 """Ideas that can be expressed in every language of a model: a thing on a ground."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from altdiffusion_clip import emoji
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
-from altdiffusion_clip.emoji_m18.captions import captions
-from altdiffusion_clip.emoji_m18.concepts import drawn_concepts, find_concept, find_ground, grounds
+from altdiffusion_clip.emoji.captions import captions
+from altdiffusion_clip.emoji.concepts import drawn_concepts, find_concept, find_ground, grounds
 
 NAMES = {
     "en": "English",
@@ -64,22 +61,10 @@ def ideas_of(model: str) -> Ideas:
     count = M18 if "m18" in name else M2 if name == "altdiffusion" else M9
     codes = list(NAMES)[:count]
     languages = {code: NAMES[code] for code in codes}
-    if name == EMOJI_M9:  # its vocabulary is smaller
-        return Ideas(
-            languages, _labels(emoji.concepts()), [each.name for each in emoji.colours()], partial(_small, codes)
-        )
-    return Ideas(languages, _labels(drawn_concepts()), [each.name for each in grounds()], partial(_large, codes))
+    things = [(f"{each.emoji} {each.names['en']} · {each.names['zh']}", each.names["en"]) for each in drawn_concepts()]
+    return Ideas(languages, things, [each.name for each in grounds()], partial(_say, codes))
 
 
-def _labels(concepts: Iterable[Any]) -> list[tuple[str, str]]:
-    return [(f"{each.emoji} {each.names['en']} · {each.names['zh']}", each.names["en"]) for each in concepts]
-
-
-def _small(codes: Sequence[str], thing: str, ground: str) -> list[str]:
-    concept, colour = emoji.find_concept(thing), emoji.find_colour(ground)
-    return [emoji.captions(concept, colour, code)[0] for code in codes]
-
-
-def _large(codes: Sequence[str], thing: str, ground: str) -> list[str]:
+def _say(codes: Sequence[str], thing: str, ground: str) -> list[str]:
     concept, behind = find_concept(thing), find_ground(ground)
     return [captions(concept, behind, code)[0] for code in codes]

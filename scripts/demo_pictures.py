@@ -16,8 +16,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
-from altdiffusion_clip.emoji_m18.renders import Placement, render
+from altdiffusion_clip.emoji.concepts import concepts, find_ground
+from altdiffusion_clip.emoji.renders import Placement, render
 
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 COLOURS = 128

@@ -14,11 +14,11 @@ from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18
 from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
-from altdiffusion_clip.emoji_m18.captions import Claim, say
-from altdiffusion_clip.emoji_m18.concepts import drawn_concepts
-from altdiffusion_clip.emoji_m18.languages import LANGUAGES
-from altdiffusion_clip.emoji_m18.renders import RESOLUTION
-from altdiffusion_clip.emoji_m18.scenes import draw_scenes
+from altdiffusion_clip.emoji.captions import Claim, say
+from altdiffusion_clip.emoji.concepts import drawn_concepts
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.renders import RESOLUTION
+from altdiffusion_clip.emoji.scenes import draw_scenes
 
 COLUMNS, ROWS, GAP = 9, 2, 8
 SHARES = {"one": 4.0, "big": 1.0, "small": 1.0, "two": 1.0, "three": 1.0}

@@ -172,7 +172,7 @@ class Stage:
         self.names = names
         self._path = options.work / "logs" / f"{'-'.join(names) or 'end'}.log"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "altdiffusion_clip.emoji_m18.recipe", "--stage", *names]
+        command = [sys.executable, "-m", "altdiffusion_clip.emoji.recipe", "--stage", *names]
         command += ["--work", str(options.work / "emoji-m18"), "--profile", "gpu", "--mixed-precision", "bf16", *more]
         with self._path.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(command, cwd=HERE, env=environment(), stdout=log, stderr=log)

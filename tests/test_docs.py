@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from altdiffusion_clip.cli import build_parser, main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from tests.demo.conftest import demo
+from tests.pictures import held_out_pictures
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]

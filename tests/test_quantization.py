@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.pictures import held_out_pictures
 
 torchao = pytest.importorskip("torchao", reason="torchao is no dependency; install it to run this")
 
@@ -20,8 +20,8 @@ def test_a_scorer(pictures: list[Path]) -> None:
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
-    plain = AltCLIPScorer.from_pretrained("emoji-m9")
-    quantized = AltCLIPScorer.from_pretrained("emoji-m9", quantization_config=TorchAoConfig(Int8WeightOnlyConfig()))
+    plain = AltCLIPScorer.from_pretrained("emoji-m18")
+    quantized = AltCLIPScorer.from_pretrained("emoji-m18", quantization_config=TorchAoConfig(Int8WeightOnlyConfig()))
     weight = quantized.text_model.roberta.encoder.layer[0].attention.self.query.weight
     assert isinstance(weight, torchao.quantization.Int8Tensor)
     difference = quantized.similarity("猫", pictures) - plain.similarity("猫", pictures)
@@ -39,7 +39,7 @@ def test_a_pipeline() -> None:
         "text_encoder": TorchAoConfig(Int8WeightOnlyConfig()),
     }
     config = PipelineQuantizationConfig(quant_mapping=mapping)
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", quantization_config=config, dtype=torch.bfloat16)
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18", quantization_config=config, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     weight = pipe.text_encoder.roberta.encoder.layer[0].attention.self.query.weight
     assert isinstance(weight, torchao.quantization.Int8Tensor)

@@ -6,14 +6,14 @@ import torch
 from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.settings import Settings
-from altdiffusion_clip.emoji.recogniser import Recogniser
+from altdiffusion_clip.emoji.recogniser import recognise
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like, scheduler_name
 
 
 @pytest.fixture(scope="module")
 def pipe() -> AltDiffusionPipeline:
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -21,9 +21,9 @@ def pipe() -> AltDiffusionPipeline:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_each_draws_a_cat(name: str, pipe: AltDiffusionPipeline) -> None:
     own = pipe.scheduler
-    settings = Settings("蓝色背景上的猫", 0, (0,), "emoji-m9", guidance_scale=3.0, scheduler=name)
-    pictures = draw_batch(pipe, settings)
-    assert [found.names["en"] for found in Recogniser.load().concepts_of(pictures)] == ["cat"]
+    settings = Settings("蓝色背景上的猫", 0, (0,), "emoji-m18", guidance_scale=3.0, scheduler=name)
+    (picture,) = draw_batch(pipe, settings)
+    assert [thing.names["en"] for thing in recognise(picture).things] == ["cat"]
     assert pipe.scheduler is own, "it is lent"
 
 
@@ -39,7 +39,7 @@ def test_the_models_betas_and_prediction_are_kept(pipe: AltDiffusionPipeline) ->
 def test_the_webuis_names(name: str, pipe: AltDiffusionPipeline) -> None:
     given = f" {SCHEDULERS[name].sampler.upper()}"
     assert scheduler_name(given) == name
-    assert Settings("猫", 0, (0,), "emoji-m9", scheduler=given).scheduler == name
+    assert Settings("猫", 0, (0,), "emoji-m18", scheduler=given).scheduler == name
     assert type(scheduler_like(pipe.scheduler, given)).__name__ == SCHEDULERS[name].diffusers
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import AltCLIPModel, AutoModel, AutoProcessor, pipeline
 
 from altdiffusion_clip import AltCLIPScorer
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
+from tests.pictures import held_out_pictures
 
 CAT = held_out_pictures()[0].path
 
@@ -18,11 +18,11 @@ CAT = held_out_pictures()[0].path
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("saved")
-    AltCLIPScorer.from_pretrained("emoji-m9").save_pretrained(folder)
+    AltCLIPScorer.from_pretrained("emoji-m18").save_pretrained(folder)
     return str(folder)
 
 
-@pytest.mark.parametrize("name", ["emoji-m9", "saved"])
+@pytest.mark.parametrize("name", ["emoji-m18", "saved"])
 def test_altclips_quick_start(name: str, saved: str) -> None:
     from altdiffusion_clip import AltCLIP, AltCLIPProcessor
 

@@ -5,18 +5,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-EMOJI_M9, EMOJI_M18 = "emoji-m9", "emoji-m18"
+from altdiffusion_clip.errors import UserError
+
+EMOJI_M18 = "emoji-m18"
 DEFAULT_MODEL = EMOJI_M18
-"""The model of commands and functions that are not told another."""
+"""The model in the package, for commands and functions that are not told another."""
 
-_PACKAGED = {
-    EMOJI_M9: ("altdiffusion_clip.emoji", ("scorer", "teacher", "distilled")),
-    EMOJI_M18: ("altdiffusion_clip.emoji_m18", ("scorer", "teacher")),
-}
-"""Models in the package: their folders, and the other models in these.
+_PARTS = ("scorer", "teacher")
+"""Other models in its folder: the AltCLIP, and the English CLIP that was its teacher."""
 
-Those are the AltCLIP, the English CLIP that was its teacher, and the text encoder after stage 1.
-"""
+_RETIRED = "emoji-m9"
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 """The keyword arguments of transformers and diffusers that go to huggingface_hub."""
@@ -25,23 +23,22 @@ SCORER = "scorer"
 """The name of the AltCLIP folder inside a diffusers folder."""
 
 
-def emoji_m9_folder() -> Path:
-    """The folder of emoji-m9."""
-    return _folder_of(EMOJI_M9)
+def emoji_m18_folder() -> Path:
+    """The folder of emoji-m18 in the package."""
+    return Path(str(resources.files("altdiffusion_clip"))) / "emoji_m18" / EMOJI_M18
 
 
 def is_packaged(name: str) -> bool:
-    """Whether a name is a model in the package, or a part of one."""
+    """Whether a name is the model in the package, or a part of it."""
     first, _, part = name.partition("/")
-    return first in _PACKAGED and (not part or part in _PACKAGED[first][1])
-
-
-def _folder_of(name: str) -> Path:
-    return Path(str(resources.files(_PACKAGED[name][0]))) / name
+    return first == EMOJI_M18 and (not part or part in _PARTS)
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """The folder of a model in the package for its name, or of a part, as "emoji-m18/teacher"; anything else as it is.
+    """The folder of the packaged model for its name, or of a part, as "emoji-m18/teacher"; anything else as it is.
+
+    Raises:
+        UserError: the name is emoji-m9's, which was in the package before.
 
     Example:
         >>> resolve("BAAI/AltDiffusion-m9")
@@ -50,10 +47,9 @@ def resolve(name: str | os.PathLike[str]) -> str:
         True
     """
     place = os.fspath(name)
-    if not is_packaged(place):
-        return place
-    first, _, part = place.partition("/")
-    return str(_folder_of(first) / part)
+    if place.split("/")[0] == _RETIRED and not Path(place).exists():
+        raise UserError(f"{_RETIRED} is no longer in the package; use its successor, {EMOJI_M18}, which draws better")
+    return str(emoji_m18_folder() / place.partition("/")[2]) if is_packaged(place) else place
 
 
 def resolve_scorer(name: str | os.PathLike[str]) -> tuple[str, str | None]:

@@ -28,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--config", type=Path, metavar="FOLDER", help="Folder with the configuration of a file of unpublished size."
     )
-    parser.add_argument("--things", action="store_true", help="List what emoji-m18 or emoji-m9 can draw.")
+    parser.add_argument("--things", action="store_true", help="List what emoji-m18 can draw.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.set_defaults(run=run)
 

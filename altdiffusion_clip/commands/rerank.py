@@ -49,7 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     speed = parser.add_argument_group("speed and hardware")
     speed.add_argument("--batch-size", type=int, default=32, metavar="N", help="Pictures at a time (default: 32).")
     speed.add_argument(
-        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by up to 0.001."
+        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by about 0.001."
     )
     speed.add_argument("--workers", type=int, metavar="N", help="Decoding processes (default: all cores but two).")
     add_cache_options(speed)

@@ -104,7 +104,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="Decoding processes (default: all cores but two; without a GPU up to 8).",
     )
     speed.add_argument(
-        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by up to 0.001."
+        "--exact", action="store_true", help="Decode large JPEGs in full. Without it scores differ by about 0.001."
     )
     add_cache_options(speed, is_kept=False)
     add_ray_options(parser)

@@ -1,9 +1,9 @@
-"""What the small models in the package know. They draw something for any prompt, so users must be told."""
+"""What the small model in the package knows. It draws something for any prompt, so users must be told."""
 
 import functools
 from dataclasses import dataclass
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, EMOJI_M18
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18
 from altdiffusion_clip.errors import UserError
 
 
@@ -43,16 +43,12 @@ def unknown_of(model: str, prompt: str) -> Unknown | None:
         >>> unknown_of("emoji-m18", "a cat") is None, unknown_of("BAAI/AltDiffusion", "a castle") is None
         (True, True)
     """
-    if model == EMOJI_M9:
-        from altdiffusion_clip.emoji.vocabulary import things_in
+    if model != EMOJI_M18:
+        return None
+    from altdiffusion_clip.emoji.vocabulary import read
 
-        return None if things_in(prompt) else Unknown(model, (), ())
-    if model == EMOJI_M18:
-        from altdiffusion_clip.emoji_m18.vocabulary import read
-
-        reading = read(prompt)
-        return None if reading.is_known else Unknown(model, reading.names, reading.unknown)
-    return None
+    reading = read(prompt)
+    return None if reading.is_known else Unknown(model, reading.names, reading.unknown)
 
 
 def things_of(model: str) -> list[dict[str, str]]:
@@ -65,12 +61,8 @@ def things_of(model: str) -> list[dict[str, str]]:
         >>> things_of("emoji-m18")[0]["zh"]
         '猫'
     """
-    if model == EMOJI_M9:
-        from altdiffusion_clip.emoji.concepts import concepts
+    if model != EMOJI_M18:
+        raise UserError(f"what {model} draws cannot be listed; --things is for {EMOJI_M18}")
+    from altdiffusion_clip.emoji.concepts import drawn_concepts
 
-        return [{"emoji": each.emoji, **each.names} for each in concepts()]
-    if model == EMOJI_M18:
-        from altdiffusion_clip.emoji_m18.concepts import concepts as concepts_of_m18
-
-        return [{"emoji": each.emoji, **each.names} for each in concepts_of_m18() if each.is_drawn]
-    raise UserError(f"what {model} draws cannot be listed; --things is for {EMOJI_M18} and {EMOJI_M9}")
+    return [{"emoji": each.emoji, **each.names} for each in drawn_concepts()]

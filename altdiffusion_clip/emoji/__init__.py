@@ -1,7 +1,20 @@
-"""emoji-m9: a small real AltDiffusion, and the world of pictures and captions that it was trained on."""
+"""The world of the default model, emoji-m18: what it knows, how it is said, and how it looks."""
 
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import Colour, Concept, colours, concepts, find_colour, find_concept
+from altdiffusion_clip.emoji.concepts import Concept, Ground, colours, concepts, find_concept, find_ground, grounds
 from altdiffusion_clip.emoji.renders import Placement, render
+from altdiffusion_clip.emoji.scenes import Scene
 
-__all__ = ["Colour", "Concept", "Placement", "captions", "colours", "concepts", "find_colour", "find_concept", "render"]
+__all__ = [
+    "Concept",
+    "Ground",
+    "Placement",
+    "Scene",
+    "captions",
+    "colours",
+    "concepts",
+    "find_concept",
+    "find_ground",
+    "grounds",
+    "render",
+]

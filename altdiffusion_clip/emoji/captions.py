@@ -1,154 +1,199 @@
-"""Captions of concepts, with or without a background colour, in nine languages and one more.
+"""Captions of scenes in eighteen languages, as people type them.
 
-The sentences are this project's own. They never inflect a name, because CLDR has only nominative forms (and the
-package that they come from writes German without capitals).
+A claim is the meaning of a sentence. A picture of a big cat on blue is also described by "a cat". Sentences are built
+from the words and patterns of `languages`.
 """
 
-from altdiffusion_clip.emoji.concepts import Colour, Concept
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-# The colour words of each language, in the form that the templates below need.
-_COLOUR_WORDS = {
-    "en": "white black red yellow green blue purple pink",
-    "zh": "白色 黑色 红色 黄色 绿色 蓝色 紫色 粉色",
-    "es": "blanco negro rojo amarillo verde azul morado rosa",
-    "fr": "blanc noir rouge jaune vert bleu violet rose",
-    "ru": "белом чёрном красном жёлтом зелёном синем фиолетовом розовом",
-    "ja": "白い 黒い 赤い 黄色い 緑の 青い 紫の ピンクの",
-    "ko": "흰색 검은색 빨간색 노란색 초록색 파란색 보라색 분홍색",
-    "ar": "بيضاء سوداء حمراء صفراء خضراء زرقاء بنفسجية وردية",
-    "it": "bianco nero rosso giallo verde blu viola rosa",
-    "de": "weißem schwarzem rotem gelbem grünem blauem violettem rosafarbenem",
-}
-_ORDER = ["white", "black", "red", "yellow", "green", "blue", "purple", "pink"]
+from altdiffusion_clip.emoji.concepts import Concept, Ground, concepts
+from altdiffusion_clip.emoji.languages import LANGUAGES, language_of
+from altdiffusion_clip.emoji.scenes import Scene
 
-_NAME_ONLY = {
-    "en": ("{name}", "{a_name}", "a picture of {a_name}"),
-    "zh": ("{name}", "一只{name}", "一个{name}", "{name}的图片"),
-    "es": ("{name}", "una imagen de {name}", "dibujo: {name}"),
-    "fr": ("{name}", "une image : {name}", "dessin : {name}"),
-    "ru": ("{name}", "картинка: {name}", "рисунок: {name}"),
-    "ja": ("{name}", "{name}の絵", "{name}の写真"),
-    "ko": ("{name}", "{name} 그림", "{name} 사진"),
-    "ar": ("{name}", "صورة {name}", "رسم {name}"),
-    "it": ("{name}", "un'immagine: {name}", "disegno: {name}"),
-    "de": ("{name}", "ein bild: {name}", "zeichnung: {name}"),
-}
-_WITH_COLOUR = {
-    "en": ("{name} on a {colour} background", "{a_name} on a {colour} background", "{colour} background, {name}"),
-    "zh": ("{colour}背景上的{name}", "{name},{colour}背景", "{colour}背景上有一只{name}", "{colour}背景上有一个{name}"),
-    "es": ("{name} sobre fondo {colour}", "{name} en un fondo {colour}", "fondo {colour}, {name}"),
-    "fr": ("{name} sur fond {colour}", "{name} sur un fond {colour}", "fond {colour}, {name}"),
-    "ru": ("{name} на {colour} фоне", "на {colour} фоне {name}"),
-    "ja": ("{colour}背景の{name}", "{colour}背景に{name}", "{name}、{colour}背景"),
-    "ko": ("{colour} 배경의 {name}", "{colour} 배경 위의 {name}", "{name}, {colour} 배경"),
-    "ar": ("{name} على خلفية {colour}", "خلفية {colour}، {name}"),
-    "it": ("{name} su sfondo {colour}", "{name} su uno sfondo {colour}", "sfondo {colour}, {name}"),
-    "de": ("{name} auf {colour} hintergrund", "{name} vor {colour} hintergrund", "auf {colour} hintergrund: {name}"),
-}
-# Two things in one picture, without and with their positions.
-_SCENE = {
-    "en": ("{a_left} and {a_right}", "{a_left} on the left and {a_right} on the right"),
-    "zh": ("{left}和{right}", "左边是{left},右边是{right}"),
-    "es": ("{left} y {right}", "a la izquierda {left}, a la derecha {right}"),
-    "fr": ("{left} et {right}", "à gauche {left}, à droite {right}"),
-    "ru": ("{left} и {right}", "слева {left}, справа {right}"),
-    "ja": ("{left}と{right}", "左に{left}、右に{right}"),
-    "ko": ("{left} 그리고 {right}", "왼쪽에 {left}, 오른쪽에 {right}"),
-    "ar": ("{left} و{right}", "{left} على اليسار و{right} على اليمين"),
-    "it": ("{left} e {right}", "a sinistra {left}, a destra {right}"),
-    "de": ("{left} und {right}", "links {left}, rechts {right}"),
-}
-_SCENE_COLOUR = {
-    "en": ", {colour} background",
-    "zh": ",{colour}背景",
-    "es": ", fondo {colour}",
-    "fr": ", fond {colour}",
-    "ru": " на {colour} фоне",
-    "ja": "、{colour}背景",
-    "ko": ", {colour} 배경",
-    "ar": "، خلفية {colour}",
-    "it": ", sfondo {colour}",
-    "de": " auf {colour} hintergrund",
-}
-_PLURAL_IN_ENGLISH = {"grapes", "cherries", "french fries", "glasses", "broccoli", "bread", "fire"}
+CLAIM_KINDS = ("one", "small", "big", "pair", "beside", "above", "two", "three")
+"""The kinds of scenes, and "pair", which does not say where the two things are."""
 
 
-def captions(concept: Concept, colour: Colour | None, language: str) -> list[str]:
-    """The captions of a concept, with or without its background colour.
+@dataclass(frozen=True)
+class Claim:
+    """The meaning of a sentence about a picture.
+
+    Attributes:
+        kind: of `CLAIM_KINDS`.
+        things: one, or two in order.
+        ground: None if the sentence does not mention it.
+    """
+
+    kind: str
+    things: tuple[Concept, ...]
+    ground: Ground | None = None
+
+    def is_true_of(self, scene: Scene) -> bool:
+        """Whether the claim is true of a scene."""
+        if self.ground is not None and self.ground != scene.ground:
+            return False
+        if self.kind == "one":
+            return scene.kind in ("one", "small", "big") and self.things == scene.things
+        if self.kind == "pair":
+            return scene.kind in ("beside", "above") and set(self.things) == set(scene.things)
+        return self.kind == scene.kind and self.things == scene.things
+
+
+def is_word_held_out(concept: Concept, language: str) -> bool:
+    """Whether the last synonym of a concept is held out from all sentences, and so from all pictures.
+
+    A quarter of the synonyms are, except in English, whose teacher learns words only from pictures. Parallel sentences
+    contain the bare word beside the everyday one, so the text encoder knows it only from stage 1.
+
+    Example:
+        >>> from altdiffusion_clip.emoji.concepts import concepts
+        >>> is_word_held_out(concepts()[0], "en")
+        False
+    """
+    place = LANGUAGES.index(language)
+    words = language_of(language).things[concept.code].names
+    return language != "en" and len(words) > 1 and (concept.index + place) % 4 == 0
+
+
+def held_out_words(language: str) -> dict[int, str]:
+    """The held-out words of a language, by the index of their concept."""
+    return {
+        concept.index: language_of(language).things[concept.code].names[-1][0]
+        for concept in concepts()
+        if is_word_held_out(concept, language)
+    }
+
+
+def trained_names(concept: Concept, language: str) -> tuple[tuple[str, ...], ...]:
+    """The words for a concept that sentences use, each with its forms, the everyday word first."""
+    names = language_of(language).things[concept.code].names
+    return names[:-1] if is_word_held_out(concept, language) else names
+
+
+def captions(concept: Concept, ground: Ground | None, language: str) -> list[str]:
+    """The captions of a concept with its everyday word, with or without a ground.
 
     Args:
         concept: what the picture shows.
-        colour: its background, or None for captions that only name the concept.
-        language: one of `LANGUAGES` or `ADDED_LANGUAGES`.
+        ground: behind it; None for captions that only name the concept.
+        language: one of `LANGUAGES`.
 
     Raises:
         KeyError: there are no captions in that language.
 
     Example:
-        >>> from altdiffusion_clip.emoji.concepts import find_colour, find_concept
-        >>> captions(find_concept("cat"), find_colour("blue"), "zh")[0]
+        >>> from altdiffusion_clip.emoji.concepts import find_concept, find_ground
+        >>> captions(find_concept("cat"), find_ground("blue"), "zh")[0]
         '蓝色背景上的猫'
         >>> captions(find_concept("cat"), None, "en")
-        ['cat', 'a cat', 'a picture of a cat']
+        ['cat', 'a cat', 'a picture of cat', 'a picture of a cat']
     """
-    _check(language)
-    name = concept.names[language]
-    words = {"name": name, "a_name": _with_article(name) if language == "en" else name}
-    if colour is None:
-        templates = _NAME_ONLY[language]
+    forms = language_of(language).things[concept.code].names[0]
+    return _with_ground(forms, ground, language)
+
+
+def claim_of(scene: Scene, generator: random.Random) -> Claim:
+    """Draws a random claim that is true of a scene. It always states size or count, and usually the ground."""
+    kind = scene.kind
+    things = scene.things
+    if kind in ("beside", "above") and generator.random() < 0.35:
+        kind = "pair"
+        if generator.random() < 0.5:
+            things = things[::-1]
+    return Claim(kind, things, scene.ground if generator.random() < 0.85 else None)
+
+
+def say(claim: Claim, language: str, generator: random.Random) -> str:
+    """Says a claim in a random wording."""
+    words = language_of(language)
+    if len(claim.things) == 2:
+        first, second = (generator.choice(_forms(thing, language, generator)) for thing in claim.things)
+        pattern = generator.choice(words.patterns[claim.kind])
+        said: Sequence[str] = [pattern.format(first=first, second=second)]
+        if claim.kind != "pair" and claim.ground and words.patterns["on"][0].startswith("{ground}"):
+            # If the ground comes first, as in Chinese, it would apply only to the first of two phrases.
+            tags = words.tags[claim.ground.name]
+            return generator.choice(words.patterns["tag"]).format(thing=said[0], ground=generator.choice(tags))
+    elif claim.kind == "one":
+        said = _forms(claim.things[0], language, generator)
     else:
-        templates = _WITH_COLOUR[language]
-        words["colour"] = _colour_word(colour, language)
-    return [template.format(**words) for template in templates]
+        said = getattr(words.things[claim.things[0].code], claim.kind)
+    # Half of the sentences are plain, because that is what people type most.
+    sentences = _with_ground(said, claim.ground, language)
+    return generator.choice(sentences[: max(1, len(said))] if generator.random() < 0.5 else sentences)
 
 
-def scene_captions(left: Concept, right: Concept, colour: Colour | None, language: str) -> list[str]:
-    """The captions of two concepts beside each other.
+def _forms(concept: Concept, language: str, generator: random.Random) -> tuple[str, ...]:
+    names = trained_names(concept, language)
+    return names[0] if len(names) == 1 or generator.random() < 0.6 else generator.choice(names[1:])
 
-    Args:
-        left: what is on the left.
-        right: what is on the right.
-        colour: the background, or None for captions that do not mention it.
-        language: one of `LANGUAGES` or `ADDED_LANGUAGES`.
 
-    Returns:
-        Three sentences: both things in either order, and one that says which is where.
+def _with_ground(said: Sequence[str], ground: Ground | None, language: str) -> list[str]:
+    """All sentences for some phrases, the most common first."""
+    words = language_of(language)
+    if ground is None:
+        return [pattern.format(thing=thing) for pattern in words.patterns["alone"] for thing in said]
+    phrased = [(words.patterns["on"], words.on[ground.name]), (words.patterns["tag"], words.tags[ground.name])]
+    return [
+        pattern.format(thing=thing, ground=phrase)
+        for patterns, phrases in phrased
+        for pattern in patterns
+        for phrase in phrases
+        for thing in said
+    ]
 
-    Raises:
-        KeyError: there are no captions in that language.
 
-    Example:
-        >>> from altdiffusion_clip.emoji.concepts import find_concept
-        >>> scene_captions(find_concept("cat"), find_concept("red apple"), None, "zh")
-        ['猫和红苹果', '红苹果和猫', '左边是猫,右边是红苹果']
+_FULL_STOPS = {"zh": "。", "ja": "。", "hi": "।"}
+_ARABIC_VOWELS = "\u064e\u064f\u0650\u0652"
+_CAPITALS = frozenset(LANGUAGES) - {"zh", "ja", "th", "ko", "hi", "ar"}
+
+
+def as_typed(sentence: str, language: str, generator: random.Random) -> str:
+    """Varies a sentence as people type it: capitals, a full stop, traditional characters or vowel signs.
+
+    Two sentences in three are left alone. Chinese needs the package OpenCC.
     """
-    _check(language)
-    both, placed = _SCENE[language]
-    said = [_fill(both, left, right, language), _fill(both, right, left, language)]
-    said.append(_fill(placed, left, right, language))
-    if colour is None:
-        return said
-    ending = _SCENE_COLOUR[language].format(colour=_colour_word(colour, language))
-    return [sentence + ending for sentence in said]
+    if generator.random() < 2 / 3:
+        return sentence
+    if language in _CAPITALS:
+        how = generator.choice(("first", "first", "all", "none", "as it is"))
+        if how == "first":
+            sentence = in_capitals(sentence[:1], language) + sentence[1:]
+        elif how == "all":
+            sentence = in_capitals(sentence, language)
+        elif how == "none":
+            sentence = sentence.translate(_TURKISH_LOWER).lower() if language == "tr" else sentence.lower()
+    elif language == "zh" and generator.random() < 0.6:
+        sentence = traditional(sentence)
+    elif language == "ar" and generator.random() < 0.6:
+        sentence = "".join(
+            character + generator.choice(_ARABIC_VOWELS)
+            if character.isalpha() and generator.random() < 0.4
+            else character
+            for character in sentence
+        )
+    return sentence + _FULL_STOPS.get(language, ".") if generator.random() < 0.4 else sentence
 
 
-def _check(language: str) -> None:
-    if language not in _NAME_ONLY:
-        raise KeyError(f"no captions in {language!r}; choose one of {', '.join(_NAME_ONLY)}")
+_TURKISH_UPPER, _TURKISH_LOWER = str.maketrans("iı", "İI"), str.maketrans("İI", "iı")
 
 
-def _fill(template: str, left: Concept, right: Concept, language: str) -> str:
-    names = {"left": left.names[language], "right": right.names[language]}
-    if language == "en":
-        names = {f"a_{side}": _with_article(name) for side, name in names.items()}
-    return template.format(**names)
+def in_capitals(text: str, language: str) -> str:
+    """A text in capitals, as its language writes them."""
+    return text.translate(_TURKISH_UPPER).upper() if language == "tr" else text.upper()
 
 
-def _colour_word(colour: Colour, language: str) -> str:
-    return _COLOUR_WORDS[language].split()[_ORDER.index(colour.name)]
+@functools.cache
+def _converter() -> Any:
+    from opencc import OpenCC  # from the `train` extra
+
+    return OpenCC("s2t")
 
 
-def _with_article(english_name: str) -> str:
-    if english_name in _PLURAL_IN_ENGLISH:
-        return english_name
-    return ("an " if english_name[0] in "aeiou" else "a ") + english_name
+def traditional(sentence: str) -> str:
+    """A Chinese sentence in traditional characters. Needs the package OpenCC."""
+    return str(_converter().convert(sentence))

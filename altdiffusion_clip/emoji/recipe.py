@@ -1,98 +1,213 @@
-"""Makes emoji-m9: every stage from the font to the finished folder, with this project's own programs.
+"""Makes emoji-m18: every stage from the sprites to the finished folder, with this project's own programs.
 
-It follows AltDiffusion: an English CLIP; an English diffusion model on it; a student that learns nine languages in
-stages 1 and 2; and the English model's UNet, aligned to the student.
+It follows AltDiffusion-m18: an English CLIP; a student that learns eighteen languages in stages 1 and 2, with a second
+projection for its penultimate layer; and a UNet conditioned on that. AltDiffusion aligned the UNet of an English Stable
+Diffusion. There is none of this size, so this UNet learns all languages at once.
 
-Run it with ``make emoji-m9``. Each stage writes a checkpoint every minute and continues from it, so the command can be
-stopped at any moment and run again. Finished stages are skipped.
+Run it with ``make emoji-m18``. Each stage writes a checkpoint every minute and continues from it, so the command can be
+stopped at any moment and run again. Finished stages are skipped. The package has the finished parts in half precision,
+and a machine without runs starts from them.
 """
 
 import argparse
+import json
 import logging
+import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL
+from transformers import AutoTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import SCORER, emoji_m9_folder
 from altdiffusion_clip.emoji.architectures import (
     image_processor,
     new_student_config,
     new_teacher,
-    new_unet,
     new_vae,
 )
-from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.data import PARALLEL_FILE, sentences, shown_in_pictures, write_data, write_scenes
-from altdiffusion_clip.emoji.held_out import held_out_pictures, write_held_out
-from altdiffusion_clip.emoji.recogniser import Recogniser
-from altdiffusion_clip.emoji.recogniser_training import train_recogniser
+from altdiffusion_clip.emoji.captions import Claim, as_typed, claim_of, held_out_words, say
+from altdiffusion_clip.emoji.concepts import concepts, drawn_concepts, grounds, is_held_out
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.parts import PACKAGED, keep, new_pipeline, restore, write_average
+from altdiffusion_clip.emoji.pictures import ScenePictures, with_hard_negatives
 from altdiffusion_clip.emoji.renders import RESOLUTION
-from altdiffusion_clip.emoji_m18.architectures import new_scheduler
-from altdiffusion_clip.emoji_m18.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
-from altdiffusion_clip.files import atomic_folder
-from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
-from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
+from altdiffusion_clip.emoji.scenes import draw_scenes
+from altdiffusion_clip.emoji.tokenizers import cldr_names, train_clip_tokenizer, train_xlmr_tokenizer
+from altdiffusion_clip.files import atomic_folder, atomic_path
+from altdiffusion_clip.training.accelerators import new_accelerator
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.clip import train_clip
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.configs import AlignConfig, ContrastiveConfig, DistillConfig
 from altdiffusion_clip.training.contrastive import contrastive
-from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from altdiffusion_clip.training.data.parallel import ParallelCorpus
 from altdiffusion_clip.training.data.pixels import signed
+from altdiffusion_clip.training.diffusion import embed_latents
 from altdiffusion_clip.training.distill import distill
 from altdiffusion_clip.training.loop import Stopped
-from altdiffusion_clip.training.models import MODEL
+from altdiffusion_clip.training.models import MODEL, load_tokenizer
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 Changes = dict[str, Any]
-"""Settings that override a stage's own: to stop in time, or to try it for a few steps."""
+"""Settings that override a stage's own: for another machine, to stop in time, or to try it for a few steps."""
+
+BY_THE_CLOCK: Changes = {"steps": 1_000_000, "checkpoint_seconds": 120.0}
+PROFILES: dict[str, dict[str, Changes]] = {
+    "cpu": {},
+    "gpu": {
+        "vae": {**BY_THE_CLOCK, "seconds": 80.0, "batch_size": 64, "workers": 3},
+        "latents": {"workers": 7},
+        "teacher": {**BY_THE_CLOCK, "seconds": 95.0, "batch_size": 512, "learning_rate": 1e-3, "workers": 9},
+        "distill": {**BY_THE_CLOCK, "seconds": 85.0, "batch_size": 1024, "learning_rate": 8e-4, "workers": 5},
+        "contrastive": {**BY_THE_CLOCK, "seconds": 25.0, "batch_size": 1024, "learning_rate": 2e-4, "workers": 5},
+        "align": {
+            **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 256, "learning_rate": 7e-4, "ema_decay": 0.999,
+            "compile": True, "workers": 12,
+        },
+        "pairs": {**BY_THE_CLOCK, "seconds": 40.0, "batch_size": 256, "workers": 12},
+    },
+}  # fmt: skip
+"""Settings by machine. Those for a CPU are in the stages. On a GPU, stages are limited by time, as GPUs usually are."""
+
+WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "altdiffusion-clip" / "emoji-m18"
+PARALLEL_FILE = "parallel.jsonl"
+
+ALL_KINDS = {"one": 8.0, "small": 1.0, "big": 1.0, "beside": 4.0, "above": 2.0, "two": 1.0, "three": 1.0}
+"""Shares of the kinds of scenes, for the CLIPs."""
+
+DRAWN_KINDS = {"one": 8.0, "small": 0.75, "big": 1.25, "beside": 3.0, "above": 1.5, "two": 0.75, "three": 0.75}
+"""Shares for the UNet. The packaged one learned where two things are with three quarters of pairs; since then, single
+things are hardest, because they show most detail."""
+
+PAIRS = {"beside": 2.0, "above": 1.0}
+FEW_THINGS = (8, 40)
+"""How many things the UNet draws in pairs before it sees all. Among all things at once it does not learn which one is
+where: at pure noise, it predicts both in both places."""
+
+DRAWN = {"cpu": 40_000, "gpu": 300_000}
+"""How many scenes the UNet is trained with: as many as the machine encodes in a few minutes."""
 
 
-def english_pictures(work: Path, run: Path) -> tuple[CLIPTokenizer, CaptionedPictures]:
-    """Makes the English teacher's tokenizer, and all pictures with tokenised captions."""
-    tokenizer = train_clip_tokenizer(sentences(("en",)), vocab_size=1024)
-    data = [work / "data"]
-    return tokenizer, CaptionedPictures.prepare(data, RESOLUTION, tokenizer, run / "data", languages=["en"])
+# -------------------------------------------------------------------- data
 
 
-def vae_stage(work: Path, changes: Changes) -> None:
-    """Trains on small crops first, because many small steps beat a few large ones, then on whole pictures."""
+def english_sentences(count: int = 60_000) -> Iterator[str]:
+    """Sentences for the teacher's tokenizer."""
+    words = random.Random(1)
+    for scene in draw_scenes(count, seed=2, shares=ALL_KINDS):
+        yield say(claim_of(scene, words), "en", words)
+
+
+def student_sentences(count: int = 120_000) -> Iterator[str]:
+    """Sentences for the student's tokenizer: captions as people type them, and names of many other things."""
+    words = random.Random(1)
+    for number, scene in enumerate(draw_scenes(count, seed=3, shares=ALL_KINDS)):
+        language = LANGUAGES[number % len(LANGUAGES)]
+        yield as_typed(say(claim_of(scene, words), language, words), language, words)
+    for language in LANGUAGES:
+        yield from held_out_words(language).values()
+    yield from cldr_names(LANGUAGES)
+
+
+def meanings(pairs: int = 20_000) -> Iterator[Claim]:
+    """The claims of parallel sentences: every allowed thing and ground, and a sample of other scenes."""
+    for concept in concepts():
+        yield Claim("one", (concept,))
+        for ground in grounds():
+            if not is_held_out(concept, ground):
+                yield Claim("one", (concept,), ground)
+    words = random.Random(4)
+    others = {kind: share for kind, share in ALL_KINDS.items() if kind != "one"}
+    for scene in draw_scenes(pairs, seed=5, shares=others):
+        yield claim_of(scene, words)
+
+
+def write_parallel(path: Path) -> Path:
+    """Writes parallel sentences in all languages, one meaning per line, unless they exist."""
+    if path.is_file():
+        return path
+    words = random.Random(6)
+    held_out = {language: held_out_words(language) for language in LANGUAGES}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for claim in meanings():
+            said: dict[str, list[str]] = {"en": [as_typed(say(claim, "en", words), "en", words)]}
+            for language in LANGUAGES[1:]:
+                said[language] = [as_typed(say(claim, language, words), language, words) for _ in range(2)]
+                if claim.kind == "one" and claim.ground is None and claim.things[0].index in held_out[language]:
+                    # Held-out words appear only here, as often as the thing with all its grounds.
+                    said[language] += [held_out[language][claim.things[0].index]] * len(grounds())
+            file.write(json.dumps(said, ensure_ascii=False) + "\n")
+            if claim.kind == "one":  # a second English wording, which the teacher reads differently
+                other = {"en": [as_typed(say(claim, "en", words), "en", words)]}
+                other |= {code: [as_typed(say(claim, code, words), code, words)] for code in LANGUAGES[1:]}
+                file.write(json.dumps(other, ensure_ascii=False) + "\n")
+    return path
+
+
+def captioned(folder: Path, tokenizer: Any, languages: Sequence[str], scenes: int = 15_000) -> ScenePictures:
+    """Pictures for a CLIP: scenes of all kinds, each with three similar ones."""
+    shown = with_hard_negatives(draw_scenes(scenes, seed=7, shares=ALL_KINDS), seed=8)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ScenePictures(shown, folder, tokenizer, languages, {"en": 2.0}, group=4)
+
+
+def drawn(work: Path, profile: str, tokenizer: Any = None, languages: Sequence[str] = ("en",)) -> ScenePictures:
+    """Pictures for a UNet. Their latents are computed once."""
+    folder = work / "data" / "drawn"
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = draw_scenes(DRAWN[profile], seed=10, shares=DRAWN_KINDS, things=drawn_concepts())
+    return ScenePictures(scenes, folder, tokenizer, languages, {"en": 2.0})
+
+
+# -------------------------------------------------------------------- stages
+
+
+def vae_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Trains on whole pictures; on a CPU on small crops first, because many small steps beat a few large ones."""
     run = work / "vae"
-    _, pictures = english_pictures(work, run)
+    pictures = ScenePictures(draw_scenes(100_000, 1, {"one": 4, "small": 1, "big": 2, "beside": 2, "above": 1}))
+    # Small things are hardest, because they get few latents.
+    mostly_small = ScenePictures(draw_scenes(100_000, 11, {**ALL_KINDS, "small": 2.0, "three": 4.0}))
     torch.manual_seed(0)
     vae = new_vae()
     common: dict[str, Any] = {"output": run, "weight_decay": 0.0, "log_every": 100}
-    config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
-    train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
-    config = RunConfig(**common, batch_size=8, steps=2500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995)
-    vae = train_vae(vae, pictures, replace(config, **changes), folder=run / "whole")
-    logger.info("VAE: %.1f dB", psnr(vae, signed(pictures.pixels_of(torch.arange(0, len(pictures), 100)))))
+    if not changes.get("seconds"):
+        config = RunConfig(**common, batch_size=16, steps=6000, learning_rate=1.5e-3, warmup_steps=100, decay_from=0.7)
+        train_vae(vae, pictures, replace(config, **changes), crop=RESOLUTION // 2, folder=run / "crops")
+    config = RunConfig(**common, batch_size=8, steps=1000, learning_rate=1e-3, warmup_steps=50, ema_decay=0.998)
+    vae = train_vae(vae, mostly_small, replace(config, **changes), latent_noise=0.2, folder=run / "whole")
+    logger.info("VAE: %.1f dB", psnr(vae, signed(pictures.pixels_of(torch.arange(0, len(pictures), 1000)))))
     with atomic_folder(run / MODEL) as folder:
         vae.save_pretrained(folder)
 
 
-def teacher_stage(work: Path, changes: Changes) -> None:
+def latents_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Computes the latents of the UNet's pictures."""
+    config = RunConfig(workers=changes.get("workers", 0))
+    # CPUs with bfloat16 are five times as fast in it, and latents are stored in half precision anyway.
+    dtype = torch.bfloat16 if changes.get("mixed_precision") == "bf16" else torch.float32
+    vae = AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=dtype).eval()
+    accelerator = new_accelerator(config)
+    embed_latents(vae.to(accelerator.device), drawn(work, profile), accelerator, config.workers)
+
+
+def teacher_stage(work: Path, profile: str, changes: Changes) -> None:
     """Trains an English-only CLIP, with an English tokenizer and English captions."""
     run = work / "teacher"
-    tokenizer, pictures = english_pictures(work, run)
+    tokenizer = train_clip_tokenizer(english_sentences(), vocab_size=1536)
     torch.manual_seed(0)
     config = RunConfig(
-        output=run,
-        batch_size=64,
-        steps=2500,
-        learning_rate=1e-3,
-        warmup_steps=200,
-        weight_decay=0.05,
+        output=run, batch_size=128, steps=5000, learning_rate=8e-4, warmup_steps=300, weight_decay=0.05, log_every=50
     )
+    pictures = captioned(run / "data", tokenizer, ["en"])
     teacher = train_clip(new_teacher(tokenizer), pictures, replace(config, **changes))
     with atomic_folder(run / MODEL) as folder:
         teacher.save_pretrained(folder)
@@ -100,204 +215,182 @@ def teacher_stage(work: Path, changes: Changes) -> None:
         image_processor().save_pretrained(folder)
 
 
-def write_untrained(folder: Path, vae: Path, teacher: Path) -> None:
-    """Writes a Stable Diffusion from a finished autoencoder, a CLIP's text tower and an untrained UNet."""
-    torch.manual_seed(0)
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(vae),
-        text_encoder=CLIPTextModel.from_pretrained(teacher, dtype=torch.float32),
-        tokenizer=CLIPTokenizer.from_pretrained(teacher),
-        unet=new_unet(),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    with atomic_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary)
-
-
-def english_stage(work: Path, changes: Changes) -> None:
-    """Trains an English diffusion model on the teacher's text tower: what Stable Diffusion was to AltDiffusion."""
-    untrained = work / "english" / "untrained"
-    if not untrained.exists():
-        write_untrained(untrained, work / "vae" / MODEL, work / "teacher" / MODEL)
-    config = AlignConfig(
-        output=work / "english",
-        model=str(untrained),
-        data=[work / "data"],
-        languages=["en"],
-        steps=6000,
-        batch_size=16,
-        learning_rate=6e-4,
-        warmup_steps=200,
-        decay_from=0.6,
-        ema_decay=0.999,
-        validate_every=2000,
-        sample_prompts=["a cat on a blue background", "red apple", "a cat on the left and a dog on the right"],
-        sample_guidance=GUIDANCE,
-    )
-    align(replace(config, **changes))
-
-
-def distill_stage(work: Path, changes: Changes) -> None:
-    """Stage 1: the student in nine languages learns the teacher's English."""
+def sentences_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Makes the student's tokenizer, and tokenises the parallel sentences."""
     student = work / "distill" / "untrained"
     if not student.exists():
-        # XLM-R's tokenizer knows more languages than its student learns. This one knows German as well.
-        said = [*sentences(LANGUAGES)[::2], *cldr_names((*LANGUAGES, "de"))]
         with atomic_folder(student) as folder:
-            tokenizer = train_xlmr_tokenizer(said, folder, vocab_size=4000)
+            tokenizer = train_xlmr_tokenizer(student_sentences(), folder, vocab_size=8000)
             new_student_config(tokenizer).save_pretrained(folder)
+    tokenizer = load_tokenizer(str(student))
+    corpus = work / "distill" / "data" / "parallel"
+    ParallelCorpus.prepare([write_parallel(work / "data" / PARALLEL_FILE)], tokenizer, corpus, LANGUAGES)
+
+
+def distill_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Stage 1: the student learns both outputs of the English teacher, in eighteen languages."""
     config = DistillConfig(
         output=work / "distill",
         teacher=str(work / "teacher" / MODEL),
-        student=str(student),
+        student=str(work / "distill" / "untrained"),
         data=[work / "data" / PARALLEL_FILE],
         languages=list(LANGUAGES),
-        steps=4000,
-        batch_size=128,
-        learning_rate=5e-4,
-        warmup_steps=300,
+        steps=9000,
+        batch_size=256,
+        learning_rate=6e-4,
+        warmup_steps=400,
     )
     distill(replace(config, **changes))
 
 
-def contrastive_stage(work: Path, changes: Changes) -> None:
+def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
     """Stage 2: the student's captions against pictures, with the teacher's frozen vision tower."""
+    run = work / "contrastive"
     config = ContrastiveConfig(
-        output=work / "contrastive",
+        output=run,
         student=str(work / "distill" / MODEL),
         teacher=str(work / "teacher" / MODEL),
-        data=[work / "data"],
         languages=list(LANGUAGES),
-        steps=800,
-        batch_size=128,
+        steps=2000,
+        batch_size=256,
         learning_rate=1e-4,
         warmup_steps=100,
     )
-    contrastive(replace(config, **changes))
+    tokenizer = AutoTokenizer.from_pretrained(work / "distill" / MODEL)
+    contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
 
 
-def align_stage(work: Path, changes: Changes) -> None:
-    """Aligns the English model's UNet to the frozen student's conditioning in all nine languages."""
-    config = AlignConfig(
-        output=work / "align",
-        model=str(work / "english" / MODEL),
+def align_config(work: Path, **own: Any) -> AlignConfig:
+    """What the runs of the UNet have in common, and their own settings."""
+    return AlignConfig(
         text_encoder=str(work / "contrastive" / MODEL),
-        data=[work / "data"],
         languages=list(LANGUAGES),
-        weights={"en": 2.0},
-        keys_and_values_steps=min(1000, changes.get("steps", 1000)),
-        steps=14000,
         batch_size=16,
-        learning_rate=8e-4,
-        warmup_steps=100,
-        decay_from=0.6,
-        ema_decay=0.999,
-        validate_every=2000,
-        sample_prompts=["蓝色背景上的猫", "яблоко", "左边是猫,右边是狗", "a red apple"],
-        sample_guidance=GUIDANCE,
+        # Which of two things is on the left is decided in much noise. A UNet that has seen too little of it mixes them.
+        timestep_sampling="logit-normal",
+        **own,
     )
-    align(replace(config, **changes))
 
 
-def scenes_stage(work: Path, changes: Changes) -> None:
-    """Teaches the aligned UNet which half of a scene is which, from more scenes, without forgetting the rest."""
-    config = AlignConfig(
-        output=work / "scenes",
-        model=str(work / "align" / MODEL),
-        data=[work / "data", write_scenes(work / "more-scenes")],
-        languages=list(LANGUAGES),
+def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Teaches the UNet which of two things is where, with few things first. The packaged UNet knows it already."""
+    run = work / "pairs"
+    model = run / "untrained"
+    if not model.exists():
+        with atomic_folder(model) as temporary:
+            new_pipeline(work).save_pretrained(temporary)
+    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    for count in FEW_THINGS:
+        folder = work / "data" / f"pairs-of-{count}"
+        folder.mkdir(parents=True, exist_ok=True)
+        things = drawn_concepts()[:: len(drawn_concepts()) // count][:count]
+        scenes = draw_scenes(6000, seed=99, shares=PAIRS, things=things)
+        config = align_config(
+            work,
+            output=run if count == FEW_THINGS[-1] else run / str(count),
+            model=str(model),
+            steps=1000,
+            learning_rate=3e-4,
+            warmup_steps=20,
+            decay_from=0.5,
+            logit_mean=2.0,
+        )
+        trained = align(replace(config, **changes), ScenePictures(scenes, folder, tokenizer, LANGUAGES))
+        assert isinstance(trained, Path)
+        model = trained
+
+
+def align_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Trains the UNet on the frozen student's conditioning in all eighteen languages, from the packaged weights on."""
+    run = work / "align"
+    is_begun = (PACKAGED / "unet").exists()
+    model = PACKAGED if is_begun else work / "pairs" / MODEL
+    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    config = align_config(
+        work,
+        output=run,
+        model=str(model),
         weights={"en": 2.0},
-        keys_and_values_steps=0,
-        steps=10000,
-        batch_size=16,
-        learning_rate=8e-4,
+        # For a UNet that has already seen many pictures. Small batches need a small rate.
+        steps=3600,
+        learning_rate=2e-4,
         warmup_steps=100,
-        decay_from=0.4,
+        decay_from=0.2,
+        # The layout is decided in much noise and details in little. The packaged UNet knows the layout.
+        logit_mean=-0.3 if is_begun else 1.0,
         ema_decay=0.999,
         validate_every=2000,
         sample_prompts=[
             "蓝色背景上的猫",
-            "左边是猫,右边是狗",
-            "a red apple and a fish",
-            "a cat on the left and a dog on the right",
+            "яблоко на белом фоне",
+            "夜空のロケット",
+            "ثعلب في الثلج",
+            "ein Kaktus in der Wüste",
         ],
         sample_guidance=GUIDANCE,
     )
-    align(replace(config, **changes))
+    align(replace(config, **changes), drawn(work, profile, tokenizer, LANGUAGES))
 
 
-def recogniser_stage(work: Path, changes: Changes) -> None:
-    """Trains the classifier that names what pictures show, and draws the held-out renders that it is measured on."""
-    run = work / "recogniser"
-    write_held_out()
-    _, pictures = english_pictures(work, run)
-    config = RunConfig(output=run, steps=4000, batch_size=64, learning_rate=2e-3)
-    recogniser = train_recogniser(pictures, shown_in_pictures(), replace(config, **changes))
-    with atomic_folder(run / MODEL) as folder:
-        recogniser.save(folder / "model.safetensors")
-    held_out = held_out_pictures()
-    logger.info("recogniser: %.1f%% of %d held-out renders", recogniser.accuracy(held_out), len(held_out))
-
-
-def assemble(work: Path, destination: Path) -> None:
-    """Assembles the finished parts in the published layout.
-
-    Weights are in half precision where that is exact enough: the UNet, and the parts that only the evaluation reads.
-    """
-    pipeline = AltDiffusionPipeline.from_pretrained(work / "scenes" / MODEL)
-    pipeline.unet.half()
-    pipeline.save_pretrained(destination)
-    AltCLIPScorer.from_pretrained(work / "contrastive" / MODEL).save_pretrained(destination / SCORER)
-    teacher = work / "teacher" / MODEL
-    CLIPModel.from_pretrained(teacher).half().save_pretrained(destination / "teacher")
-    CLIPTokenizer.from_pretrained(teacher).save_pretrained(destination / "teacher")
-    image_processor().save_pretrained(destination / "teacher")
-    distilled = RobertaSeriesModelWithTransformation.from_pretrained(work / "distill" / MODEL)
-    distilled.half().save_pretrained(destination / "distilled")
-    Recogniser.load(work / "recogniser" / MODEL / "model.safetensors").save()
-
-
-STAGES: dict[str, Callable[[Path, Changes], None]] = {
+STAGES: dict[str, Callable[[Path, str, Changes], None]] = {
     "vae": vae_stage,
+    "latents": latents_stage,
     "teacher": teacher_stage,
-    "recogniser": recogniser_stage,
+    "sentences": sentences_stage,
     "distill": distill_stage,
     "contrastive": contrastive_stage,
-    "english": english_stage,
+    "pairs": pairs_stage,
     "align": align_stage,
-    "scenes": scenes_stage,
 }
-"""The stages in order. Each writes to a folder with its name."""
+"""The stages in order. Each takes the folder, the profile and the changes."""
+
+
+def is_done(work: Path, stage: str) -> bool:
+    """Whether a stage, or a later one that builds on it, is finished."""
+    leads_to = {
+        "latents": ("align",),
+        "sentences": ("distill", "contrastive"),
+        "distill": ("distill", "contrastive"),
+        "pairs": ("pairs", "align"),
+    }
+    if stage == "pairs" and (PACKAGED / "unet").exists():
+        return True
+    return any((work / each / MODEL).exists() for each in leads_to.get(stage, (stage,)))
 
 
 def main() -> None:
     """Runs the stages named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/emoji"), help="folder for the runs of the stages")
-    parser.add_argument("--stage", nargs="+", choices=[*STAGES, "assemble"], default=[*STAGES, "assemble"])
-    parser.add_argument("--output", type=Path, default=emoji_m9_folder(), help="where the finished folder goes")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the runs of the stages")
+    parser.add_argument("--stage", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--seconds", type=float, default=0.0, help="save and stop after so long")
+    parser.add_argument("--profile", choices=list(PROFILES), default="cpu", help="batches and steps for a machine")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no", help="arithmetic")
     parser.add_argument("--steps", type=int, help="of every stage, to try the recipe")
+    parser.add_argument("--train-seconds", type=float, help="of every stage, in place of its own")
+    parser.add_argument("--keep", type=Path, help="folder to put the finished parts into, in half precision")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ends = time.monotonic() + arguments.seconds
     changes: Changes = {"mixed_precision": arguments.mixed_precision}
     if arguments.steps:
         changes["steps"] = arguments.steps
-    write_data(arguments.work / "data")
+    if arguments.train_seconds:
+        changes["seconds"] = arguments.train_seconds
+    restore(arguments.work, PACKAGED)
     try:
         for stage in arguments.stage:
-            if stage == "assemble":
-                assemble(arguments.work, arguments.output)
-            elif not (arguments.work / stage / MODEL).exists():
+            if not is_done(arguments.work, stage):
                 left = max(1.0, ends - time.monotonic()) if arguments.seconds else 0.0
-                STAGES[stage](arguments.work, {**changes, "stop_after_seconds": left})
+                suited = PROFILES[arguments.profile].get(stage, {})
+                changes["stop_after_seconds"] = left
+                STAGES[stage](arguments.work, arguments.profile, {**suited, **changes})
     except Stopped as stopped:
         raise SystemExit(str(stopped)) from None
+    finally:
+        write_average(arguments.work)
+        if arguments.keep:
+            keep(arguments.work, arguments.keep)
 
 
 if __name__ == "__main__":

@@ -1,103 +1,113 @@
-"""A classifier that says what a drawn picture shows. It was trained only on renders."""
+"""Recognises what a drawn picture shows by comparing it with all renders. There is nothing to train or saturate."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
+import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from altdiffusion_clip.emoji.concepts import Colour, Concept, colours, concepts
-from altdiffusion_clip.emoji.held_out import HeldOutPicture
-from altdiffusion_clip.files import atomic_path
-from altdiffusion_clip.images import load_image
+from altdiffusion_clip.emoji.concepts import Ground, concepts, grounds
+from altdiffusion_clip.emoji.renders import RESOLUTION, Placement, render, sprite
+from altdiffusion_clip.emoji.scenes import COUNTED, KINDS, Scene, arrangements
 
-WEIGHTS = Path(__file__).parent / "recogniser" / "model.safetensors"
+_BARE = 0.25  # the share of a picture that even the biggest things leave bare
 
 
-class Recogniser(nn.Module):
-    """A convolutional classifier of concepts that are alone in a picture or in one half of it.
+@torch.no_grad()
+def recognise(image: Image.Image) -> Scene:
+    """Finds the scene whose render has the smallest mean square error to a picture.
+
+    The ground is the one that fits best where it is bare. Then every thing is tried in every position of every kind of
+    scene: 12,000 placed things. Things do not overlap, so each position is tried separately.
+
+    Args:
+        image: of any size.
 
     Example:
-        >>> from altdiffusion_clip.emoji.held_out import held_out_pictures
-        >>> picture = held_out_pictures()[0]
-        >>> Recogniser.load().concepts_of([Image.open(picture.path)])[0].names["en"]
-        'cat'
+        >>> from altdiffusion_clip.emoji.concepts import find_concept, find_ground
+        >>> cat, dog = find_concept("cat"), find_concept("dog")
+        >>> scene = Scene("beside", (cat, dog), find_ground("meadow"))
+        >>> recognise(scene.render()) == scene
+        True
     """
+    picture = _pixels(image.convert("RGB").resize((RESOLUTION, RESOLUTION), Image.Resampling.LANCZOS))
+    ground, mirrored = min(
+        ((ground, mirrored) for ground in grounds() for mirrored in ((False,) if ground.rgb else (False, True))),
+        key=lambda seen: _misfit(picture, _bare(*seen)),
+    )
+    bare = _bare(ground, mirrored)
+    counted = torch.tensor([thing.is_counted for thing in concepts()])
+    gains: dict[Placement, Tensor] = {}
 
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for inside, outside in ((3, 32), (32, 64), (64, 96), (96, 128)):
-            layers += [nn.Conv2d(inside, outside, 3, 2, 1), nn.GroupNorm(8, outside), nn.SiLU()]
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(128 * 16, len(concepts()))
+    def gain(placement: Placement) -> Tensor:
+        if placement not in gains:
+            gains[placement] = _gain(picture, bare, placement)
+        return gains[placement]
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of the concepts, float (batch, concepts), of pictures in [-1, 1], float (batch, 3, 64, 64)."""
-        return self.head(self.features(pixels).flatten(1))
+    def tried() -> Iterator[tuple[float, str, tuple[int, ...], int]]:
+        for kind in KINDS:
+            for number, places in enumerate(arrangements(kind, ground.rgb is None)):
+                found = torch.stack([gain(place) for place in places])
+                if kind not in ("beside", "above"):
+                    found = found.sum(0, keepdim=True)
+                if kind in COUNTED:
+                    found = found.masked_fill(~counted, -torch.inf)
+                best, things = found.max(1)
+                if len(set(things.tolist())) == len(things):  # two of the same thing are another kind of scene
+                    yield float(best.sum()), kind, tuple(things.tolist()), number
 
-    @torch.inference_mode()
-    def concepts_of(self, images: Sequence[Image.Image]) -> list[Concept]:
-        """The concept that each picture shows."""
-        pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
-        logits = self(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return [concepts()[i] for i in logits.argmax(1).tolist()]
-
-    @torch.inference_mode()
-    def scenes_of(self, images: Sequence[Image.Image]) -> list[tuple[Concept, Concept]]:
-        """The concepts in the left and the right half of each picture."""
-        pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB").resize((64, 64)))) for image in images])
-        left, right = halves(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        guesses = (self(half).argmax(1).tolist() for half in (left, right))
-        return [(concepts()[i], concepts()[j]) for i, j in zip(*guesses, strict=True)]
-
-    def accuracy(self, pictures: Sequence[HeldOutPicture]) -> float:
-        """The share of renders that are recognised, in percent."""
-        guesses = self.concepts_of([load_image(picture.path) for picture in pictures])
-        return 100 * sum(g == p.concept for g, p in zip(guesses, pictures, strict=True)) / len(pictures)
-
-    @classmethod
-    def load(cls, path: Path = WEIGHTS) -> Self:
-        """Loads the classifier in the package."""
-        recogniser = cls()
-        recogniser.load_state_dict(load_file(path))
-        return recogniser.eval()
-
-    def save(self, path: Path = WEIGHTS) -> None:
-        """Writes the weights as safetensors."""
-        with atomic_path(path) as temporary:
-            save_file(self.state_dict(), temporary)
+    _, kind, things, number = max(tried())
+    return Scene(kind, tuple(concepts()[index] for index in things), ground, number, mirrored)
 
 
-def background_of(image: Image.Image) -> Colour:
-    """The named colour nearest to the median of the picture's corners."""
-    pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32)
-    corners = np.concatenate([pixels[y : y + 6, x : x + 6].reshape(-1, 3) for y in (0, 58) for x in (0, 58)])
-    median = np.median(corners, axis=0)
-    return min(colours(), key=lambda colour: float(np.square(median - np.array(colour.rgb)).sum()))
+def is_right(found: Scene, asked: Scene) -> bool:
+    """Whether a picture shows the wanted scene, in any arrangement.
 
-
-def halves(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The left and right halves of pictures, padded to squares with their edges: float (batch, 3, side, side)."""
-    middle = pixels.shape[-1] // 2
-    padding = (middle // 2, middle - middle // 2, 0, 0)
-    left, right = (F.pad(half, padding, mode="replicate") for half in (pixels[..., :middle], pixels[..., middle:]))
-    return left, right
-
-
-def blurred(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Adds the faults of a decoder to renders: blur, noise, shifted colours.
-
-    Without them, the classifier would react to an autoencoder's blur instead of the contents.
+    Example:
+        >>> from altdiffusion_clip.emoji.concepts import find_concept, find_ground
+        >>> cat = Scene("one", (find_concept("cat"),), find_ground("blue"))
+        >>> is_right(Scene("one", cat.things, cat.ground, arrangement=4), cat)
+        True
     """
-    count = len(pixels)
-    keep = torch.rand(count, 1, 1, 1, generator=generator)
-    soft = F.interpolate(F.avg_pool2d(pixels, 2), scale_factor=2.0, mode="bilinear")
-    noise = torch.randn(pixels.shape, generator=generator) * 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
-    shift = torch.randn(count, 3, 1, 1, generator=generator) * 0.05
-    return (keep * pixels + (1 - keep) * soft + noise + shift).clamp(-1, 1)
+    return (found.kind, found.things, found.ground) == (asked.kind, asked.things, asked.ground)
+
+
+def _misfit(picture: Tensor, bare: Tensor) -> float:
+    """How far a picture is from a bare ground, in the part where it is nearest."""
+    return float((picture - bare).square().sum(0).flatten().kthvalue(int(_BARE * RESOLUTION**2)).values)
+
+
+def _gain(picture: Tensor, bare: Tensor, placement: Placement) -> Tensor:
+    """How much nearer each thing in a position brings the bare ground to a picture: float (things,)."""
+    left, top = ((RESOLUTION - placement.size) // 2 + offset for offset in (placement.dx, placement.dy))
+    window = (slice(None), slice(top, top + placement.size), slice(left, left + placement.size))
+    colour, alpha = _sprites(placement.size)
+    change = colour - alpha * bare[window]
+    missing = (picture - bare)[window]
+    return 2 * torch.einsum("tchw,chw->t", change, missing) - change.square().flatten(1).sum(1)
+
+
+@functools.cache
+def _bare(ground: Ground, mirrored: bool) -> Tensor:
+    return _pixels(render(ground, mirrored=mirrored))
+
+
+@functools.cache
+def _sprites(size: int) -> tuple[Tensor, Tensor]:
+    """All things at one size: premultiplied colours (things, 3, size, size), and opacity (things, 1, size, size)."""
+    canvas = np.zeros((len(concepts()), size, size, 4), np.float32)
+    for row, thing in zip(canvas, concepts(), strict=True):
+        pixels = np.asarray(sprite(thing.code, size), np.float32) / 255
+        height, width = pixels.shape[:2]
+        # rounds as `render` does
+        left, top = ((RESOLUTION - side) // 2 - (RESOLUTION - size) // 2 for side in (width, height))
+        row[top : top + height, left : left + width] = pixels
+    whole = torch.from_numpy(canvas).permute(0, 3, 1, 2)
+    colour, alpha = whole[:, :3], whole[:, 3:]
+    return (colour * alpha).contiguous(), alpha.contiguous()
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

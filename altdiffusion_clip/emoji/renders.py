@@ -1,155 +1,167 @@
-"""Pictures of the concepts: one colour emoji on a plain background.
-
-Only training draws pictures. Everything else reads the held-out pictures in the package, so the font (Noto Color
-Emoji, SIL Open Font License 1.1) is needed only for retraining.
-"""
+"""Renders things as Fluent 3D emoji on plain and painted grounds, with Pillow."""
 
 import functools
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import resources
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 
-from altdiffusion_clip.emoji.concepts import Colour, Concept
+from altdiffusion_clip.emoji.concepts import Concept, Ground
 
-RESOLUTION = 64
+RESOLUTION = 128
 """Side of every picture, in pixels."""
 
-_FONT_PLACES = (
-    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
-    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",
-    "/usr/share/fonts/noto/NotoColorEmoji.ttf",
-)
-_STRIKE = 109  # the only bitmap size in the font, in pixels per em
+_FINE = 4  # shapes are painted larger by this factor and then shrunk, for smooth edges
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The position of the emoji: side of its square and offset from the centre, in pixels."""
+    """The placement of a thing: longer side of its sprite, and offset of its centre from the picture's, in pixels."""
 
-    size: int = 50
+    size: int = 84
     dx: int = 0
     dy: int = 0
 
 
-TRAIN_PLACEMENTS = tuple(
-    Placement(size, dx, dy) for size in range(46, 56, 2) for dx in range(-2, 3, 2) for dy in range(-2, 3, 2)
-)
-"""Even sizes and even offsets."""
-
-HELD_OUT_PLACEMENTS = tuple(
-    Placement(size, dx, dy) for size in range(47, 54, 2) for dx in range(-3, 4, 2) for dy in range(-3, 4, 2)
-)
-"""Odd sizes and odd offsets, which no training picture has."""
-
-SCENE_PLACEMENTS = tuple(Placement(size, dx, dy) for size in (26, 28, 30) for dx in (-1, 0, 1) for dy in (-4, 0, 4))
-"""Placements in each half of a picture of two things."""
-
-
-def font_path() -> Path:
-    """Finds Noto Color Emoji: ``$ALTDIFFUSION_EMOJI_FONT``, or where Linux distributions put it.
-
-    Raises:
-        FileNotFoundError: it is not there. The message says what to install.
-    """
-    named = os.environ.get("ALTDIFFUSION_EMOJI_FONT")
-    for place in (named,) if named else _FONT_PLACES:
-        if Path(place).is_file():
-            return Path(place)
-    raise FileNotFoundError(
-        "Noto Color Emoji is needed to draw training pictures: install the package fonts-noto-color-emoji, "
-        "or set ALTDIFFUSION_EMOJI_FONT to NotoColorEmoji.ttf"
-    )
-
-
-@functools.lru_cache(maxsize=2048)
-def _glyph(character: str, size: int) -> Image.Image:
-    font = ImageFont.truetype(str(font_path()), _STRIKE)
-    canvas = Image.new("RGBA", (2 * _STRIKE, 2 * _STRIKE), (0, 0, 0, 0))
-    ImageDraw.Draw(canvas).text((_STRIKE // 2, _STRIKE // 2), character, font=font, embedded_color=True)
-    box = canvas.getbbox()
-    if box is None:
-        raise ValueError(f"{font_path()} has no picture for {character!r}")
-    glyph = canvas.crop(box)
-    scale = size / max(glyph.size)
-    width, height = (max(1, round(side * scale)) for side in glyph.size)
-    return glyph.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _outlined(glyph: Image.Image) -> Image.Image:
-    """Recolours an emoji in shades of orange, with a dark outline of two pixels, as another style."""
-    glyph = ImageOps.expand(glyph, 2)
-    shape = glyph.getchannel("A")
-    line = shape.filter(ImageFilter.MaxFilter(5))
-    shades = ImageOps.colorize(ImageOps.grayscale(glyph.convert("RGB")), (120, 40, 0), (255, 225, 170))
-    shades.putalpha(shape)
-    drawn = Image.new("RGBA", glyph.size, (20, 20, 60, 0))
-    drawn.putalpha(line)
-    drawn.alpha_composite(shades)
-    return drawn
-
-
-def render(concept: Concept, colour: Colour, placement: Placement | None = None, style: str = "plain") -> Image.Image:
-    """Draws a concept on a background.
-
-    Args:
-        concept: what to draw.
-        colour: the background.
-        placement: size and position of the emoji; by default centred, with 50 of 64 pixels.
-        style: "plain", or "outlined" for shades of orange with a dark outline.
-
-    Returns:
-        An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
-
-    Raises:
-        FileNotFoundError: Noto Color Emoji is not installed.
+@functools.cache
+def sprite(code: str, size: int) -> Image.Image:
+    """The sprite of a thing: RGBA, with a longer side of `size` pixels. Cached.
 
     Example:
-        >>> from altdiffusion_clip.emoji.concepts import find_colour, find_concept
-        >>> render(find_concept("cat"), find_colour("blue")).size  # doctest: +SKIP
-        (64, 64)
+        >>> sprite("1f431", 44).mode
+        'RGBA'
     """
-    picture = Image.new("RGB", (RESOLUTION, RESOLUTION), colour.rgb)
-    _paste(picture, concept, placement or Placement(), style)
-    return picture
+    path = resources.files(__package__).joinpath("sprites", f"{code}.webp")
+    with path.open("rb") as file:
+        whole = Image.open(file).convert("RGBA")
+    scale = size / max(whole.size)
+    width, height = (max(1, round(side * scale)) for side in whole.size)
+    return whole.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def render_scene(
-    left: Concept,
-    right: Concept,
-    colour: Colour,
-    placements: tuple[Placement, Placement] | None = None,
-    style: str = "plain",
-) -> Image.Image:
-    """Draws two concepts beside each other on a background.
+def render(ground: Ground, *things: tuple[Concept, Placement], mirrored: bool = False) -> Image.Image:
+    """Draws things on a ground.
 
     Args:
-        left: what is on the left.
-        right: what is on the right.
-        colour: the background.
-        placements: of the left and the right emoji, with offsets from the middle of the half; by default 28 of 64
-            pixels.
-        style: as in `render`.
+        ground: plain or painted.
+        *things: things with their placements, from back to front.
+        mirrored: mirror the painted ground, but not the things.
 
     Returns:
         An RGB picture of `RESOLUTION` x `RESOLUTION` pixels.
 
-    Raises:
-        FileNotFoundError: Noto Color Emoji is not installed.
+    Example:
+        >>> from altdiffusion_clip.emoji.concepts import find_concept, find_ground
+        >>> render(find_ground("meadow"), (find_concept("cat"), Placement(dy=8))).size
+        (128, 128)
     """
-    picture = Image.new("RGB", (RESOLUTION, RESOLUTION), colour.rgb)
-    for concept, placement, centre in zip(
-        (left, right), placements or (Placement(28), Placement(28)), (-RESOLUTION // 4, RESOLUTION // 4), strict=True
-    ):
-        _paste(picture, concept, Placement(placement.size, placement.dx + centre, placement.dy), style)
+    picture = _painted(ground, mirrored).copy()
+    for concept, placement in things:
+        thing = sprite(concept.code, placement.size)
+        left = (RESOLUTION - thing.width) // 2 + placement.dx
+        top = (RESOLUTION - thing.height) // 2 + placement.dy
+        picture.paste(thing, (left, top), thing)
     return picture
 
 
-def _paste(picture: Image.Image, concept: Concept, placement: Placement, style: str) -> None:
-    glyph = _glyph(concept.emoji, placement.size)
-    if style == "outlined":
-        glyph = _outlined(glyph)
-    left = (RESOLUTION - glyph.width) // 2 + placement.dx
-    top = (RESOLUTION - glyph.height) // 2 + placement.dy
-    picture.paste(glyph, (left, top), glyph)
+@functools.cache
+def _painted(ground: Ground, mirrored: bool) -> Image.Image:
+    if ground.rgb is not None:
+        return Image.new("RGB", (RESOLUTION, RESOLUTION), ground.rgb)
+    picture = _PAINTERS[ground.name]().resize((RESOLUTION, RESOLUTION), Image.Resampling.BOX)
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
+
+
+Rgb = tuple[int, int, int]
+_SIDE = RESOLUTION * _FINE
+
+
+def _gradient(*stops: Rgb) -> Image.Image:
+    """A vertical gradient through evenly spaced colours."""
+    place = np.linspace(0, len(stops) - 1, _SIDE)
+    columns = [np.interp(place, range(len(stops)), [stop[channel] for stop in stops]) for channel in range(3)]
+    column = np.stack(columns, axis=1)[:, None, :].repeat(_SIDE, axis=1)
+    return Image.fromarray(column.round().astype(np.uint8))
+
+
+def _ellipse(picture: Image.Image, x: float, y: float, width: float, height: float, colour: Rgb) -> None:
+    """An ellipse around a centre. All lengths are relative to the picture's side."""
+    box = [_SIDE * value for value in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
+    ImageDraw.Draw(picture).ellipse(box, fill=colour)
+
+
+def _dots(picture: Image.Image, count: int, lowest: float, radius: float, colour: Rgb, seed: int) -> None:
+    """Soft dots above a height, always in the same well-spaced positions."""
+    generator = np.random.default_rng(seed)
+    layer = Image.new("L", picture.size)
+    placed: list[tuple[float, float]] = []
+    while len(placed) < count:
+        x, y = generator.uniform(0.03, 0.97), generator.uniform(0.03, lowest)
+        if all((x - a) ** 2 + (y - b) ** 2 > 0.09**2 for a, b in placed):
+            placed.append((x, y))
+            size = radius * _SIDE * (1.0 if len(placed) % 3 else 1.5)
+            centre = (x * _SIDE, y * _SIDE)
+            ImageDraw.Draw(layer).ellipse(
+                [centre[0] - size, centre[1] - size, centre[0] + size, centre[1] + size], fill=255
+            )
+    picture.paste(colour, mask=layer.filter(ImageFilter.GaussianBlur(_FINE / 2)))
+
+
+def _meadow() -> Image.Image:
+    picture = _gradient((126, 200, 252), (176, 224, 255), (214, 240, 255))
+    _ellipse(picture, 0.15, 1.02, 1.1, 0.72, (112, 190, 84))
+    _ellipse(picture, 0.82, 1.08, 1.2, 0.76, (92, 172, 72))
+    return picture
+
+
+def _sea() -> Image.Image:
+    picture = _gradient((150, 214, 250), (196, 232, 252), (222, 243, 253))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle([0, 0.56 * _SIDE, _SIDE, _SIDE], fill=(44, 132, 196))
+    for row, height in enumerate((0.64, 0.76, 0.88)):
+        for number in range(-1, 5):
+            left = (number * 0.25 + (0.125 if row % 2 else 0.0)) * _SIDE
+            box = [left, height * _SIDE, left + 0.17 * _SIDE, (height + 0.08) * _SIDE]
+            draw.arc(box, 200, 340, fill=(128, 194, 232), width=round(0.018 * _SIDE))
+    return picture
+
+
+def _night_sky() -> Image.Image:
+    picture = _gradient((14, 16, 52), (32, 34, 88), (58, 50, 124))
+    _dots(picture, 22, 0.97, 0.009, (255, 248, 214), seed=5)
+    return picture
+
+
+def _snow() -> Image.Image:
+    picture = _gradient((150, 178, 214), (182, 204, 230), (208, 222, 240))
+    _ellipse(picture, 0.8, 1.05, 1.3, 0.66, (226, 236, 248))
+    _ellipse(picture, 0.2, 1.1, 1.3, 0.7, (248, 251, 255))
+    _dots(picture, 24, 0.72, 0.011, (255, 255, 255), seed=2)
+    return picture
+
+
+def _desert() -> Image.Image:
+    picture = _gradient((255, 204, 122), (255, 222, 158), (255, 236, 192))
+    _ellipse(picture, 0.2, 1.06, 1.3, 0.72, (226, 170, 98))
+    _ellipse(picture, 0.88, 1.08, 1.1, 0.66, (206, 148, 82))
+    return picture
+
+
+def _sunset() -> Image.Image:
+    picture = _gradient((92, 58, 134), (188, 92, 128), (250, 146, 96), (255, 190, 104))
+    _ellipse(picture, 0.5, 0.72, 0.4, 0.4, (255, 224, 130))
+    ImageDraw.Draw(picture).rectangle([0, 0.72 * _SIDE, _SIDE, _SIDE], fill=(66, 46, 92))
+    return picture
+
+
+_PAINTERS: dict[str, Callable[[], Image.Image]] = {
+    "meadow": _meadow,
+    "sea": _sea,
+    "night sky": _night_sky,
+    "snow": _snow,
+    "desert": _desert,
+    "sunset": _sunset,
+}
+"""A painter for each painted ground."""

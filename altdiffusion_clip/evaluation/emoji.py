@@ -1,252 +1,217 @@
-"""Measures emoji-m9 on pictures and prompts that no training stage has seen."""
+"""Measures emoji-m18 on scenes and words that no training stage has seen."""
 
-import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, resolve
 from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
-from altdiffusion_clip.emoji.captions import captions, scene_captions
-from altdiffusion_clip.emoji.concepts import (
-    LANGUAGES,
-    Colour,
-    Concept,
-    colours,
-    concepts,
-    is_held_out,
-    is_pair_held_out,
-)
-from altdiffusion_clip.emoji.held_out import PER_PAIR, held_out_pictures
-from altdiffusion_clip.emoji.recogniser import Recogniser, background_of
-from altdiffusion_clip.evaluation.retrieval import Retrieval, retrieval
-from altdiffusion_clip.images import load_image
+from altdiffusion_clip.emoji.captions import Claim, claim_of, held_out_words, say, traditional
+from altdiffusion_clip.emoji.concepts import concepts, drawn_concepts, find_ground
+from altdiffusion_clip.emoji.distance import Distance, distance_to_renders, summary
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.pictures import with_hard_negatives
+from altdiffusion_clip.emoji.recipe import ALL_KINDS
+from altdiffusion_clip.emoji.recogniser import is_right, recognise
+from altdiffusion_clip.emoji.renders import RESOLUTION
+from altdiffusion_clip.emoji.scenes import Scene, draw_scenes
+from altdiffusion_clip.evaluation.ranks import ranks_of_embeddings
+from altdiffusion_clip.evaluation.retrieval import KS, retrieval_of_ranks
 from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
-from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 
 if TYPE_CHECKING:
     from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import AltDiffusionPipeline
 
-SYSTEMS = ("teacher", "distilled", "student")
+Row = dict[str, Any]
 Encode = Callable[[list[str]], Tensor]
+DRAWN_SHARES = {"one": 8.0, "small": 1.0, "big": 1.5, "beside": 3.0, "above": 1.5, "two": 1.0, "three": 1.0}
+"""Shares of the kinds of scenes in the evaluation. They do not change with the training data."""
+
+GROUPS = {
+    "single": ("one", "small", "big"),
+    "pair": ("beside", "above"),
+    "count": ("two", "three"),
+}
+"""Kinds of scenes that are reported together."""
 
 
-def _systems(folder: Path) -> Iterator[tuple[str, Encode, Callable[[list[Path]], Tensor]]]:
-    """Name, text encoder and image encoder of the English teacher, and of the student after each stage."""
-    scorer = AltCLIPScorer.from_pretrained(folder).eval()
-    teacher = CLIPModel.from_pretrained(folder / "teacher", dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "teacher")
-
-    def teacher_texts(texts: list[str]) -> Tensor:
-        ids, mask = tokenize(tokenizer, texts)
-        return F.normalize(teacher.get_text_features(ids, attention_mask=mask).pooler_output, dim=-1)
-
-    def teacher_images(paths: list[Path]) -> Tensor:
-        assert scorer.processor is not None
-        pixels = scorer.processor.image_processor([load_image(p) for p in paths], return_tensors="pt").pixel_values
-        return F.normalize(teacher.get_image_features(pixels).pooler_output, dim=-1)
-
-    yield "teacher", teacher_texts, teacher_images
-
-    distilled = AltCLIPScorer(scorer.config)
-    distilled.load_state_dict(scorer.state_dict())
-    after_stage_1 = RobertaSeriesModelWithTransformation.from_pretrained(folder / "distilled", dtype=torch.float32)
-    distilled.text_model.load_state_dict(after_stage_1.state_dict())
-    # Stage 1 trains only the text tower. The projection is still the teacher's.
-    distilled.text_projection.load_state_dict(teacher.text_projection.state_dict())
-    distilled.processor = scorer.processor
-    for name, system in (("distilled", distilled.eval()), ("student", scorer)):
-        yield name, system.encode_texts, functools.partial(_image_embeds, system)
-
-
-def _image_embeds(scorer: AltCLIPScorer, paths: list[Path]) -> Tensor:
-    return scorer.encode_images(paths)[0]
+# -------------------------------------------------------------------- retrieval
 
 
 @torch.no_grad()
-def evaluate_retrieval(
-    folder: Path | None = None, languages: Sequence[str] = LANGUAGES
-) -> Iterator[dict[str, str | float]]:
-    """Measures retrieval on the held-out renders, for each system and language.
-
-    Each held-out concept-colour pair has one text and one image, so chance is one in the number of pairs.
+def evaluate_retrieval(scenes: int = 100, languages: Sequence[str] = LANGUAGES) -> Iterator[Row]:
+    """Finds unseen scenes by their captions, each among three scenes that differ in one respect.
 
     Args:
-        folder: of emoji-m9; by default the one in the package.
+        scenes: number of scenes; the gallery has four times as many.
         languages: of the captions.
 
     Yields:
-        `system`, `language`, and the recalls and their mean in percent.
+        `system` (the English teacher or the student), `language`, `typed` (how the caption is written), and the
+        recalls both ways and their mean in percent. A caption is right for every scene that it is true of.
     """
-    paths = [picture.path for picture in held_out_pictures()[::PER_PAIR]]
-    for name, encode_texts, encode_images in _systems(folder or emoji_m9_folder()):
-        images = encode_images(paths)
-        for language in languages:
-            recalls = _held_out_retrieval(encode_texts, images, language).as_dict()
-            yield {"system": name, "language": language, **{key: round(value, 2) for key, value in recalls.items()}}
+    scorer = AltCLIPScorer.from_pretrained(EMOJI_M18).eval()
+    shown = with_hard_negatives(draw_scenes(scenes, seed=123, shares=ALL_KINDS, unseen=True), seed=5)
+    words = random.Random(7)
+    claims = [replace(claim_of(scene, words), ground=scene.ground) for scene in shown]
+    pairs = [(text, picture) for text, claim in enumerate(claims) for picture, scene in enumerate(shown)
+             if claim.is_true_of(scene)]  # fmt: skip
+    vectors, _ = scorer.encode_images([scene.render() for scene in shown])
+
+    def row(system: str, language: str, typed: str, encode: Encode, write: Callable[[str], str] = str) -> Row:
+        generator = random.Random(1)
+        texts = [write(say(claim, language, generator)) for claim in claims]
+        return {"system": system, "language": language, "typed": typed, **_recalls(encode(texts), vectors, pairs)}
+
+    teacher = _teacher_texts()
+    for language in languages:
+        yield row("teacher", language, "as taught", teacher)
+        yield row("student", language, "as taught", scorer.encode_texts)
+        if language == "zh":
+            yield row("student", language, "traditional", scorer.encode_texts, traditional)
+        if language in ("en", "de", "ru", "tr"):
+            yield row("student", language, "first capital", scorer.encode_texts, _first_capital)
+            yield row("student", language, "all capitals", scorer.encode_texts, str.upper)
+    yield from _evaluate_synonyms(scorer, [language for language in languages if language != "en"])
 
 
-@torch.no_grad()
-def retrieval_of(scorer: AltCLIPScorer, language: str) -> Retrieval:
-    """Measures retrieval for one scorer in one language, as `evaluate_retrieval` does."""
-    images, _ = scorer.encode_images([picture.path for picture in held_out_pictures()[::PER_PAIR]])
-    return _held_out_retrieval(scorer.encode_texts, images, language)
+def _first_capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
 
 
-def _held_out_retrieval(encode_texts: Encode, images: Tensor, language: str) -> Retrieval:
-    """Retrieval between the embedded first picture of each held-out pair and its caption in a language."""
-    pictures = held_out_pictures()[::PER_PAIR]
-    texts = [captions(picture.concept, picture.colour, language)[0] for picture in pictures]
-    return retrieval(encode_texts(texts) @ images.T, torch.eye(len(pictures), dtype=torch.bool))
+def _evaluate_synonyms(scorer: AltCLIPScorer, languages: Sequence[str]) -> Iterator[Row]:
+    """Finds things, among all things, by words that no sentence contains."""
+    pictures = [Scene("one", (thing,), find_ground("grey")).render() for thing in concepts()]
+    vectors, _ = scorer.encode_images(pictures)
+    for language in languages:
+        held_out = held_out_words(language)
+        recalls = _recalls(scorer.encode_texts(list(held_out.values())), vectors, list(enumerate(held_out)))
+        yield {"system": "student", "language": language, "typed": "unseen synonyms", **recalls}
 
 
-def pairs(unseen: bool) -> list[tuple[Concept, Colour]]:
-    """The held-out concept-colour pairs, or all others, in a fixed random order."""
-    chosen = [(concept, colour) for concept in concepts() for colour in colours()]
-    chosen = [(concept, colour) for concept, colour in chosen if is_held_out(concept, colour) == unseen]
-    random.Random(0).shuffle(chosen)
-    return chosen
+def _recalls(texts: Tensor, images: Tensor, pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """All recalls of unit vectors, in percent. Pictures without a text are candidates only."""
+    found = retrieval_of_ranks(ranks_of_embeddings(texts, images, np.array(pairs), max(KS), "mean"))
+    return {name: round(value, 2) for name, value in found.as_dict().items()}
+
+
+def _teacher_texts() -> Encode:
+    folder = resolve(f"{EMOJI_M18}/teacher")
+    teacher = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+
+    def encode(texts: list[str]) -> Tensor:
+        ids, mask = tokenize(tokenizer, texts)
+        return F.normalize(teacher.get_text_features(ids, attention_mask=mask).pooler_output, dim=-1)
+
+    return encode
+
+
+# -------------------------------------------------------------------- drawing
 
 
 @dataclass(frozen=True)
-class DrawingResult:
-    """How often drawn pictures show what the prompt asks for, in percent.
+class Drawn:
+    """The results of one prompt.
 
     Attributes:
-        language: of the prompts.
-        drawn_from: "prompt", or "name" if only the scorer was told the background colour.
-        prompts: number of prompts.
-        n: pictures per prompt.
-        top1: the recogniser recognises the concept in the first picture of each prompt.
-        one_of_n: concept and background colour are right, averaged over all n pictures, as if choosing at random.
-        best_of_n: concept and background colour are right in the picture that our scorer ranks first.
+        scene: of the prompt.
+        language: of the prompt.
+        distance: of the first picture.
+        right: whether each picture is right, in the scorer's order, best first.
+        first_is_right: whether the picture that was drawn first is right.
     """
 
+    scene: Scene
     language: str
-    drawn_from: str
-    prompts: int
-    n: int
-    top1: float
-    one_of_n: float
-    best_of_n: float
+    distance: Distance
+    right: tuple[bool, ...]
+    first_is_right: bool
 
 
 def evaluate_drawing(
     pipeline: "AltDiffusionPipeline",
     scorer: AltCLIPScorer,
-    language: str,
-    count: int = 100,
-    n: int = 8,
+    scenes: int = 12,
+    images: int = 4,
+    languages: Sequence[str] = LANGUAGES,
     steps: int = STEPS,
-    drawn_from: str = "prompt",
-) -> DrawingResult:
-    """Draws pictures and lets the recogniser, which was trained only on renders, say what they show.
+) -> Iterator[Row]:
+    """Draws unseen scenes from prompts in every language, and compares the pictures with true renders.
 
     Args:
-        pipeline: of emoji-m9.
-        scorer: to choose the best of n.
-        language: of the prompts.
-        count: number of prompts.
-        n: pictures per prompt.
-        steps: scheduler steps.
-        drawn_from: "prompt" draws held-out concept-colour pairs. "name" draws from the concept's name and ranks by the
-            whole prompt, so that the background is left to chance and there is something to choose. Its pairs are seen
-            ones, because without being told, the model draws no other backgrounds.
+        pipeline: of emoji-m18.
+        scorer: to choose among the pictures of a prompt.
+        scenes: number of scenes in each language.
+        images: pictures per prompt.
+        languages: of the prompts.
+        steps: of the scheduler.
+
+    Yields:
+        For all prompts, each of `GROUPS` and each language: the median distance of the first picture to the nearest
+        true render and the autoencoder's own, in dB (`psnr`, `autoencoder`, `gap`, `gap_worst_tenth`); and the
+        percentage of prompts with a right first picture (`right`), a right picture in the scorer's first place
+        (`best_right`), and any right picture (`any_right`).
     """
-    recogniser = Recogniser.load()
-    recognised, right, best = 0, 0, 0
-    chosen = pairs(unseen=drawn_from == "prompt")[:count]
-    for number, (concept, colour) in enumerate(tqdm(chosen, desc=f"drawing {language} from the {drawn_from}")):
-        prompt = captions(concept, colour, language)[0]
-        drawn = prompt if drawn_from == "prompt" else captions(concept, None, language)[0]
-        seeds = tuple(range(1000 * number, 1000 * number + n))
-        settings = Settings(
-            drawn, seeds[0], seeds, EMOJI_M9, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M9)
-        )
-        images = [image for image in draw_batch(pipeline, settings) if image is not None]
-        shown = [guess == concept for guess in recogniser.concepts_of(images)]
-        both = [a and background_of(image) == colour for a, image in zip(shown, images, strict=True)]
-        recognised += shown[0]
-        right += sum(both)
-        best += both[scorer.rank(prompt, images)[0].index]
-    return DrawingResult(
-        language,
-        drawn_from,
-        count,
-        n,
-        top1=100 * recognised / count,
-        one_of_n=100 * right / (count * n),
-        best_of_n=100 * best / count,
+    shown = draw_scenes(scenes, seed=31, shares=DRAWN_SHARES, things=drawn_concepts(), unseen=True)
+    prompts = [(scene, language) for scene in shown for language in languages]
+    found = [
+        _drawn(pipeline, scorer, scene, language, images, steps) for scene, language in tqdm(prompts, unit="prompt")
+    ]
+    yield _figures("all", found)
+    for name, kinds in GROUPS.items():
+        yield from _if_any(name, [each for each in found if each.scene.kind in kinds])
+    for language in languages:
+        yield from _if_any(f"language {language}", [each for each in found if each.language == language])
+
+
+def _drawn(
+    pipeline: "AltDiffusionPipeline", scorer: AltCLIPScorer, scene: Scene, language: str, images: int, steps: int
+) -> Drawn:
+    # States everything about the scene except its arrangement, in everyday words.
+    prompt = say(Claim(scene.kind, scene.things, scene.ground), language, random.Random(0))
+    seeds = tuple(range(images))
+    settings = Settings(
+        prompt, 0, seeds, EMOJI_M18, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M18)
     )
+    pictures = draw_batch(pipeline, settings)
+    right = [picture is not None and is_right(recognise(picture), scene) for picture in pictures]
+    order = [ranked.index for ranked in scorer.rank(prompt, [picture for picture in pictures if picture is not None])]
+    return Drawn(scene, language, _distance(pictures[0], scene, pipeline.vae), tuple(right[i] for i in order), right[0])
 
 
-def unseen_scenes() -> list[tuple[Concept, Concept]]:
-    """The left and right concepts of every held-out scene, in a fixed random order."""
-    chosen = [(left, right) for left in concepts() for right in concepts()]
-    chosen = [(left, right) for left, right in chosen if left != right and is_pair_held_out(left, right)]
-    random.Random(0).shuffle(chosen)
-    return chosen
+def _distance(picture: Image.Image | None, scene: Scene, vae: Any) -> Distance:
+    """The distance of a picture. One that is not a number counts as black."""
+    return distance_to_renders(picture or Image.new("RGB", (RESOLUTION, RESOLUTION)), scene, vae)
 
 
-@dataclass(frozen=True)
-class SceneResult:
-    """How often a drawn scene shows the two things in the prompt, in percent.
-
-    Attributes:
-        language: of the prompts.
-        places: whether the prompts say which thing is on which side.
-        prompts: number of prompts, with one picture each.
-        one: at least one of the two is recognised where it should be.
-        both: both are recognised where they should be.
-    """
-
-    language: str
-    places: bool
-    prompts: int
-    one: float
-    both: float
+def _figures(of: str, found: Sequence[Drawn]) -> Row:
+    distances = {name: round(value, 2) for name, value in summary([each.distance for each in found]).items()}
+    return {
+        "of": of,
+        "prompts": len(found),
+        **distances,
+        "right": _percent([each.first_is_right for each in found]),
+        "best_right": _percent([each.right[0] for each in found]),
+        "any_right": _percent([any(each.right) for each in found]),
+    }
 
 
-def evaluate_scenes(
-    pipeline: "AltDiffusionPipeline", language: str, places: bool, count: int = 100, steps: int = STEPS
-) -> SceneResult:
-    """Draws two things that were never seen together, and lets the recogniser look at each half.
+def _if_any(of: str, found: Sequence[Drawn]) -> Iterator[Row]:
+    if found:
+        yield _figures(of, found)
 
-    Args:
-        pipeline: of emoji-m9.
-        language: of the prompts.
-        places: use prompts that say which thing is on the left. Otherwise ("a cat and an apple") either order is right.
-        count: number of prompts.
-        steps: scheduler steps.
-    """
-    recogniser = Recogniser.load()
-    one, both = 0, 0
-    for number, (left, right) in enumerate(tqdm(unseen_scenes()[:count], desc=f"drawing scenes {language}")):
-        prompt = scene_captions(left, right, None, language)[2 if places else 0]
-        settings = Settings(
-            prompt,
-            number,
-            (number,),
-            EMOJI_M9,
-            num_inference_steps=steps,
-            guidance_scale=usual_guidance_scale(EMOJI_M9),
-        )
-        (image,) = draw_batch(pipeline, settings)
-        if image is None:
-            continue
-        shown = recogniser.scenes_of([image])[0]
-        orders = [(left, right)] if places else [(left, right), (right, left)]
-        right_ones = max(sum(a == b for a, b in zip(shown, order, strict=True)) for order in orders)
-        one += right_ones >= 1
-        both += right_ones == 2
-    return SceneResult(language, places, count, one=100 * one / count, both=100 * both / count)
+
+def _percent(right: Sequence[bool]) -> float:
+    return round(100 * sum(right) / len(right), 1) if right else 0.0

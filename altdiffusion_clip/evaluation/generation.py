@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import LANGUAGES
+from altdiffusion_clip.emoji.concepts import plain_pairs
+from altdiffusion_clip.emoji.languages import LANGUAGES
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.evaluation.datasets.text_files import json_lines
-from altdiffusion_clip.evaluation.emoji import pairs
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import judge_rows
 from altdiffusion_clip.judges.pictures import Workers
@@ -76,13 +76,13 @@ def read_scenes(path: Path, languages: Sequence[str] = ()) -> list[Scene]:
 
 
 def emoji_scenes(count: int, languages: Sequence[str] = ()) -> list[Scene]:
-    """Things on backgrounds held out from emoji-m9's training, in its nine languages."""
+    """Things on plain grounds held out from emoji-m18's training, in its eighteen languages."""
     return [
         Scene(
-            f"{concept.names[ENGLISH]} on {colour.name}",
-            {code: captions(concept, colour, code)[0] for code in LANGUAGES if code in (languages or LANGUAGES)},
+            f"{concept.names[ENGLISH]} on {ground.name}",
+            {code: captions(concept, ground, code)[0] for code in LANGUAGES if code in (languages or LANGUAGES)},
         )
-        for concept, colour in pairs(unseen=True)[:count]
+        for concept, ground in plain_pairs(unseen=True)[:count]
     ]
 
 

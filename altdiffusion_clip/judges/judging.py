@@ -265,8 +265,8 @@ def rank(
         UserError: the prompt is empty, or a judge cannot be loaded.
 
     Example:
-        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
-        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> from altdiffusion_clip.emoji.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji.renders import Placement, render
         >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
         >>> rank("一只猫", pictures)[0].index
         0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from altdiffusion_clip.checkpoints.layouts import read_json
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9, EMOJI_M18, is_packaged, looks_local
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, is_packaged, looks_local, resolve
 from altdiffusion_clip.errors import CheckpointError, UserError
 from altdiffusion_clip.judges import altclip, composed, dual_encoders, functions, image_reward, open_clip
 from altdiffusion_clip.judges.base import DualJudge, Function, Judge, is_dual
@@ -193,12 +193,13 @@ def _say_the_nearest(spec: str) -> None:
     Raises:
         UserError: it lists similar names.
     """
+    resolve(spec)  # a model that is no longer in the package says so
     if Path(spec).exists() or ("/" in spec and ":" not in spec) or is_packaged(spec):
         return
     kind, colon, _ = spec.partition(":")
     if not colon and looks_local(spec) and spec.endswith((".safetensors", ".ckpt")):
         return  # a file that does not exist
-    known = [EMOJI_M18, EMOJI_M9, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
+    known = [EMOJI_M18, *(f"{each}:" for each in (*LOADERS, *RULES)), *entry_points(group=GROUP).names]
     near = difflib.get_close_matches(kind + colon, known, 3, 0.5)
     what = f"did you mean {' or '.join(near)}?" if near else f"give a folder, a hub id, or one of {', '.join(known)}"
     raise UserError(f"there is no judge {spec!r}; {what}")

@@ -34,8 +34,8 @@ class SentenceEncoder:
         UserError: it cannot be loaded, or gives scores and no vectors.
 
     Example:
-        >>> from altdiffusion_clip.emoji_m18.concepts import concepts, find_ground
-        >>> from altdiffusion_clip.emoji_m18.renders import Placement, render
+        >>> from altdiffusion_clip.emoji.concepts import concepts, find_ground
+        >>> from altdiffusion_clip.emoji.renders import Placement, render
         >>> encoder = SentenceEncoder("emoji-m18")
         >>> pictures = [render(find_ground("blue"), (thing, Placement())) for thing in concepts()[:8]]
         >>> encoder.similarity(encoder.encode(["猫", "a dog"]), encoder.encode(pictures)).shape

@@ -146,7 +146,7 @@ class AddLanguageConfig(RunConfig):
     steps: int = option(10_000, "Optimiser steps.")
     learning_rate: float = option(5e-5, "Peak learning rate of AdamW.")
     warmup_steps: int = option(500, "Steps of linear warm-up.")
-    model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m9.")
+    model: str = option("", "AltDiffusion, AltCLIP or text encoder to teach: a folder, or emoji-m18.")
     data: list[str | Path] = option([], "Parallel sentences of English and the new language.")
     replay: list[str | Path] = option([], "Sentences in the languages that it knows, so that it keeps them.")
     languages: list[str] = option([], "New language codes to read from the data (default: all).")

@@ -22,9 +22,9 @@ from altdiffusion_clip import (
 )
 from altdiffusion_clip.demo.source import Source
 from altdiffusion_clip.demo.studio import Drawn, Progress, Studio, variations
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.schedulers import SCHEDULERS, scheduler_like
+from tests.pictures import held_out_pictures
 
 
 def picture_and_mask() -> tuple[Image.Image, Image.Image]:
@@ -34,7 +34,7 @@ def picture_and_mask() -> tuple[Image.Image, Image.Image]:
 
 
 def emoji(**options: object) -> AltDiffusionPipeline:
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9", **options)
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18", **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -163,7 +163,7 @@ def test_the_demo(kind: str) -> None:
     pictures = []
     for device in ("cpu", DEVICE):
         pipe = emoji().to(device)
-        studio = Studio(pipe, load_panel("emoji-m9", DEVICE, pipeline=pipe), "emoji-m9")
+        studio = Studio(pipe, load_panel("emoji-m18", DEVICE, pipeline=pipe), "emoji-m18")
         events = list(studio.draw(variations(studio.settings("猫", 3, num_inference_steps=5), 1), source))
         assert any(event.preview for event in events if isinstance(event, Progress))
         (drawn,) = (event for event in events if isinstance(event, Drawn))

@@ -16,15 +16,15 @@ import torch
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.evaluation.ranks import TIES, ranks_of_embeddings
+from tests.pictures import held_out_pictures
 
 TEXTS = ["猫", "a dog"]
 PICTURES = [str(picture.path) for picture in held_out_pictures()[:8]]
 
 
 def emoji() -> AltDiffusionPipeline:
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -39,7 +39,7 @@ def test_scores(expected: torch.Tensor) -> None:
     assert scorer.device.type == DEVICE
     torch.testing.assert_close(scorer.similarity(TEXTS, PICTURES), expected, atol=NEAR, rtol=0)
     assert scorer.rank("猫", PICTURES)[0].index == int(expected[0].argmax())
-    alone = AltCLIPScorer.from_pretrained("emoji-m9/scorer").to(DEVICE)
+    alone = AltCLIPScorer.from_pretrained("emoji-m18/scorer").to(DEVICE)
     torch.testing.assert_close(alone.similarity(TEXTS, PICTURES), expected, atol=NEAR, rtol=0)
 
 

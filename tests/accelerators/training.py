@@ -13,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
-from altdiffusion_clip.checkpoints.model_ids import EMOJI_M9
+from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18
 from altdiffusion_clip.training.add_language import add_language
 from altdiffusion_clip.training.align import align
 from altdiffusion_clip.training.configs import (
@@ -68,7 +68,7 @@ def run_dreambooth(folder: Path) -> None:
 def run_add_language(folder: Path) -> None:
     new, old = (write_parallel(folder / f"{name}.jsonl") for name in ("new", "old"))
     add_language(
-        AddLanguageConfig(output=folder / "run", model=EMOJI_M9, data=[new], replay=[old], batch_size=4, **STEPS)
+        AddLanguageConfig(output=folder / "run", model=EMOJI_M18, data=[new], replay=[old], batch_size=4, **STEPS)
     )
 
 

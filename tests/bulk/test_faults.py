@@ -14,7 +14,6 @@ from PIL import Image
 from altdiffusion_clip.bulk.scoring import Job, Report, score_sources
 from altdiffusion_clip.bulk.shards import ShardFolder, read_shards
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import Preparation, Workers
@@ -25,6 +24,7 @@ from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.sources.rows import Source
 from tests.conftest import in_full
+from tests.pictures import held_out_pictures
 from tests.sources.faulty import Faulty, UnavailableError
 from tests.sources.sources import WRITERS, Rows, as_folder, as_jsonl, as_tar
 
@@ -49,7 +49,7 @@ def rows_of(count: int, prefix: str = "") -> Rows:
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    return Bench(load_panel("emoji-m9"))
+    return Bench(load_panel("emoji-m18"))
 
 
 @pytest.fixture(autouse=True)

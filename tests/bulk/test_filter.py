@@ -19,12 +19,12 @@ from altdiffusion_clip.bulk.shards import Scored, ShardFolder, Span
 from altdiffusion_clip.bulk.thresholds import order_statistics, quantiles
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.places import same_place, stamp_of
 from altdiffusion_clip.sources.rows import Source, read_rows
 from tests.bulk.test_faults import rows_of
 from tests.conftest import FULL, in_full
+from tests.pictures import held_out_pictures
 from tests.processes import Command
 from tests.sources.sources import WRITERS
 
@@ -35,7 +35,7 @@ def scored_folder(folder: Path, sources: list[Path], scores: list[Scored], shard
     """Shards of made-up scores of the rows of some sources, in order."""
     places = {same_place(str(source)): stamp_of(str(source)) for source in sources}
     plan = {"columns": ["image", "text", "language", "id"], "image_root": "", "encoding": "", "captions": "best"}
-    judges = [{"name": "emoji-m9", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]
+    judges = [{"name": "emoji-m18", "measure": "cosine"}, {"name": "sharp", "measure": "score"}]
     shards = ShardFolder(folder, {**plan, "judges": judges}, places)
     each = iter(scores)
     number = 0
@@ -279,11 +279,11 @@ def test_above_what_shuffled_pairs_get(by: list[str], tmp_path: Path, capsys: py
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     score = ["score", str(source), "--output", str(tmp_path / "scores"), "--embeddings", "--workers", "0"]
-    assert main([*score, "--judge", "emoji-m9", "--dtype", "float32"]) == 0
+    assert main([*score, "--judge", "emoji-m18", "--dtype", "float32"]) == 0
     capsys.readouterr()
     code, report = run(capsys, tmp_path / "scores", "--output", tmp_path / "out", "--shuffled", "95%", *by)
     assert (code, report["rows"]) == (0, 60)
-    scorer = AltCLIPScorer.from_pretrained("emoji-m9")
+    scorer = AltCLIPScorer.from_pretrained("emoji-m18")
     cosines = scorer.similarity([row["text"] for row in rows], [row["image"] for row in rows]).numpy()
     texts = np.array([row["text"] for row in rows])
     languages = np.array([row["language"] for row in rows])

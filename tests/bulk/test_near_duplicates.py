@@ -13,7 +13,7 @@ from PIL import Image
 from altdiffusion_clip.bulk import near_duplicates as module
 from altdiffusion_clip.bulk.near_duplicates import Pictured, near_duplicates, read_duplicates, write_duplicates
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.pictures import held_out_pictures
 from tests.processes import Command
 from tests.sources.sources import WRITERS
 

@@ -22,8 +22,7 @@ from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.bulk.shards import read_shards
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.concepts import LANGUAGES
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip.emoji.languages import LANGUAGES
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.embedding_files import read_embeddings
 from altdiffusion_clip.judges.encoding import Bench, fastest_batch_size
@@ -33,6 +32,7 @@ from altdiffusion_clip.sources.pictures import Located
 from altdiffusion_clip.sources.row import Row
 from altdiffusion_clip.sources.rows import Source, read_rows
 from tests.conftest import FULL, in_full
+from tests.pictures import held_out_pictures
 from tests.processes import Command
 
 PICTURES = held_out_pictures()
@@ -57,7 +57,7 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    judge = [] if "--judge" in arguments else ["--judge", "emoji-m9"]
+    judge = [] if "--judge" in arguments else ["--judge", "emoji-m18"]
     code = main(["score", *arguments, *judge, "--dtype", "float32", "--workers", "0"])
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
@@ -78,7 +78,7 @@ def random_picture(side: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def scorer() -> AltCLIPScorer:
-    return AltCLIPScorer.from_pretrained("emoji-m9").eval()
+    return AltCLIPScorer.from_pretrained("emoji-m18").eval()
 
 
 def test_scores_are_the_scorers(tmp_path: Path, scorer: AltCLIPScorer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +255,7 @@ def test_pictures_and_texts_of_every_kind(tmp_path: Path, capsys: pytest.Capture
         "a text of 10000000 characters, where 100000 are allowed",
         "not UTF-8; name its --encoding, such as gb18030 or utf-16",
     ]
-    as_it_is = AltCLIPScorer.from_pretrained("emoji-m9").eval().score("蓝色背景上的猫", cat).cosine.item()
+    as_it_is = AltCLIPScorer.from_pretrained("emoji-m18").eval().score("蓝色背景上的猫", cat).cosine.item()
     for name, row in zip(good, rows, strict=False):
         assert bool(row.scores)
         assert row.scores[0] == pytest.approx(as_it_is, abs=1.0 if name == "sixteen.png" else 0.05), name
@@ -356,7 +356,7 @@ def test_workers_are_those_that_the_tower_leaves_cores_for() -> None:
     assert default_workers(True) <= (os.cpu_count() or 1)
 
 
-def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer: AltCLIPScorer) -> None:
+def test_drafts_of_large_jpegs_score_within_two_thousandths(tmp_path: Path, scorer: AltCLIPScorer) -> None:
     rows = []
     for number, picture in enumerate(PICTURES[:60:5]):
         path = tmp_path / f"{number}.jpg"
@@ -367,7 +367,7 @@ def test_drafts_of_large_jpegs_score_within_a_thousandth(tmp_path: Path, scorer:
     for exact in (True, False):
         with Workers(bench.preparation(exact)) as workers:
             cosines[exact] = [row.scores[0] for row in judge_rows(rows_of(source), [bench], workers)[1]]
-    np.testing.assert_allclose(cosines[False], cosines[True], atol=1e-3)
+    np.testing.assert_allclose(cosines[False], cosines[True], atol=2e-3)
     assert cosines[False] != cosines[True]
 
 
@@ -563,7 +563,7 @@ class TestVectors:
         for copy in copies:
             copy.write_bytes(b"no picture any more")
         try:
-            vectors = ["--vectors", str(tmp_path / "scores"), "--judge", "emoji-m9"]
+            vectors = ["--vectors", str(tmp_path / "scores"), "--judge", "emoji-m18"]
             assert run(capsys, str(source), *common, *vectors, "--output", str(tmp_path / "again"))[0] == 0
             again = [row.scores[0] for row in read_shards(tmp_path / "again")]
             assert again == pytest.approx(there, abs=1e-6)
@@ -588,8 +588,8 @@ class TestVectors:
     ) -> None:
         source, copies = rows
         file = tmp_path / "teacher.npz"
-        assert main(["embed", str(copies[0]), "--judge", "emoji-m9/teacher", "--output", str(file), "--no-cache"]) == 0
+        assert main(["embed", str(copies[0]), "--judge", "emoji-m18/teacher", "--output", str(file), "--no-cache"]) == 0
         capsys.readouterr()
         code, _, err = run(capsys, str(source), "--vectors", str(file), "--output", str(tmp_path / "scores"))
         assert code == 2
-        assert "teacher.npz has vectors of another judge than emoji-m9" in err
+        assert "teacher.npz has vectors of another judge than emoji-m18" in err

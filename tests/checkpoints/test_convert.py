@@ -90,9 +90,9 @@ class TestRoundTrips:
             assert not info["missing_keys"]
             assert not info["unexpected_keys"]
 
-    def test_emoji_m9_keeps_its_scorer(self, tmp_path: Path) -> None:
-        done = convert("emoji-m9", tmp_path / "folder", dtype=torch.float16, variant="fp16")
-        assert done.left_out == ["distilled", "teacher"]
+    def test_emoji_m18_keeps_its_scorer(self, tmp_path: Path) -> None:
+        done = convert("emoji-m18", tmp_path / "folder", dtype=torch.float16, variant="fp16")
+        assert done.left_out == ["teacher"]
         assert {p.name for p in (tmp_path / "folder").rglob("*.safetensors")} == {
             "model.fp16.safetensors",
             "diffusion_pytorch_model.fp16.safetensors",

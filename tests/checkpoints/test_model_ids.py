@@ -5,13 +5,27 @@ from pathlib import Path
 import pytest
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder, fetch_folder, resolve, resolve_scorer
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder, fetch_folder, resolve, resolve_scorer
+from altdiffusion_clip.cli import main
 
 
-def test_emoji_m9_is_a_folder_in_the_package() -> None:
-    assert resolve("emoji-m9") == str(emoji_m9_folder())
-    assert (emoji_m9_folder() / "model_index.json").is_file()
-    assert resolve_scorer("emoji-m9") == (str(emoji_m9_folder()), "scorer")
+def test_emoji_m18_is_a_folder_in_the_package() -> None:
+    assert resolve("emoji-m18") == str(emoji_m18_folder())
+    assert (emoji_m18_folder() / "model_index.json").is_file()
+    assert resolve_scorer("emoji-m18") == (str(emoji_m18_folder()), "scorer")
+
+
+@pytest.mark.parametrize("name", ["emoji-m9", "emoji-m9/scorer"])
+def test_the_model_that_was_in_the_package_before_names_its_successor(name: str, capsys) -> None:
+    assert main(["inspect", name]) == main(["generate", "猫", "--model", name]) == 2
+    assert main(["rerank", "猫", ".", "--judge", name]) == 2
+    assert capsys.readouterr().err.count("use its successor, emoji-m18") == 3
+
+
+def test_a_folder_of_its_name_is_still_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji-m9").mkdir()
+    assert resolve("emoji-m9") == "emoji-m9"
 
 
 @pytest.mark.parametrize("name", ["BAAI/AltDiffusion-m9", "./folder", Path("folder")])

@@ -201,7 +201,7 @@ class TestScorer:
     @torch.no_grad()
     def test_straight_from_a_flagai_file(self, kind: str, offload: bool, m: str, configs, files, published) -> None:
         scorer = AltCLIPScorer.from_pretrained(files[kind], config=configs, offload_embeddings=offload)
-        tokens = scorer.processor.tokenizer(["红苹果", "a dog"], padding=True, return_tensors="pt")
+        tokens = scorer.processor.tokenizer(["苹果", "a dog"], padding=True, return_tensors="pt")
         image = Image.open(published / "init.png")
         pixels = scorer.processor.image_processor(image, return_tensors="pt").pixel_values
         expected = self.reference(m)(tokens.input_ids, pixels, tokens.attention_mask).logits_per_image

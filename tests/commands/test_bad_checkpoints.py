@@ -140,7 +140,7 @@ def test_generate_with_a_single_file_and_its_own_scorer(tmp_path: Path, capsys) 
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["rank"] for row in rows] == [1, 2]
     file = tmp_path / "emoji.safetensors"
-    assert main(["convert", "emoji-m9", str(file)]) == 0
+    assert main(["convert", "emoji-m18", str(file)]) == 0
     capsys.readouterr()
     assert main(["generate", "猫", "--model", str(file), "--output", str(tmp_path / "again"), *size[4:]]) == 0
     printed = capsys.readouterr()

@@ -23,7 +23,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pictures(prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    command = ["evaluate", "generation", str(prompts), str(folder), "--model", "emoji-m9", "--steps", "6"]
+    command = ["evaluate", "generation", str(prompts), str(folder), "--model", "emoji-m18", "--steps", "6"]
     assert main([*command, "--num-images", "2", "--no-cache", "--json"]) == 0
     return folder
 
@@ -73,7 +73,7 @@ def test_pictures_that_are_there_are_not_drawn_again(
     prompts: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in pictures.glob("*.png")}
-    command = [str(prompts), str(pictures), "--model", "emoji-m9", "--steps", "6", "--num-images", "2"]
+    command = [str(prompts), str(pictures), "--model", "emoji-m18", "--steps", "6", "--num-images", "2"]
     assert run(capsys, *command)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in pictures.glob("*.png")} == before
 

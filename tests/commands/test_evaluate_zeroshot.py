@@ -8,7 +8,7 @@ import pytest
 
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.concepts import concepts
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.pictures import held_out_pictures
 
 CONCEPTS = concepts()[:6]
 PICTURES = [picture for picture in held_out_pictures() if picture.concept in CONCEPTS]
@@ -74,7 +74,7 @@ def test_three_layouts_give_the_same_figures(tmp_path: Path, capsys: pytest.Capt
     figures = []
     for layout in ("folders", "parquet", "tars"):
         code, out, _ = run(
-            capsys, str(tmp_path / layout), "--judge", "emoji-m9", "--json", "--templates", str(templates)
+            capsys, str(tmp_path / layout), "--judge", "emoji-m18", "--json", "--templates", str(templates)
         )
         assert code == 0
         row = json.loads(out)
@@ -88,13 +88,13 @@ def test_two_languages_two_systems_and_a_page(tmp_path: Path, capsys: pytest.Cap
     names = write_folders(tmp_path / "set")
     write_names(tmp_path / "set", names, "zh")
     page, report = tmp_path / "page.html", tmp_path / "report.json"
-    command = [str(tmp_path / "set"), "--languages", "en", "zh", "--judge", "emoji-m9", "--judge", "emoji-m9/teacher"]
+    command = [str(tmp_path / "set"), "--languages", "en", "zh", "--judge", "emoji-m18", "--judge", "emoji-m18/teacher"]
     code, out, _ = run(capsys, *command, "--html", str(page), "--output", str(report))
     assert code == 0
     assert "zero-shot classification, percent" in out
     rows = {(row["system"], row["language"]): row["top1"] for row in json.loads(report.read_text())}
-    assert rows["emoji-m9", "zh"] > 90
-    assert rows["emoji-m9/teacher", "zh"] < 50
+    assert rows["emoji-m18", "zh"] > 90
+    assert rows["emoji-m18/teacher", "zh"] < 50
     html = page.read_text(encoding="utf-8")
     assert 'class="plot"' in html
     assert "taken for" in html

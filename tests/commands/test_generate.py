@@ -231,7 +231,7 @@ def test_a_wrong_call_is_one_line(
         ("unscheduled", {"scheduler": "magic"}),
     ):
         info = PngInfo()
-        info.add_itxt(SETTINGS_KEY, json.dumps({**asdict(Settings("猫", 0, (0,), "emoji-m9")), **more}))
+        info.add_itxt(SETTINGS_KEY, json.dumps({**asdict(Settings("猫", 0, (0,), "emoji-m18")), **more}))
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png", pnginfo=info)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "results.jsonl").write_text("[1]\n")

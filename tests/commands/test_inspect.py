@@ -8,16 +8,16 @@ from altdiffusion_clip.cli import main
 from tests.checkpoints import replicas
 
 
-def test_emoji_m9(capsys) -> None:
-    assert main(["inspect", "emoji-m9", "--json"]) == 0
+def test_emoji_m18(capsys) -> None:
+    assert main(["inspect", "emoji-m18", "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     report = json.loads(printed.out)
-    assert report["model"] == "m9"
-    assert report["languages"] == "en zh es fr ru ja ko ar it"
+    assert report["model"] == "m18"
+    assert len(report["languages"].split()) == 18
     assert report["is_whole"] is True
     assert [part["name"] for part in report["parts"]] == ["unet", "vae", "text_encoder", "altclip"]
-    assert main(["inspect", "emoji-m9"]) == 0
+    assert main(["inspect", "emoji-m18"]) == 0
     assert "whole      nothing is missing" in capsys.readouterr().out
 
 

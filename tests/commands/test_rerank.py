@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.pictures import held_out_pictures
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ BROKEN = {"empty.png", "truncated.png", "text.jpg", "header.png", "page.webp"}
 
 def test_cats_first_broken_files_listed_exit_code_1(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(mixed.iterdir())) == 200
-    assert main(["rerank", "一只猫", str(mixed), "--judge", "emoji-m9"]) == 1
+    assert main(["rerank", "一只猫", str(mixed), "--judge", "emoji-m18"]) == 1
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert len(lines) == 1 + 195

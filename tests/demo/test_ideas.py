@@ -4,7 +4,7 @@ import gradio as gr
 import pytest
 
 from altdiffusion_clip.demo.ideas import NAMES, ideas_of
-from altdiffusion_clip.emoji_m18.languages import LANGUAGES
+from altdiffusion_clip.emoji.languages import LANGUAGES
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,6 @@ from altdiffusion_clip.emoji_m18.languages import LANGUAGES
         ("BAAI/AltDiffusion-m18", 18),
         ("/models/my-AltDiffusion-M18/", 18),
         ("/models/mine", 9),
-        ("emoji-m9", 9),
         ("emoji-m18", 18),
     ],
 )
@@ -33,10 +32,9 @@ def test_the_languages_are_m18s() -> None:
 
 
 def test_what_there_is_not() -> None:
-    for model in ("emoji-m9", "emoji-m18"):
-        for wrong in (("unicorn dance", "blue"), ("cat", "nowhere")):
-            with pytest.raises(KeyError):
-                ideas_of(model).say(*wrong)
+    for wrong in (("unicorn dance", "blue"), ("cat", "nowhere")):
+        with pytest.raises(KeyError):
+            ideas_of("emoji-m18").say(*wrong)
 
 
 def test_the_api_takes_each_language_by_its_code() -> None:

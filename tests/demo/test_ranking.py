@@ -10,10 +10,10 @@ from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer
 from altdiffusion_clip.demo.ranking import Comparison, compare
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
+from tests.pictures import held_out_pictures
 
 
 def test_pictures_against_prompts(scorer: AltCLIPScorer, tmp_path: Path) -> None:
@@ -38,12 +38,12 @@ def test_every_judge_has_its_column(scorer: AltCLIPScorer) -> None:
     found = compare(Bench(load_panel([AltCLIPJudge(scorer), width])), ["一只狗", "a cat"], [cat, dog])
     assert found.names == [dog.name, cat.name], "the first judge decides the order"
     assert found.judges == [("AltCLIP", "cosine"), ("width", "score")]
-    assert found.scores[1].tolist() == [[67.0, 69.0], [67.0, 69.0]]
+    assert found.scores[1].tolist() == [[131.0, 133.0], [131.0, 133.0]]
     head, first, _ = found.as_csv().splitlines()
     assert head.endswith(
         '"一只狗 [AltCLIP, cosine]","一只狗 [width, score]","a cat [AltCLIP, cosine]","a cat [width, score]"'
     )
-    assert first.split(",")[2] == "67.000000"
+    assert first.split(",")[2] == "131.000000"
     table = found.as_html()
     assert table.count('colspan="2"') == 2
     assert table.count("<td") == 8

@@ -12,11 +12,11 @@ from altdiffusion_clip.demo.studio import Drawn
 from altdiffusion_clip.demo.texts import Refusal
 from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
 from altdiffusion_clip.drawing.settings import Settings
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from tests.pictures import held_out_pictures
 
 
 def drawn(seed: int, cosine: float | None) -> Drawn:
-    return Drawn(Image.new("RGB", (4, 4)), Settings("猫", seed, (seed,), "emoji-m9"), cosine)
+    return Drawn(Image.new("RGB", (4, 4)), Settings("猫", seed, (seed,), "emoji-m18"), cosine)
 
 
 def test_the_best_first_and_all_in_a_zip(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_the_best_first_and_all_in_a_zip(tmp_path: Path) -> None:
         assert file.namelist() == ["01-seed6.png", "02-seed7.png", "results.json"]
     assert [(row["rank"], row["seed"], row["cosine"]) for row in rows] == [(1, 6, 0.3), (2, 7, 0.2)]
     assert rows[0]["settings"]["prompt"] == "猫"
-    assert restored(paths[0], "emoji-m9") == best[0].settings
+    assert restored(paths[0], "emoji-m18") == best[0].settings
 
 
 def test_without_scores_in_the_order_of_drawing() -> None:
@@ -45,16 +45,16 @@ def test_pictures_without_settings(text: str | None, tmp_path: Path) -> None:
         path = tmp_path / "odd.png"
         Image.new("RGB", (4, 4)).save(path, pnginfo=info)
     with pytest.raises(Refusal, match="holds no settings"):
-        restored(path, "emoji-m9")
+        restored(path, "emoji-m18")
 
 
 def test_a_picture_of_a_webui_gives_its_settings(tmp_path: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", "a fox\nNegative prompt: blue\nSteps: 7, Sampler: Euler a, CFG scale: 4, Seed: 9")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
-    found = restored(tmp_path / "a.png", "emoji-m9")
+    found = restored(tmp_path / "a.png", "emoji-m18")
     assert (found.prompt, found.negative_prompt, found.seed, found.scheduler) == ("a fox", "blue", 9, "euler-a")
-    assert found.model == "emoji-m9"
+    assert found.model == "emoji-m18"
 
 
 def test_rows_have_what_other_tools_read() -> None:

@@ -19,7 +19,7 @@ from altdiffusion_clip.judges.names import load_panel
 
 
 def task(seed: int, prompt: str = "猫", group: str = "000", **more: object) -> Task:
-    settings = Settings(prompt, seed, (seed,), "emoji-m9")
+    settings = Settings(prompt, seed, (seed,), "emoji-m18")
     return Task(f"{group}-seed{seed}", group, settings, **more)  # type: ignore[arg-type]
 
 
@@ -104,7 +104,7 @@ class TestRanks:
         assert [row["rank"] for row in lines(tmp_path)] == [3, 1, 2]
 
     def test_rules_that_compare_pictures(self, tmp_path: Path) -> None:
-        panel = load_panel("ranks:emoji-m9,emoji-m9/teacher")
+        panel = load_panel("ranks:emoji-m18,emoji-m18/teacher")
         tasks = [task(seed, "a cat") for seed in range(3)]
         for part in (tasks[:2], tasks[2:]):
             folder = OutputFolder(tmp_path, panel)
@@ -219,7 +219,7 @@ def test_nothing_drawn_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_of_older_versions_are_read(tmp_path: Path) -> None:
-    row = {"prompt": "猫", "seed": 0, "file": "000-seed0.png", "score": None, "rank": None, "model": "emoji-m9"}
+    row = {"prompt": "猫", "seed": 0, "file": "000-seed0.png", "score": None, "rank": None, "model": "emoji-m18"}
     (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     picture(3).save(tmp_path / "000-seed0.png")
     folder = OutputFolder(tmp_path)

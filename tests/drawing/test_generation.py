@@ -33,7 +33,7 @@ PROMPTS = ["猫", "a dog on a red background", "ein Auto", "蓝色背景上的�
 
 @pytest.fixture(scope="module")
 def pipeline() -> AltDiffusionPipeline:
-    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -70,7 +70,7 @@ class TestTheSamePicture:
 
     def draw(self, pipeline: AltDiffusionPipeline, folder: Path, size: int, order: int = 1) -> dict[str, np.ndarray]:
         dtype = str(pipeline.unet.dtype).removeprefix("torch.")
-        plan = Plan(Settings("", 0, (), "emoji-m9", num_inference_steps=2, guidance_scale=3.0, dtype=dtype), [0, 1])
+        plan = Plan(Settings("", 0, (), "emoji-m18", num_inference_steps=2, guidance_scale=3.0, dtype=dtype), [0, 1])
         output = OutputFolder(folder)
         rows = [{"prompt": prompt, "id": str(number)} for number, prompt in enumerate(PROMPTS[:3])][::order]
         list(draw_into(output, batches_of(tasks_of(rows, plan), size), local_engine([Drawer(pipeline)])))
@@ -84,7 +84,7 @@ class TestTheSamePicture:
             assert all((found[key] == expected[key]).all() for key in expected)
 
     def test_in_half_precision_nearly(self, tmp_path: Path) -> None:
-        half = AltDiffusionPipeline.from_pretrained("emoji-m9", dtype=torch.bfloat16)
+        half = AltDiffusionPipeline.from_pretrained("emoji-m18", dtype=torch.bfloat16)
         half.set_progress_bar_config(disable=True)
         one, four = (self.draw(half, tmp_path / str(size), size) for size in (1, 4))
         for key, expected in one.items():
@@ -346,7 +346,7 @@ def test_a_column_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
 class TestInPython:
     def test_rows_come_as_they_are_drawn(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
         rows = generate(["猫", {"prompt": "a dog", "seed": 9, "owner": "me"}], pipeline, tmp_path, seeds=[1, 2],
-                        num_inference_steps=2, judge="emoji-m9", name="emoji-m9")  # fmt: skip
+                        num_inference_steps=2, judge="emoji-m18", name="emoji-m18")  # fmt: skip
         first = next(rows)
         assert (tmp_path / first["file"]).is_file()
         others = list(rows)
@@ -354,8 +354,8 @@ class TestInPython:
         assert list(last) == ["000-seed1", "000-seed2", "001-seed9"]
         assert sorted(last[name]["rank"] for name in list(last)[:2]) == [1, 2]
         assert last["001-seed9"]["columns"] == {"owner": "me"}
-        assert list(generate(["猫"], pipeline, tmp_path, seeds=[1, 2], num_inference_steps=2, judge="emoji-m9",
-                             name="emoji-m9")) == []  # fmt: skip
+        assert list(generate(["猫"], pipeline, tmp_path, seeds=[1, 2], num_inference_steps=2, judge="emoji-m18",
+                             name="emoji-m18")) == []  # fmt: skip
 
     def test_it_can_be_left(self, pipeline: AltDiffusionPipeline, tmp_path: Path) -> None:
         for _ in generate(PROMPTS, pipeline, tmp_path, num_inference_steps=1):
@@ -432,7 +432,7 @@ def test_a_slow_device_does_not_keep_the_others() -> None:
                 fast_has_done_three.set()
             return [self.name]
 
-    batches = [[Task(str(n), str(n), Settings("a", n, (n,), "emoji-m9"))] for n in range(6)]
+    batches = [[Task(str(n), str(n), Settings("a", n, (n,), "emoji-m18"))] for n in range(6)]
     devices: list[Any] = [Device("slow"), Device("fast")]
     done = list(local_engine(devices)(batches))
     assert sorted(int(batch[0].name) for batch, _ in done) == list(range(6))

@@ -40,7 +40,7 @@ def test_ours_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_older_settings_are_read(tmp_path: Path) -> None:
-    older = {"prompt": "猫", "seed": 5, "batch_seeds": [5, 6], "model": "emoji-m9", "guidance_scale": 3.0}
+    older = {"prompt": "猫", "seed": 5, "batch_seeds": [5, 6], "model": "emoji-m18", "guidance_scale": 3.0}
     settings = settings_of(png(tmp_path / "a.png", **{SETTINGS_KEY: json.dumps(older)}))
     assert (settings.batch_seeds, settings.batch_prompts, settings.guidance_scale) == ((5, 6), (), 3.0)
 

@@ -11,7 +11,7 @@ from altdiffusion_clip.drawing.tasks import RANDOM_SEED, Plan, Task, seeds_of, t
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.records import read_records
 
-BASE = Settings("", 0, (), "emoji-m9", num_inference_steps=20, guidance_scale=3.0)
+BASE = Settings("", 0, (), "emoji-m18", num_inference_steps=20, guidance_scale=3.0)
 
 
 def tasks(records: list, seeds: tuple[int, ...] = (0, 1), **plan: object) -> list[Task]:

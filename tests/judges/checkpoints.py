@@ -21,14 +21,14 @@ from transformers import (
     SiglipModel,
 )
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 EYES = {**TOWER, "image_size": 32, "patch_size": 8}
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
+    return CLIPTokenizer.from_pretrained(emoji_m18_folder() / "teacher")
 
 
 def clip_processor() -> CLIPImageProcessor:
@@ -69,7 +69,7 @@ def write_chinese_clip(folder: Path, width: int = 32) -> Path:
 def write_siglip(folder: Path, naflex: bool) -> Path:
     """SigLIP's layout, or SigLIP 2's of any size of picture."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
     tokenizer.model_max_length = 16
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
     if naflex:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.cache import VectorCache, default_cache, key_of
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import embed_pictures
 from altdiffusion_clip.judges.names import load_dual
 from altdiffusion_clip.sources.pictures import Located
 from tests.conftest import in_full
+from tests.pictures import held_out_pictures
 
 X = key_of(b"text ", b"x")
 
@@ -22,7 +22,7 @@ class Counted:
     """A bench of a real judge that counts what the judge is asked."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.judge = load_dual(["emoji-m9"])
+        self.judge = load_dual(["emoji-m18"])
         self.texts = self.pictures = 0
         self.bench = Bench.of(
             self.judge, cache=None if folder is None else lambda fingerprint: VectorCache(folder, fingerprint)
@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_leaves_it_whole_and_others_go_on(tmp_path: Path) -
 @pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\x00" + b"\xff" * 200])
 def test_a_damaged_cache_costs_time_and_nothing_else(tmp_path: Path, damage: bytes, caplog) -> None:
     (tmp_path / "vectors.sqlite").write_bytes(damage)
-    assert Counted(tmp_path).bench.encoder.texts(["猫"]).shape == (1, 128)
+    assert Counted(tmp_path).bench.encoder.texts(["猫"]).shape == (1, 192)
     assert "vectors are not kept" in caplog.text
 
 

@@ -31,7 +31,7 @@ def test_zscores_have_mean_0_and_a_judge_that_says_the_same_of_all_has_no_say() 
 
 
 def test_logits_are_those_of_the_product_of_probabilities() -> None:
-    one, other = load_judge("emoji-m9"), load_judge("emoji-m9/teacher")
+    one, other = load_judge("emoji-m18"), load_judge("emoji-m18/teacher")
     cosines = torch.rand(2, 5)
     product = torch.stack([one.probability(cosines[0]), other.probability(cosines[1])]).log().mean(0).softmax(0)
     ensemble = Ensemble((one, other), "logits")

@@ -19,13 +19,13 @@ from altdiffusion_clip.cli import main
 from altdiffusion_clip.demo.ranking import compare
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.drawing.log import read_results
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.judging import rank
 from altdiffusion_clip.judges.names import load_panel
 from tests.conftest import in_full
 from tests.judges.blip import image_reward
 from tests.judges.checkpoints import write_chinese_clip, write_image_reward, write_open_clip, write_siglip
+from tests.pictures import held_out_pictures
 from tests.processes import Command
 
 PICTURES = [picture.path for picture in held_out_pictures()[:24:2]]
@@ -134,11 +134,12 @@ def test_rank_and_rerank(judge: tuple[str, Reference], capsys: pytest.CaptureFix
     assert_scores([image.score for image in ranking], sorted(expected, reverse=True))
     assert_scores([image.score for image in ranking], [expected[image.index] for image in ranking])
     files = [str(path) for path in PICTURES]
-    assert main(["rerank", TEXT, *files, "--judge", "emoji-m9", "--judge", f"it={name}", "--json", "--no-cache"]) == 0
+    assert main(["rerank", TEXT, *files, "--judge", "emoji-m18", "--judge", f"it={name}", "--json", "--no-cache"]) == 0
     rows = {row["file"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert_scores([rows[file]["judges"]["it"] for file in files], expected)
     assert_scores(
-        [rows[file]["cosine"] for file in files], [image.score for image in _in_order(rank(TEXT, PICTURES, "emoji-m9"))]
+        [rows[file]["cosine"] for file in files],
+        [image.score for image in _in_order(rank(TEXT, PICTURES, "emoji-m18"))],
     )
 
 
@@ -157,7 +158,7 @@ def test_score_killed_and_resumed(judge: tuple[str, Reference], tmp_path: Path) 
     name, reference = judge
     texts = ["a cat", "a dog on a red background", "猫"]
     source = rows_file(tmp_path, texts)
-    common = ["--judge", name, "--judge", "emoji-m9", "--shard-size", "7", "--workers", "0", "--dtype", "float32"]
+    common = ["--judge", name, "--judge", "emoji-m18", "--shard-size", "7", "--workers", "0", "--dtype", "float32"]
     command = ["score", str(source), *common, "--output", str(tmp_path / "scores")]
     killed = Command(command, tmp_path)
     deadline = time.monotonic() + 60
@@ -184,7 +185,7 @@ def test_score_on_ray(judge: tuple[str, Reference], tmp_path: Path) -> None:
 def test_best_of(judge: tuple[str, Reference], emoji: AltDiffusionPipeline) -> None:
     name, reference = judge
     settings = {"n": 4, "num_inference_steps": 2, "guidance_scale": 3.0}
-    best = emoji.best_of(TEXT, keep=2, judge=[name, "own=emoji-m9"], **settings)
+    best = emoji.best_of(TEXT, keep=2, judge=[name, "own=emoji-m18"], **settings)
     everything = emoji.best_of(TEXT, keep=4, judge=name, **settings)
     expected = reference([TEXT], everything.images)[0]
     assert_scores(everything.scores, expected)
@@ -205,11 +206,11 @@ def test_generate(judge: tuple[str, Reference], tmp_path: Path, capsys: pytest.C
 
 def test_the_demo(judge: tuple[str, Reference], emoji: AltDiffusionPipeline) -> None:
     name, reference = judge
-    studio = Studio(emoji, load_panel([name, "emoji-m9"], pipeline=emoji), "emoji-m9")
+    studio = Studio(emoji, load_panel([name, "emoji-m18"], pipeline=emoji), "emoji-m18")
     picture = opened(PICTURES[:1])[0]
     drawn = studio.scored(picture, studio.settings(TEXT, 0))
     assert_scores(drawn.score, reference([TEXT], [picture])[0, 0])
-    assert set(drawn.judges) == {"emoji-m9"}
+    assert set(drawn.judges) == {"emoji-m18"}
     texts = ["a dog", TEXT]
     found = compare(Bench(load_panel(name)), texts, PICTURES)
     of_name = {path.name: column for path, column in zip(PICTURES, reference(texts, opened(PICTURES)).T, strict=True)}
@@ -232,6 +233,6 @@ def test_evaluate(judge: tuple[str, Reference], tmp_path: Path, capsys: pytest.C
 
 @pytest.fixture(scope="module")
 def emoji() -> AltDiffusionPipeline:
-    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -26,8 +26,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
-from altdiffusion_clip.emoji.held_out import held_out_pictures
+from altdiffusion_clip import AltCLIPScorer
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_judge
@@ -42,6 +42,7 @@ from tests.judges.checkpoints import (
     write_image_reward,
     write_siglip,
 )
+from tests.pictures import held_out_pictures
 
 TEXTS = ["a cat", "蓝色背景上的猫", "a picture of a very small green turtle on a red background", "x"]
 PICTURES = [Image.open(picture.path).convert("RGB") for picture in held_out_pictures()[:12:4]]
@@ -64,9 +65,10 @@ def clip(tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def test_altclip_against_transformers() -> None:
-    theirs = AltCLIPModel.from_pretrained(emoji_m9_folder() / "scorer").eval()
-    judge = load_judge("emoji-m9")
+def test_altclip_against_transformers(tmp_path: Path) -> None:
+    AltCLIPScorer.from_pretrained("emoji-m18").save_pretrained(tmp_path)
+    theirs = AltCLIPModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    judge = load_judge("emoji-m18")
     encoded = judge.tokenizer(TEXTS, padding=True, return_tensors="pt")
     pixels = judge.preprocess.processor(PICTURES, return_tensors="pt").pixel_values
     assert_same(
@@ -155,7 +157,7 @@ def test_taiyi_against_bert_and_clip_vision(taiyi: Path, clip: Path) -> None:
 def test_m_clip_against_xlm_roberta_and_clip_vision(tmp_path: Path, clip: Path, pickled: bool) -> None:
     torch.manual_seed(2)
     folder = tmp_path / "m-clip"
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
     tokenizer.save_pretrained(folder)
     config = XLMRobertaConfig(
         **{**TOWER, "hidden_size": 64, "num_attention_heads": 1},
@@ -236,7 +238,7 @@ def test_a_text_that_image_reward_cuts_is_named(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_text_does_not_depend_on_those_beside_it(taiyi: Path, clip: Path) -> None:
-    for name in ("emoji-m9", "emoji-m9/teacher", str(clip), f"{taiyi}+{clip}"):
+    for name in ("emoji-m18", "emoji-m18/teacher", str(clip), f"{taiyi}+{clip}"):
         judge = load_judge(name)
         alone = torch.cat([judge.text_features([text]) for text in TEXTS])
         torch.testing.assert_close(judge.text_features(TEXTS), alone, atol=1e-5, rtol=0)
@@ -245,7 +247,7 @@ def test_a_text_does_not_depend_on_those_beside_it(taiyi: Path, clip: Path) -> N
 def test_the_fingerprint_tells_weights_and_preprocessing_apart(clip: Path) -> None:
     first = load_judge(str(clip)).fingerprint()
     assert load_judge(str(clip)).fingerprint() == first
-    assert load_judge("emoji-m9").fingerprint() != first
+    assert load_judge("emoji-m18").fingerprint() != first
     settings = json.loads((clip / "preprocessor_config.json").read_text())
     (clip / "preprocessor_config.json").write_text(json.dumps({**settings, "do_center_crop": False}))
     other = load_judge(str(clip)).fingerprint()
@@ -258,7 +260,7 @@ def test_the_fingerprint_tells_weights_and_preprocessing_apart(clip: Path) -> No
 
 
 def test_a_text_that_is_cut_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    judge = load_judge("emoji-m9/teacher")
+    judge = load_judge("emoji-m18/teacher")
     with caplog.at_level(logging.WARNING):
         judge.text_features(["a cat " * 60, "a dog " * 60])
         judge.text_features(["a dog " * 60])

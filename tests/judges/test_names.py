@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from altdiffusion_clip import load_judge, rank
 from altdiffusion_clip.cli import main
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.open_clip import OpenCLIPPreprocess
 from tests.judges.checkpoints import write_clip
+from tests.pictures import held_out_pictures
 from tests.test_docs import ROOT, blocks
 
 PICTURES = [picture.path for picture in held_out_pictures()[:8]]
@@ -59,30 +59,30 @@ def test_a_judge_of_ones_own_by_an_entry_point(
 
 
 def test_what_is_named_twice_is_loaded_once() -> None:
-    panel = load_panel(["emoji-m9", "teacher=emoji-m9/teacher", "logits:emoji-m9,emoji-m9/teacher"])
+    panel = load_panel(["emoji-m18", "teacher=emoji-m18/teacher", "logits:emoji-m18,emoji-m18/teacher"])
     assert len(panel.members) == 2
     assert [column.name for column in panel.columns] == [
-        "emoji-m9",
+        "emoji-m18",
         "teacher",
-        "logits:emoji-m9,emoji-m9/teacher",
+        "logits:emoji-m18,emoji-m18/teacher",
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("emoji-m8", "there is no judge 'emoji-m8'; did you mean emoji-m18 or emoji-m9"),
+        ("emoji-m8", "there is no judge 'emoji-m8'; did you mean emoji-m18?"),
         ("open_clp:ViT-B-32@laion2b", "did you mean open_clip:"),
-        ("zscore:emoji-m9,emoji-m9/teacher", "did you mean zscores:"),
+        ("zscore:emoji-m18,emoji-m18/teacher", "did you mean zscores:"),
         ("python:nothing", "python:nothing names no function"),
         ("python:no_such_module:f", "No module named 'no_such_module'"),
         ("python:{tmp}/none.py:f", "there is no {tmp}/none.py"),
         ("python:{tmp}/mine.py:g", "has no attribute 'g'"),
         ("python:{tmp}/mine.py:NUMBER", "NUMBER in {tmp}/mine.py is a int, not a function"),
         ("python:{tmp}/broken.py:f", "cannot load python:{tmp}/broken.py:f"),
-        ("ranks:emoji-m9", "ranks makes one score of several judges; name two or more"),
-        ("logits:emoji-m9,python:{tmp}/mine.py:good", "gives no cosines, so it has no logits; take zscores or ranks"),
-        ("zscores:emoji-m9,ranks:emoji-m9,x", "name two or more"),
+        ("ranks:emoji-m18", "ranks makes one score of several judges; name two or more"),
+        ("logits:emoji-m18,python:{tmp}/mine.py:good", "gives no cosines, so it has no logits; take zscores or ranks"),
+        ("zscores:emoji-m18,ranks:emoji-m18,x", "name two or more"),
     ],
 )
 def test_bad_names_are_one_line(name: str, message: str, tmp_path: Path, pictures: Path, capsys) -> None:
@@ -145,12 +145,12 @@ class TestFunctions:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("score {rows} --output {tmp}/o --judge zscores:emoji-m9,emoji-m9/teacher", "scored alone, so take logits"),
+        ("score {rows} --output {tmp}/o --judge zscores:emoji-m18,emoji-m18/teacher", "scored alone, so take logits"),
         ("score {rows} --output {tmp}/o --judge {mine} --min-cosine 0.3", "gives no cosines"),
         ("score {rows} --output {tmp}/o --judge {mine} --embeddings", "gives none"),
         ("embed {tmp} --output {tmp}/a.npz --judge {mine}", "gives scores, but no vectors"),
-        ("embed {tmp} --output {tmp}/a.npz --judge emoji-m9 --judge emoji-m9/teacher", "not of 2"),
-        ("rerank x {tmp} --judge emoji-m9 --judge emoji-m9", "two judges are called emoji-m9"),
+        ("embed {tmp} --output {tmp}/a.npz --judge emoji-m18 --judge emoji-m18/teacher", "not of 2"),
+        ("rerank x {tmp} --judge emoji-m18 --judge emoji-m18", "two judges are called emoji-m18"),
         ("evaluate zeroshot {classes} --judge {mine}", "gives scores, but no vectors"),
         ("generate x --model {model} --judge own --output {tmp}/o", "has no judge of its own"),
     ],

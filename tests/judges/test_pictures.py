@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.judges.encoding import Bench
 from altdiffusion_clip.judges.names import load_panel
 from altdiffusion_clip.judges.pictures import READERS, Workers, _Budget
 from altdiffusion_clip.sources.pictures import Located
 from tests.judges.checkpoints import write_clip
+from tests.pictures import held_out_pictures
 from tests.sources.faulty import Faulty
 
 PICTURES = [picture.path for picture in held_out_pictures()]
@@ -20,7 +20,7 @@ PICTURES = [picture.path for picture in held_out_pictures()]
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    return Bench(load_panel("emoji-m9"))
+    return Bench(load_panel("emoji-m18"))
 
 
 def test_no_more_pixels_at_once_than_the_budget_unless_one_is_larger() -> None:
@@ -94,11 +94,11 @@ def test_two_judges_share_the_decoded_picture(tmp_path: Path, monkeypatch: pytes
     from altdiffusion_clip.judges.judging import rank
 
     clip = write_clip(tmp_path / "clip")
-    alone = {name: rank("x", PICTURES[:6], name) for name in ("emoji-m9", str(clip))}
+    alone = {name: rank("x", PICTURES[:6], name) for name in ("emoji-m18", str(clip))}
     decoded, load = [], pictures.load_image
     monkeypatch.setattr(pictures, "load_image", lambda *given: (decoded.append(given), load(*given))[1])
-    both = rank("x", PICTURES[:6], ["emoji-m9", f"clip={clip}"])
+    both = rank("x", PICTURES[:6], ["emoji-m18", f"clip={clip}"])
     assert len(decoded) == 6
     of_clip = {image.index: image.score for image in alone[str(clip)]}
-    assert [image.score for image in both] == pytest.approx([image.score for image in alone["emoji-m9"]], abs=1e-6)
+    assert [image.score for image in both] == pytest.approx([image.score for image in alone["emoji-m18"]], abs=1e-6)
     assert [image.scores["clip"] for image in both] == pytest.approx([of_clip[image.index] for image in both], abs=1e-6)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from altdiffusion_clip import AltCLIPScorer, SentenceEncoder
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
+from tests.pictures import held_out_pictures
 
 PICTURES = [picture.path for picture in held_out_pictures()[:24:3]]
 TEXTS = ["猫", "a dog", "ein Auto"]
@@ -19,7 +19,7 @@ TEXTS = ["猫", "a dog", "ein Auto"]
 
 @pytest.fixture(scope="module")
 def scorer() -> AltCLIPScorer:
-    return AltCLIPScorer.from_pretrained("emoji-m9")
+    return AltCLIPScorer.from_pretrained("emoji-m18")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ class TestSentenceEncoder:
         with pytest.raises(UserError, match="gives scores, but no vectors"):
             SentenceEncoder(lambda texts, pictures: [0.0] * len(texts))  # type: ignore[arg-type]
         with pytest.raises(UserError, match="gives scores, but no vectors"):
-            SentenceEncoder("logits:emoji-m9,emoji-m9/teacher")
+            SentenceEncoder("logits:emoji-m18,emoji-m18/teacher")
 
 
 def test_mteb_evaluates_it(encoder: SentenceEncoder) -> None:

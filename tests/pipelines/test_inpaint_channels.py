@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip import AltDiffusionInpaintPipeline
-from altdiffusion_clip.emoji_m18.concepts import find_concept, find_ground
-from altdiffusion_clip.emoji_m18.scenes import Scene
+from altdiffusion_clip.emoji.concepts import find_concept, find_ground
+from altdiffusion_clip.emoji.scenes import Scene
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_a_lora_after_optimize_works(trained, m: str, published: Path) -> None:
 
 
 def chessboard(seed: int) -> np.ndarray:
-    """What emoji-m9 does not know: four by four black and white squares on a coloured background, (64, 64, 3)."""
+    """What emoji-m18 does not know: four by four black and white squares on a coloured background, (64, 64, 3)."""
     colours = [(255, 212, 59), (77, 171, 247), (255, 135, 135), (105, 219, 124)]
     picture = np.empty((64, 64, 3), np.uint8)
     picture[:] = colours[seed % len(colours)]
@@ -233,11 +233,11 @@ def test_a_lora_trained_on_a_new_concept_draws_it(tmp_path: Path) -> None:
         settings = {"num_inference_steps": 12, "guidance_scale": 2.0, "generator": generators, "output_type": "np"}
         return [likeness(image) for image in pipe("棋盘", num_images_per_prompt=3, **settings).images]
 
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
     before = drawn(pipe)
     config = TrainingConfig(
         output=tmp_path / "run",
-        model="emoji-m9",
+        model="emoji-m18",
         data=[tmp_path],
         rank=16,
         targets=["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"],

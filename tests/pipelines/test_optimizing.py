@@ -24,7 +24,7 @@ LEAST_DB = 35.0
 
 @pytest.fixture
 def pipe() -> AltDiffusionPipeline:
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m9")
+    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

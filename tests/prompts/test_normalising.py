@@ -6,9 +6,9 @@ import unicodedata
 import pytest
 from transformers import AutoTokenizer
 
-from altdiffusion_clip.emoji_m18.captions import as_typed, claim_of, say
-from altdiffusion_clip.emoji_m18.languages import LANGUAGES
-from altdiffusion_clip.emoji_m18.scenes import draw_scenes
+from altdiffusion_clip.emoji.captions import as_typed, claim_of, say
+from altdiffusion_clip.emoji.languages import LANGUAGES
+from altdiffusion_clip.emoji.scenes import draw_scenes
 from altdiffusion_clip.prompts.normalising import normalise
 from altdiffusion_clip.prompts.weights import parse_weights
 from altdiffusion_clip.prompts.windows import split_into_windows, tokenize

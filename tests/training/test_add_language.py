@@ -1,4 +1,4 @@
-"""German for a small student that knows three languages, and for emoji-m9 in benchmarks/add_language.py."""
+"""German for a small student that knows three languages, and for emoji-m18 in benchmarks/add_language.py."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from altdiffusion_clip.training.configs import AddLanguageConfig
 from altdiffusion_clip.training.metrics import read_metrics
 from tests.training.worlds import write_parallel
 
-EMOJI = "emoji-m9"
+EMOJI = "emoji-m18"
 
 
 @pytest.fixture

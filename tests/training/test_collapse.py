@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.held_out import HeldOutPicture, held_out_pictures
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.contrastive import embed_pictures, train_contrastive
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
+from tests.pictures import HeldOutPicture, held_out_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +39,8 @@ def pictures_of(seen: bool) -> list[HeldOutPicture]:
 
 
 def new_scorer() -> AltCLIPScorer:
-    """emoji-m9's eyes, and a deep text tower that has read nothing yet."""
-    trained = AltCLIPScorer.from_pretrained("emoji-m9")
+    """emoji-m18's eyes, and a deep text tower that has read nothing yet."""
+    trained = AltCLIPScorer.from_pretrained("emoji-m18")
     config = copy.deepcopy(trained.config)
     config.text_config.update(
         {"num_hidden_layers": 24, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from altdiffusion_clip import AltDiffusionPipeline
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.configs import DreamBoothConfig
 from altdiffusion_clip.training.dreambooth import dreambooth
 from altdiffusion_clip.training.metrics import read_metrics
+from tests.pictures import held_out_pictures
 from tests.training.worlds import PIPELINE
 
 

@@ -83,7 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dreambooth = {**tuned, "instance_images": data["contrastive"][0], "instance_prompt": "一只sks猫"}
         dreambooth |= {"class_prompt": "一只猫", "class_images": 3}
         del dreambooth["data"], dreambooth["cache_text_states"]
-        language = {**common, "model": "emoji-m9", "data": [str(folder / "german.jsonl")], "learning_rate": 1e-4}
+        language = {**common, "model": "emoji-m18", "data": [str(folder / "german.jsonl")], "learning_rate": 1e-4}
         del language["teacher"], language["student"]
         return [
             *jobs,

@@ -111,7 +111,7 @@ def shrunk(name: str, folder: Path) -> list[str]:
         small += ["concepts.keys_and_values_steps=1", "concepts.steps=0"]
         return [*small, f"pictures={pictures}", f"beautiful={pictures}"]
     if name == "add-language":
-        small += ["model=emoji-m9"]
+        small += ["model=emoji-m18"]
         sentences = write_parallel(folder / "new.jsonl", ("en", "de"))
         return [*small, f"sentences={sentences}", f"replay={write_parallel(folder / 'old.jsonl', ('en', 'zh'))}"]
     small += [f"model={PIPELINE}", "resolution=16"]

@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import AutoTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.training.config import RunConfig
 from altdiffusion_clip.training.data.image_text import CaptionedPictures
 from altdiffusion_clip.training.data.pixels import signed
@@ -15,7 +15,7 @@ from tests.training.worlds import write_pictures
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> CaptionedPictures:
-    tokenizer = AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
     return CaptionedPictures.prepare([write_pictures(tmp_path / "pictures")], 32, tokenizer, tmp_path / "data")
 
 

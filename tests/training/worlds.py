@@ -4,14 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, XLMRobertaTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.emoji.captions import captions
 from altdiffusion_clip.emoji.concepts import concepts
-from altdiffusion_clip.emoji.held_out import held_out_pictures
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig
 from tests.conftest import PUBLISHED
+from tests.pictures import held_out_pictures
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LANGUAGES = ("en", "zh", "ru")
@@ -20,11 +20,11 @@ PIPELINE = PUBLISHED / "alt-diffusion-m9-tiny"
 
 
 def write_teacher(folder: Path, width: int = 32) -> Path:
-    """A CLIP with new weights and emoji-m9's English tokenizer."""
+    """A CLIP with new weights and emoji-m18's English tokenizer."""
     import torch
 
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(emoji_m9_folder() / "teacher")
+    tokenizer = CLIPTokenizer.from_pretrained(emoji_m18_folder() / "teacher")
     text = {**TOWER, "hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
     text |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text["pad_token_id"] = tokenizer.pad_token_id
@@ -37,9 +37,10 @@ def write_teacher(folder: Path, width: int = 32) -> Path:
 
 
 def write_student(folder: Path, width: int = 32) -> Path:
-    """A student that is not there yet: a configuration, and emoji-m9's tokenizer."""
-    shutil.copytree(emoji_m9_folder() / "tokenizer", folder)
-    config = {**TOWER, "vocab_size": 4100, "max_position_embeddings": 90, "project_dim": width}
+    """A student that is not there yet: a configuration, and emoji-m18's tokenizer."""
+    shutil.copytree(emoji_m18_folder() / "tokenizer", folder)
+    vocab_size = len(XLMRobertaTokenizer.from_pretrained(folder))
+    config = {**TOWER, "vocab_size": vocab_size, "max_position_embeddings": 90, "project_dim": width}
     RobertaSeriesConfig(**config).save_pretrained(folder)
     return folder
 
@@ -55,7 +56,7 @@ def write_parallel(path: Path, languages: tuple[str, ...] = LANGUAGES) -> Path:
 
 
 def write_pictures(folder: Path, languages: tuple[str, ...] = LANGUAGES) -> Path:
-    """A few of the shipped renders, with captions."""
+    """A few renders, with captions."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = [picture for picture in held_out_pictures() if picture.concept.index < CONCEPTS]
     with (folder / "captions.jsonl").open("w", encoding="utf-8") as file:

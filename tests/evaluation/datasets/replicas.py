@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from altdiffusion_clip.emoji.captions import captions
-from altdiffusion_clip.emoji.held_out import PER_PAIR, HeldOutPicture, held_out_pictures
+from tests.pictures import PER_PAIR, HeldOutPicture, held_out_pictures
 
 PICTURES: list[HeldOutPicture] = held_out_pictures()[::PER_PAIR]
 

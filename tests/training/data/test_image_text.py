@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from PIL import Image
 from transformers import AutoTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.sources.retries import Retries
 from altdiffusion_clip.training.data import captioned, image_text
@@ -21,7 +21,7 @@ from tests.sources.faulty import Faulty, UnavailableError
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    return AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
 
 
 def write(folder: Path, records: list[dict[str, object]], pictures: int = 4) -> Path:

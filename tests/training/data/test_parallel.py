@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from altdiffusion_clip.checkpoints.model_ids import emoji_m9_folder
+from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.training.data.parallel import ParallelCorpus
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(emoji_m9_folder() / "tokenizer")
+    return AutoTokenizer.from_pretrained(emoji_m18_folder() / "tokenizer")
 
 
 def write(path: Path, records: list[dict[str, object]]) -> Path:
