@@ -10,7 +10,7 @@ from altdiffusion_clip.demo.context import BESIDE_THE_QUEUE, MOST_GUIDANCE, MOST
 from altdiffusion_clip.demo.controls import Controls, button, start_and_stop
 from altdiffusion_clip.demo.drawing_view import DrawingView
 from altdiffusion_clip.demo.history import labels_of, remembered
-from altdiffusion_clip.demo.results import restored
+from altdiffusion_clip.demo.results import TEXT, restored
 from altdiffusion_clip.demo.studio import variations
 from altdiffusion_clip.demo.texts import announced, say
 from altdiffusion_clip.demo.uploads import quiet, unchecked
@@ -78,7 +78,7 @@ class DrawTab:
                     labels.label(self.negative, "negative_hint", "placeholder")
                     self.controls = Controls(context, "draw", sizes=True)
                 with gr.Column(elem_id="restore"):
-                    dropped = labels.label(quiet(gr.UploadButton(file_types=["image"], size="sm")), "restore")
+                    dropped = labels.label(quiet(gr.UploadButton(file_types=["image", ".txt"], size="sm")), "restore")
                 with labels.label(gr.Accordion(open=False, elem_id="history"), "history"):
                     past = gr.Dataset(
                         components=[gr.Textbox(visible=False)],
@@ -148,10 +148,11 @@ class DrawTab:
             yield from self.view.follow(events, int(count), language, request, keep=int(keep))
 
     def restore(self, path: str, language: str) -> list[Any]:
-        """The settings of a picture that this program or a WebUI drew."""
+        """The settings of a picture that this program or a WebUI drew, or of a text that it copied or saved."""
         context = self._context
         with context.guard.call("restore", language):
-            context.limits.picture(path)
+            if Path(path).suffix != TEXT:
+                context.limits.picture(path)
             return self._values(vars(restored(Path(path), context.studio.model)))
 
     def _values(self, settings: dict[str, Any]) -> list[Any]:

@@ -1,5 +1,6 @@
-// Ctrl+Enter starts. A picture that is dropped beside every place for uploads gives its settings back. And screen readers
-// are told what is seen: a thumbnail's caption, the words on an upload, that an empty gallery is a picture of one.
+// Ctrl+Enter starts. A picture that is dropped beside every place for uploads gives its settings back, and so do settings
+// that are pasted as a prompt. And screen readers are told what is seen: a thumbnail's caption, the words on an upload,
+// that an empty gallery is a picture of one.
 () => {
   const starts = { prompt: "start", negative: "start", "change-prompt": "change-start",
     "change-negative": "change-start", prompts: "rank" };
@@ -22,12 +23,21 @@
     event.dataTransfer?.types.includes("Files") &&
     !event.target.closest?.("#uploads, #change-picture") && input();
   document.addEventListener("dragover", (event) => { if (isOurs(event)) event.preventDefault(); });
+  const restore = (file) => {
+    const files = new DataTransfer();
+    files.items.add(file);
+    input().files = files.files;
+    input().dispatchEvent(new Event("change", { bubbles: true }));
+  };
   document.addEventListener("drop", (event) => {
     if (!isOurs(event)) return;
     event.preventDefault();
-    const files = new DataTransfer();
-    if (event.dataTransfer.files.length) files.items.add(event.dataTransfer.files[0]);
-    input().files = files.files;
-    input().dispatchEvent(new Event("change", { bubbles: true }));
+    if (event.dataTransfer.files.length) restore(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => {
+    const text = event.clipboardData?.getData("text") ?? "";
+    if (!event.target.closest?.("#prompt") || !/^Steps: \d+, /m.test(text) || !input()) return;
+    event.preventDefault();
+    restore(new File([text], "settings.txt", { type: "text/plain" }));
   });
 }

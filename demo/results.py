@@ -10,9 +10,12 @@ from typing import Any
 
 from altdiffusion_clip.demo.studio import Drawn
 from altdiffusion_clip.demo.texts import Refusal
-from altdiffusion_clip.drawing.png_text import settings_from, webui_text
+from altdiffusion_clip.drawing.png_text import settings_from, settings_from_text, webui_text
 from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.errors import UserError
+
+TEXT, LONGEST_TEXT = ".txt", 100_000
+"""The ending of texts of settings, and their most bytes."""
 
 
 def best_first(drawn: Sequence[Drawn], keep: int) -> list[Drawn]:
@@ -57,16 +60,33 @@ def write_archive(paths: Sequence[Path], rows: Sequence[dict[str, Any]], folder:
 
 
 def restored(path: Path, model: str) -> Settings:
-    """Reads the settings in a picture from this program or a WebUI.
+    """Reads the settings in a picture or a text from this program or a WebUI.
 
     Args:
-        path: of the PNG.
+        path: of the PNG, or of the text, whose name ends in `TEXT`.
         model: to draw with.
 
     Raises:
         Refusal: it has no settings.
     """
+    guidance_scale = usual_guidance_scale(model)
     try:
-        return settings_from(path, model, usual_guidance_scale(model))[0]
+        if path.suffix == TEXT:
+            return settings_from_text(read_text(path), model, guidance_scale)[0]
+        return settings_from(path, model, guidance_scale)[0]
     except UserError:
         raise Refusal("no_settings") from None
+
+
+def read_text(path: Path) -> str:
+    """Reads a text of settings.
+
+    Raises:
+        UserError: it is not UTF-8, or so long that it is something else.
+    """
+    try:
+        if path.stat().st_size <= LONGEST_TEXT:
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise UserError("not a text of settings")

@@ -56,8 +56,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Drawing.
     "prompt": ("Prompt", "提示词"),
     "prompt_hint": (
-        "What to draw. (word:1.3) gives a word more weight. Ctrl+Enter draws.",
-        "想画什么？(词语:1.3) 可加强某个词。按 Ctrl+Enter 生成。",
+        "What to draw, or pasted settings. (word:1.3) gives a word more weight. Ctrl+Enter draws.",
+        "想画什么？也可粘贴参数。(词语:1.3) 可加强某个词。按 Ctrl+Enter 生成。",
     ),
     "negative": ("Negative prompt", "反向提示词"),
     "negative_hint": ("What to keep out", "不想出现的内容"),
@@ -82,8 +82,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "preview": ("In progress", "正在生成"),
     "download": ("Download all, with settings", "全部下载（含参数）"),
     "restore": (
-        "Load settings from a picture (or drop it anywhere)",
-        "从图片读取参数（也可拖放到页面任意处）",
+        "Load settings from a picture or .txt (or drop it anywhere)",
+        "从图片或 .txt 读取参数（也可拖放到页面任意处）",
     ),
     "examples": ("Examples", "示例"),
     "history": ("History (kept in this browser)", "历史记录（只保存在本浏览器）"),
@@ -141,7 +141,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "large_upload": ("The picture is too large.", "图片过大。"),
     "no_picture": ("The file is not a picture.", "这个文件不是图片。"),
     "no_picture_given": ("Add a picture to edit first.", "请先放入要修改的图片。"),
-    "no_settings": ("The picture holds no settings.", "这张图片不含生成参数。"),
+    "no_settings": ("There are no settings in it.", "其中没有生成参数。"),
     "no_uploads": ("Add pictures to rank first.", "请先放入要排序的图片。"),
     "bad_size": ("{field} must be a multiple of {multiple}.", "{field}须为 {multiple} 的倍数。"),
     "too_weak": (

@@ -1,4 +1,4 @@
-"""Draws docs/retrieval.png: R@1 of emoji-m9 by language, compared with its English teacher.
+"""Draws docs/retrieval.png: R@1 of emoji-m18 and its English teacher by language, among similar scenes.
 
 altdiffusion evaluate emoji --json | python scripts/retrieval_chart.py
 """
@@ -12,13 +12,15 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-SYSTEMS = {"teacher": ("English teacher", "#c2c8d0"), "student": ("emoji-m9", "#5b5fe0")}
-LANGUAGES = ("en", "zh", "es", "fr", "ru", "ja", "ko", "ar", "it")
+from altdiffusion_clip.emoji.languages import LANGUAGES
+
+SYSTEMS = {"teacher": ("English teacher", "#c2c8d0"), "student": ("emoji-m18", "#5b5fe0")}
 
 
 def main() -> None:
     rows = [json.loads(line) for line in sys.stdin if line.startswith("{")]
-    figure, axes = plt.subplots(figsize=(8, 2.6), dpi=110)
+    rows = [row for row in rows if row["typed"] == "as taught"]
+    figure, axes = plt.subplots(figsize=(10, 2.6), dpi=110)
     width = 0.4
     for place, (system, (name, colour)) in enumerate(SYSTEMS.items()):
         found = {row["language"]: row["text_to_image_r1"] for row in rows if row["system"] == system}

@@ -111,6 +111,28 @@ def settings_from(path: Path, model: str, guidance_scale: float) -> tuple[Settin
     )
 
 
+def settings_from_text(text: str, model: str, guidance_scale: float) -> tuple[Settings, list[str]]:
+    """Reads settings as the AUTOMATIC1111 WebUI writes them: prompt, negative prompt, and a line with the rest.
+
+    Args:
+        text: as it is copied from a WebUI, the demo, or a page where people share pictures.
+        model: to draw with.
+        guidance_scale: if the text has none.
+
+    Returns:
+        The settings, and those that are not supported.
+
+    Raises:
+        UserError: there is no prompt, or a setting is damaged.
+
+    Example:
+        >>> settings, left = settings_from_text("a cat\\nSteps: 9, Seed: 3, Clip skip: 2", "emoji-m18", 2.0)
+        >>> settings.prompt, settings.num_inference_steps, settings.seed, left
+        ('a cat', 9, 3, ['Clip skip: 2'])
+    """
+    return _from_webui(text, Settings("", 0, (0,), model, guidance_scale=guidance_scale), "the text")
+
+
 def _texts(path: Path) -> dict[str, str]:
     try:
         with Image.open(path) as image:
@@ -126,7 +148,7 @@ def _own(text: str, path: Path) -> Settings:
         raise UserError(f"the settings in {path} are damaged ({error})") from error
 
 
-def _from_webui(text: str, empty: Settings, path: Path) -> tuple[Settings, list[str]]:
+def _from_webui(text: str, empty: Settings, path: Path | str) -> tuple[Settings, list[str]]:
     *lines, last = text.strip().split("\n")
     found = {name.strip(): value.strip().strip('"') for name, value in _FIELD.findall(last)}
     if "Steps" not in found:
@@ -212,7 +234,7 @@ def _comfyui_text(nodes: dict[str, dict[str, Any]], link: Any) -> str:
     return ""
 
 
-def _settings(values: dict[str, Any], empty: Settings, path: Path) -> Settings:
+def _settings(values: dict[str, Any], empty: Settings, path: Path | str) -> Settings:
     merged = {**asdict(empty), **values}
     merged["batch_seeds"] = (merged["seed"],)
     if not merged["prompt"]:

@@ -199,7 +199,7 @@ def test_a_first_visit(size: tuple[int, int], locale: str, server: Demo, browser
     visit.close()
 
 
-def test_settings_are_copied_and_kept_over_a_reload(server: Demo, browser: Any) -> None:
+def test_settings_are_copied_pasted_and_kept_over_a_reload(server: Demo, browser: Any) -> None:
     visit = Visit(browser, server.address, permissions=["clipboard-read", "clipboard-write"])
     page = visit.page
     draw(page, "a panda on a red background", count=1)
@@ -219,6 +219,13 @@ def test_settings_are_copied_and_kept_over_a_reload(server: Demo, browser: Any) 
     page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
     page.click("#draw-dice")
     page.wait_for_function("document.querySelector('#draw-seed input')?.value === '-1'")
+    page.fill("#prompt textarea", "")
+    page.keyboard.press("Control+V")
+    page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
+    assert page.input_value("#prompt textarea") == "a panda on a red background"
+    page.evaluate("navigator.clipboard.writeText('Steps of a staircase')")
+    page.keyboard.press("Control+V")
+    assert page.input_value("#prompt textarea").endswith("Steps of a staircase"), "a prompt like any other"
     visit.close()
 
 

@@ -44,7 +44,7 @@ def test_pictures_without_settings(text: str | None, tmp_path: Path) -> None:
         info.add_itxt(SETTINGS_KEY, text)
         path = tmp_path / "odd.png"
         Image.new("RGB", (4, 4)).save(path, pnginfo=info)
-    with pytest.raises(Refusal, match="holds no settings"):
+    with pytest.raises(Refusal, match="There are no settings"):
         restored(path, "emoji-m18")
 
 
@@ -61,3 +61,19 @@ def test_rows_have_what_other_tools_read() -> None:
     (row,) = rows_of([drawn(5, 0.1)], [Path("a.png")])
     assert row["parameters"].splitlines()[0] == "猫"
     assert "Seed: 5" in row["parameters"]
+
+
+def test_a_text_of_settings_is_read_like_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "settings.txt"
+    path.write_text("蓝色背景上的猫\nSteps: 9, CFG scale: 3, Seed: 4, Size: 96x64, Model: another", encoding="utf-8")
+    found = restored(path, "emoji-m18")
+    assert (found.prompt, found.num_inference_steps, found.seed, found.width) == ("蓝色背景上的猫", 9, 4, 96)
+    assert found.model == "emoji-m18"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"\nSteps: 9", b"a cat\nSteps: 9, Size: wide", b"a" * 200_000])
+def test_a_text_without_settings(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "settings.txt"
+    path.write_bytes(data)
+    with pytest.raises(Refusal, match="There are no settings"):
+        restored(path, "emoji-m18")

@@ -12,11 +12,13 @@ from altdiffusion_clip.drawing.png_text import (
     WEBUI_KEY,
     save_with_settings,
     settings_from,
+    settings_from_text,
     settings_of,
     webui_text,
 )
 from altdiffusion_clip.drawing.settings import Settings
 from altdiffusion_clip.errors import UserError
+from altdiffusion_clip.schedulers import scheduler_name
 
 
 def png(path: Path, **texts: str) -> Path:
@@ -170,3 +172,21 @@ def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
         read(tmp_path / "a.png")
     with pytest.raises(UserError, match="cannot read"):
         read(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize(
+    "text", ["Negative prompt: blurry\nSteps: 9", "Steps: 9, Seed: 3", "a cat\nSteps: 9, Seed: many"]
+)
+def test_a_text_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(UserError, match="the settings in the text"):
+        settings_from_text(text, "emoji-m18", 2.0)
+
+
+def test_a_text_is_read_as_a_picture_of_a_webui() -> None:
+    text = "a (cat:1.2),\nby day\nNegative prompt: blurry\n"
+    text += "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6, Seed: 7"
+    settings, left = settings_from_text(text, "emoji-m18", 2.0)
+    assert (settings.prompt, settings.negative_prompt) == ("a (cat:1.2),\nby day", "blurry")
+    assert (settings.num_inference_steps, settings.guidance_scale, settings.seed) == (30, 6.0, 7)
+    assert settings.scheduler == scheduler_name("DPM++ 2M Karras")
+    assert left == []

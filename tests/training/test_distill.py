@@ -38,10 +38,10 @@ def test_a_student_learns_its_teacher(config: DistillConfig) -> None:
     assert isinstance(folder, Path)
     student = RobertaSeriesModelWithTransformation.from_pretrained(folder).eval()
     teacher, reader = load_teacher_text(config.teacher)
-    target = teacher_embeds(teacher, reader, ["cat", "dog", "cow"])[:, 0]
+    target = teacher_embeds(teacher, reader, ["cat", "dog", "fox"])[:, 0]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        for said in (["cat", "dog", "cow"], ["猫", "狗", "奶牛"], ["кошка", "собака", "корова"]):
+        for said in (["cat", "dog", "fox"], ["猫", "狗", "狐狸"], ["кошка", "собака", "лиса"]):
             pooled = student(*tokenize(tokenizer, said)).pooler_output
             assert (pooled - target).square().mean() < 0.5 * target.var(0).mean(), said
     lines = [line for line in read_metrics(config.output) if "r1_zh" in line]
@@ -135,7 +135,7 @@ class TestStudents:
         student = RobertaSeriesModelWithTransformation.from_pretrained(folder).eval()
         assert student.config.has_pre_transformation
         teacher, reader = load_teacher_text(config.teacher)
-        said = ["cat", "dog", "cow"]
+        said = ["cat", "dog", "fox"]
         target = teacher_embeds(teacher, reader, said, layers=2)[:, 1]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         with torch.no_grad():

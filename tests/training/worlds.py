@@ -48,7 +48,7 @@ def write_student(folder: Path, width: int = 32) -> Path:
 def write_parallel(path: Path, languages: tuple[str, ...] = LANGUAGES) -> Path:
     """What can be said of a few concepts, a meaning a line."""
     lines = [
-        json.dumps({code: captions(concept, None, code) for code in languages}, ensure_ascii=False)
+        json.dumps({code: captions(concept, None, code)[:3] for code in languages}, ensure_ascii=False)
         for concept in concepts()[:CONCEPTS]
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
