@@ -6,12 +6,14 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,20 +158,30 @@ def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> Non
     assert one == pytest.approx(four, abs=1e-5)
 
 
-def train_on_two_machines(disks: tuple[Path, Path], settings: dict[str, Any], processes: int) -> list[str]:
-    """Starts a run on two machines, each with its own disk, and returns what they print."""
+def train_on_machines(disks: Sequence[Path], settings: dict[str, Any], processes: int, code: int = 0) -> list[str]:
+    """Starts a run on machines, each with a disk of those, and returns what they print."""
     port, running = free_port(), []
     for node, disk in enumerate(disks):
         disk.mkdir(exist_ok=True)
         job = ("align", {**settings, "output": str(disk / "run")})
         (disk / "jobs.json").write_text(json.dumps([job]))
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(node)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(disks)), "--node_rank", str(node)]
         command += ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(port)]
-        command += ["-m", "tests.training.run_stage", str(disk / "jobs.json"), str(2 * processes)]
+        command += ["-m", "tests.training.run_stage", str(disk / "jobs.json"), str(len(disks) * processes)]
         running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
     said = [each.communicate(timeout=400)[1] for each in running]
-    assert [each.returncode for each in running] == [0, 0], "\n".join(said)[-3000:]
+    assert {each.returncode for each in running} == {code}, "\n".join(said)[-3000:]
     return said
+
+
+@pytest.mark.full
+def test_machines_of_which_only_some_share_a_disk_are_refused(runs: Path, tmp_path: Path) -> None:
+    settings = next(each for stage, each in json.loads((runs / "two.json").read_text()) if stage == "align")
+    disks = tmp_path / "shared", tmp_path / "shared", tmp_path / "own"
+    for said in train_on_machines(disks, settings, 1, code=1):
+        assert re.search(r"UserError: only some machines share .*; give a folder that all share", said), said[-2000:]
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.full
@@ -177,10 +189,10 @@ def train_on_two_machines(disks: tuple[Path, Path], settings: dict[str, Any], pr
 def test_machines_without_a_shared_disk(processes: int, runs: Path, tmp_path: Path) -> None:
     settings = next(each for stage, each in json.loads((runs / "two.json").read_text()) if stage == "align")
     disks = tmp_path / "first", tmp_path / "second"
-    train_on_two_machines(disks, {**settings, "stop_after_seconds": 1e-9}, processes)
+    train_on_machines(disks, {**settings, "stop_after_seconds": 1e-9}, processes)
     assert [(disk / "run" / "checkpoint.pt").exists() for disk in disks] == [True, False]
     shutil.rmtree(disks[1])  # another machine takes its place
-    train_on_two_machines(disks, settings, processes)
+    train_on_machines(disks, settings, processes)
     assert sorted(path.name for path in disks[0].iterdir()) == ["jobs.json", "run"]
     assert not list(disks[0].rglob(".*"))
     for disk in disks:
@@ -189,7 +201,7 @@ def test_machines_without_a_shared_disk(processes: int, runs: Path, tmp_path: Pa
         for name, tensor in alone.items():
             torch.testing.assert_close(made[name], tensor, atol=1e-5, rtol=0, msg=name)
         assert (disk / "run" / "data" / "pictures" / "latents.bin").is_file()
-    train_on_two_machines(disks, settings, processes)  # is finished
+    train_on_machines(disks, settings, processes)  # is finished
 
 
 @pytest.mark.parametrize(
