@@ -6,7 +6,7 @@ fine-tuned model the languages of emoji-m18. It draws from English and Chinese p
 pairs of a thing and a plain ground. A picture counts if the nearest of all renders on its ground, plain and outlined,
 is the outlined one of the thing.
 
-    python benchmarks/merge_styles.py [--output build/styles] [--things 24] [--prompts 40]
+    python benchmarks/merge_styles.py [--output build/styles] [--things 24] [--prompts 30]
 
 It takes about twenty minutes on two cores, and continues after a stop.
 """
@@ -154,9 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("build/styles"), help="a run that was stopped goes on here")
     parser.add_argument("--things", type=int, default=24, help="of emoji-m18's world")
-    parser.add_argument("--align-steps", type=int, default=600, help="of the keys and values for English")
-    parser.add_argument("--style-steps", type=int, default=300, help="of the fine-tuning to the other style")
-    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--align-steps", type=int, default=400, help="of the keys and values for English")
+    parser.add_argument("--style-steps", type=int, default=200, help="of the fine-tuning to the other style")
+    parser.add_argument("--prompts", type=int, default=30)
     options = parser.parse_args()
     things = drawn_concepts()[: options.things]
     data = {style: write_pictures(options.output / "pictures" / style, things, style) for style in STYLES}

@@ -2,8 +2,8 @@
 
 A deterministic scheduler follows one path from a seed's noise to its picture, and a few large steps end near where many
 small ones do. Scores of such drafts rank pictures almost as well as the pictures themselves. The latents of a
-half-finished picture do not: with emoji-m9 and 20 steps, scores of the estimate after 10 steps correlate with those of
-the pictures at 0.10, and after 15 steps at 0.56, but scores of drafts of 6 steps at 0.9. This is one round of
+half-finished picture do not: with a small model and 20 steps, scores of the estimate after 10 steps correlate with
+those of the pictures at 0.10, and after 15 steps at 0.56, but scores of drafts of 6 steps at 0.9. This is one round of
 successive halving (arXiv 1502.07943) with steps as the resource. The finalists are drawn one after another, the best
 draft first, as long as the next may still win.
 """
