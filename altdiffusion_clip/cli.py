@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return DONE if options.run(options) else SOME_FAILED
     except KeyboardInterrupt:
-        print("altdiffusion: stopped; what was finished has been kept", file=sys.stderr)
+        _say("stopped; what was finished has been kept")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has stopped. Leave the interpreter nothing to flush into the closed pipe.
@@ -90,8 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if in_main:  # a second Ctrl-C must not interrupt the clean-up
             signal.signal(signal.SIGTERM, before)
-    print(f"altdiffusion: {message}", file=sys.stderr)
+    _say(message)
     return WRONG_CALL
+
+
+def _say(message: str) -> None:
+    """Writes a line to stderr at once: where Python does not buffer, the lines of several processes would mix."""
+    sys.stderr.write(f"altdiffusion: {message}\n")
 
 
 def _use_utf8() -> None:

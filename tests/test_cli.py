@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,3 +114,13 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path) -> None:
 def test_debug_shows_the_traceback(tmp_path) -> None:
     with pytest.raises(Exception, match="nothing to draw"):
         main(["generate", "--debug", "--output", str(tmp_path)])
+
+
+def test_an_error_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the lines of several processes mix in containers, where Python often does not buffer."""
+    written: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
+    assert main(["inspect", "no/such/folder/at/all"]) == 2
+    assert [line for line in written if "altdiffusion" in line or line == "\n"] == [written[-1]]
+    assert written[-1].startswith("altdiffusion: ")
+    assert written[-1].endswith("\n")
