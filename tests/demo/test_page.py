@@ -32,6 +32,7 @@ from tests.demo.conftest import Demo, demo, serving
 from tests.demo.visits import (
     DESKTOP,
     PHONE,
+    SLOW,
     Visit,
     download,
     draw,
@@ -373,7 +374,7 @@ def test_paints_over_a_picture_and_inpaints_it(page: Any, tmp_path: Path) -> Non
 def test_one_idea_in_eighteen_languages(page: Any) -> None:
     open_tab(page, "Compare")
     page.click("#compare-start")
-    page.wait_for_selector("#compare-status:has-text('18 drawn')")
+    page.wait_for_selector("#compare-status:has-text('18 drawn')", timeout=4 * SLOW)
     page.wait_for_function("document.querySelectorAll('#compare-gallery img').length >= 18")
     captions = page.locator("#compare-gallery .caption-label").all_inner_texts()
     assert captions[1].startswith("中文 · cosine 0.")
