@@ -119,7 +119,7 @@ def train_models(options: argparse.Namespace, ledger: Ledger, seconds: float) ->
     Stage(options, [], []).wait(60)  # restores the packaged parts before several processes look for them
     clock = ["--train-seconds", str(options.train_seconds)] if options.train_seconds else []
     codes = {}
-    for together in ((["vae", "latents"], ["teacher"], ["sentences"]), (["distill", "contrastive"],)):
+    for together in ((["vae", "latents"], ["teacher"], ["sentences"]), (["distill", "contrastive", "scoring"],)):
         stages = [Stage(options, names, clock) for names in together]
         for stage in stages:
             codes["+".join(stage.names)] = stage.wait(ends - time.monotonic())

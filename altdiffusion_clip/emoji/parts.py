@@ -17,9 +17,8 @@ from altdiffusion_clip.pipelines.alt_diffusion.pipeline_alt_diffusion import Alt
 from altdiffusion_clip.pipelines.alt_diffusion.saving import forget_paths
 from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
-from altdiffusion_clip.training.contrastive import TEXT_ENCODER
 from altdiffusion_clip.training.loop import CHECKPOINT_FILE
-from altdiffusion_clip.training.models import MODEL
+from altdiffusion_clip.training.models import MODEL, TEXT_ENCODER
 
 AVERAGE = "unet.safetensors"
 PACKAGED = emoji_m18_folder()
@@ -48,10 +47,17 @@ def write_average(work: Path) -> None:
     if not checkpoint.is_file():
         return
     average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"] or {}
-    tensors = {name.removeprefix("unet."): tensor.half() for name, tensor in average.items()}
+    # Training may have moved its channels last, which safetensors cannot store.
+    tensors = {name.removeprefix("unet."): tensor.half().contiguous() for name, tensor in average.items()}
     if tensors:
         with atomic_path(work / "align" / AVERAGE) as path:
             save_file(tensors, path, metadata={"format": "pt"})
+
+
+def scorer_of(work: Path) -> Path:
+    """The folder of the student with the best scores so far."""
+    trained_on = work / "scoring" / MODEL
+    return trained_on if trained_on.exists() else work / "contrastive" / MODEL
 
 
 def keep(work: Path, folder: Path) -> None:
@@ -65,7 +71,7 @@ def keep(work: Path, folder: Path) -> None:
             CLIPModel.from_pretrained(teacher).half().save_pretrained(place)
             CLIPTokenizer.from_pretrained(teacher).save_pretrained(place)
             image_processor().save_pretrained(place)
-    student = work / "contrastive" / MODEL
+    student = scorer_of(work)
     if student.exists() and not (folder / SCORER).exists():
         encoder = RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float16)
         encoder.save_pretrained(folder / TEXT_ENCODER)

@@ -67,6 +67,7 @@ PROFILES: dict[str, dict[str, Changes]] = {
         "teacher": {**BY_THE_CLOCK, "seconds": 95.0, "batch_size": 512, "learning_rate": 1e-3, "workers": 9},
         "distill": {**BY_THE_CLOCK, "seconds": 85.0, "batch_size": 1024, "learning_rate": 8e-4, "workers": 5},
         "contrastive": {**BY_THE_CLOCK, "seconds": 25.0, "batch_size": 1024, "learning_rate": 2e-4, "workers": 5},
+        "scoring": {**BY_THE_CLOCK, "seconds": 25.0, "batch_size": 1024, "learning_rate": 4e-4, "workers": 5},
         "align": {
             **BY_THE_CLOCK, "seconds": 320.0, "batch_size": 256, "learning_rate": 7e-4, "ema_decay": 0.999,
             "compile": True, "workers": 12,
@@ -260,6 +261,23 @@ def contrastive_stage(work: Path, profile: str, changes: Changes) -> None:
     contrastive(replace(config, **changes), captioned(run / "data", tokenizer, LANGUAGES))
 
 
+def scoring_stage(work: Path, profile: str, changes: Changes) -> None:
+    """Trains the student's last layer on, for scores. The UNet reads the layer before it, so pictures do not change."""
+    run = work / "scoring"
+    student = work / "contrastive" / MODEL
+    config = ContrastiveConfig(
+        output=run,
+        student=str(student),
+        languages=list(LANGUAGES),
+        keep_conditioning=True,
+        steps=2000,
+        batch_size=256,
+        learning_rate=2e-4,
+        warmup_steps=100,
+    )
+    contrastive(replace(config, **changes), captioned(run / "data", AutoTokenizer.from_pretrained(student), LANGUAGES))
+
+
 def align_config(work: Path, **own: Any) -> AlignConfig:
     """What the runs of the UNet have in common, and their own settings."""
     return AlignConfig(
@@ -339,6 +357,7 @@ STAGES: dict[str, Callable[[Path, str, Changes], None]] = {
     "sentences": sentences_stage,
     "distill": distill_stage,
     "contrastive": contrastive_stage,
+    "scoring": scoring_stage,
     "pairs": pairs_stage,
     "align": align_stage,
 }
@@ -353,8 +372,8 @@ def is_done(work: Path, stage: str) -> bool:
         "distill": ("distill", "contrastive"),
         "pairs": ("pairs", "align"),
     }
-    if stage == "pairs" and (PACKAGED / "unet").exists():
-        return True
+    if stage in ("scoring", "pairs") and (PACKAGED / "unet").exists():
+        return True  # what they taught is in the packaged weights
     return any((work / each / MODEL).exists() for each in leads_to.get(stage, (stage,)))
 
 

@@ -30,13 +30,15 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.models import (
     MODEL,
+    TEXT_ENCODER,
     is_altclip,
     load,
+    load_altclip,
     load_student,
-    load_tokenizer,
     place_of,
     save_model,
     subfolder_of,
+    write_altclip,
 )
 
 logger = logging.getLogger(__name__)
@@ -94,26 +96,14 @@ def load_bodies(
 ) -> tuple[RobertaSeriesModelWithTransformation, PreTrainedTokenizerBase, AltCLIPScorer | None]:
     """The text encoder, tokenizer and scorer of an AltDiffusion, AltCLIP or text encoder folder."""
     _, subfolder = resolve_scorer(place_of(name))
-    whole = is_altclip(name)
-    scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained) if subfolder or whole else None
-    if whole:
-        assert scorer is not None
-        assert scorer.processor is not None
-        return scorer.text_model, scorer.processor.tokenizer, scorer
-    probe = load(
-        "the text encoder",
-        name,
-        RobertaSeriesModelWithTransformation.from_pretrained,
-        dtype=torch.float32,
-        **subfolder_of(name, "text_encoder"),
-    )
-    if probe.pre_LN is None and scorer is None:
+    if subfolder or is_altclip(name):
+        # Text encoder and scorer share one body, so both benefit from training.
+        scorer, tokenizer = load_altclip(name)
+        return scorer.text_model, tokenizer, scorer
+    loader = RobertaSeriesModelWithTransformation.from_pretrained
+    probe = load("the text encoder", name, loader, dtype=torch.float32, **subfolder_of(name, TEXT_ENCODER))
+    if probe.pre_LN is None:
         raise UserError(f"{name} has no pre_LN, which the pooled reading needs; put its AltCLIP into {name}/scorer")
-    if scorer is not None:
-        # They share one body, so both benefit from training.
-        if probe.transformation_pre is not None:
-            scorer.text_model = probe
-        return scorer.text_model, load_tokenizer(name), scorer
     student, tokenizer = load_student(name, probe.config.project_dim)
     return student, tokenizer, None
 
@@ -240,13 +230,13 @@ def write_like(
 ) -> None:
     """Writes a folder like the model's, with the student in place of its text encoder."""
     place = place_of(model)
-    is_pipeline = (place / "text_encoder").is_dir()
-    if not is_pipeline:
-        if scorer is not None:
-            scorer.save_pretrained(folder)
-        else:
-            student.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+    if is_altclip(model):
+        assert scorer is not None
+        write_altclip(scorer, folder)
+        return
+    if not (place / TEXT_ENCODER).is_dir():
+        student.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         return
     index = [p for p in place.iterdir() if p.name in ("model_index.json", "unet", "vae", "scheduler", "tokenizer")]
     others = [p for p in place.iterdir() if p.name in ("safety_checker", "feature_extractor")]
@@ -255,7 +245,7 @@ def write_like(
             shutil.copytree(path, folder / path.name)
         else:
             shutil.copyfile(path, folder / path.name)
-    student.save_pretrained(folder / "text_encoder")
+    student.save_pretrained(folder / TEXT_ENCODER)
     if scorer is not None:
         scorer.text_model = student
         scorer.save_pretrained(folder / "scorer")

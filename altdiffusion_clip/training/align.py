@@ -42,7 +42,16 @@ from altdiffusion_clip.training.diffusion import (
 )
 from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.loop import mean_loss, optimise, step_generator
-from altdiffusion_clip.training.models import MODEL, load, load_tokenizer, place_of, save_model, subfolder_of
+from altdiffusion_clip.training.models import (
+    MODEL,
+    is_altclip,
+    load,
+    load_altclip,
+    load_tokenizer,
+    place_of,
+    save_model,
+    subfolder_of,
+)
 from altdiffusion_clip.training.recorded import RecordedLoss
 
 SAMPLE_STEPS = 20
@@ -142,6 +151,7 @@ def align(config: AlignConfig, pictures: Captioned | None = None) -> Path | Esti
     if accelerator.device.type == "cpu":
         # With so few rows, the backward pass of torch's fused attention takes twice as long on CPUs.
         parts.unet.set_attn_processor(AttnProcessor())
+        parts.unet.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, too
 
     if config.compile:
         check_compiled(denoiser, source, accelerator)
@@ -235,9 +245,9 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
     # An AltCLIP is its own scorer. A pipeline's folder may contain one.
     _, subfolder = resolve_scorer(place_of(name))
     config = load("the text encoder", name, AutoConfig.from_pretrained, **subfolder_of(name, "text_encoder"))
-    if config.model_type == "altclip" or (subfolder and text_encoder):
-        scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
-        encoder, tokenizer = scorer.text_model, scorer.processor.tokenizer
+    if (subfolder and text_encoder) or is_altclip(name):
+        scorer, tokenizer = load_altclip(name)
+        encoder = scorer.text_model
     elif config.model_type in ("clip", "clip_text_model"):
         encoder = load("the text encoder", name, CLIPTextModel.from_pretrained, **kwargs)
         tokenizer = load("the tokenizer", name, AutoTokenizer.from_pretrained, **subfolder_of(name, "tokenizer"))
@@ -250,7 +260,7 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
         )
         tokenizer = load_tokenizer(name)
         if subfolder:
-            scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
+            scorer, _ = load_altclip(name)
     encoder.requires_grad_(False).eval()
     vae.requires_grad_(False).eval()
     width = getattr(encoder.config, "project_dim", None) or encoder.config.hidden_size

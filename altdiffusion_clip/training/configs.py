@@ -55,6 +55,9 @@ class ContrastiveConfig(MixedLanguages):
     negatives: Literal["others", "all"] = option(
         "others", "others: a caption that is true of a picture is never its negative. all: CLIP's plain loss."
     )
+    keep_conditioning: bool = option(
+        False, "Train only what drawing does not depend on, so that a UNet need not be trained again."
+    )
     augment: bool = option(False, "Crop pictures anew at each step, instead of computing their features once.")
     mirror: bool = option(False, "With --augment, also mirror pictures. Not for captions that say left and right.")
     validation: list[str | Path] = option([], "Captioned pictures for validation: recall at 1 by language.")

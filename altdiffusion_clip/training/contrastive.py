@@ -41,11 +41,20 @@ from altdiffusion_clip.training.estimate import Estimate, estimate
 from altdiffusion_clip.training.grad_cache import cached_backward
 from altdiffusion_clip.training.loop import Tensors, optimise
 from altdiffusion_clip.training.losses import info_nce
-from altdiffusion_clip.training.models import MODEL, is_altclip, load, load_clip, load_student, place_of, save_model
+from altdiffusion_clip.training.models import (
+    MODEL,
+    is_altclip,
+    load,
+    load_altclip,
+    load_clip,
+    load_student,
+    place_of,
+    save_model,
+    write_altclip,
+)
 from altdiffusion_clip.training.temperature import clamp_temperature
 
 logger = logging.getLogger(__name__)
-TEXT_ENCODER = "text_encoder"
 POOL = 4
 """Batches of pairs to choose one batch of similar length from."""
 
@@ -66,7 +75,7 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     accelerator = new_accelerator(config)
     save_settings(config, accelerator)
     scorer, tokenizer = load_scorer(config)
-    freeze_vision(scorer)
+    choose_trained(scorer, config)
     side = scorer.config.vision_config.image_size
     how = {"accelerator": accelerator, "languages": config.languages, "encoding": config.encoding}
     pictures = pictures or CaptionedPictures.prepare(
@@ -106,13 +115,6 @@ def contrastive(config: ContrastiveConfig, pictures: Captioned | None = None) ->
     return save_model(accelerator, config, lambda folder: write_altclip(scorer, folder))
 
 
-def write_altclip(scorer: AltCLIPScorer, folder: Path) -> None:
-    """Writes an AltCLIP; for m18 also the text encoder, because an AltCLIP has no place for its second projection."""
-    scorer.save_pretrained(folder)
-    if scorer.text_model.transformation_pre is not None:
-        scorer.text_model.save_pretrained(folder / TEXT_ENCODER)
-
-
 def train_contrastive(
     scorer: AltCLIPScorer,
     pictures: Captioned,
@@ -132,7 +134,7 @@ def train_contrastive(
         accelerator: of the run.
         validate: as in `optimise`.
     """
-    freeze_vision(scorer)
+    choose_trained(scorer, config)
     # Scalars cannot be sharded.
     scorer.logit_scale = nn.Parameter(scorer.logit_scale.detach().reshape(1))
     source = Pairs(pictures, features, scorer, config)
@@ -163,12 +165,25 @@ def train_contrastive(
     return scorer
 
 
-def freeze_vision(scorer: AltCLIPScorer) -> None:
-    """Makes only the text tower, its projection and the temperature trainable."""
+def choose_trained(scorer: AltCLIPScorer, config: ContrastiveConfig) -> None:
+    """Makes only the text tower, its projection and the temperature trainable, or what the config leaves of them."""
     scorer.requires_grad_(True)
-    for part in (scorer.vision_model, scorer.visual_projection, scorer.text_model.transformation_pre):
-        if part is not None:  # m18's second projection belongs to the pipeline and is not trained here
+    encoder = scorer.text_model
+    # m18's second projection belongs to the pipeline and is not trained here.
+    frozen = [scorer.vision_model, scorer.visual_projection, encoder.transformation_pre]
+    if config.keep_conditioning:
+        frozen += parts_of_conditioning(encoder)
+    for part in frozen:
+        if part is not None:
             part.requires_grad_(False)
+
+
+def parts_of_conditioning(encoder: RobertaSeriesModelWithTransformation) -> list[nn.Module | None]:
+    """The parts of a text encoder that a UNet's conditioning depends on."""
+    roberta = encoder.roberta
+    if encoder.transformation_pre is None:
+        return [roberta, encoder.transformation]
+    return [roberta.embeddings, *roberta.encoder.layer[:-1], encoder.pre_LN, encoder.transformation_pre]
 
 
 class TextHalf(nn.Module):
@@ -308,8 +323,7 @@ def caption_recall(
 def load_scorer(config: ContrastiveConfig) -> tuple[AltCLIPScorer, PreTrainedTokenizerBase]:
     """Loads the AltCLIP to train, or builds it from the student of stage 1 and the teacher."""
     if not config.teacher and is_altclip(config.student):
-        scorer = load("an AltCLIP", config.student, AltCLIPScorer.from_pretrained)
-        return scorer, scorer.processor.tokenizer
+        return load_altclip(config.student)
     if not config.teacher:
         raise UserError("give --teacher, the CLIP whose vision tower and projections are taken")
     teacher = load_clip(config.teacher)

@@ -20,12 +20,14 @@ from transformers import (
 from altdiffusion_clip.checkpoints.model_ids import fetch, looks_local, resolve
 from altdiffusion_clip.errors import UserError, one_line
 from altdiffusion_clip.files import atomic_folder
+from altdiffusion_clip.scoring import AltCLIPScorer
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.config import MODEL, RunConfig
 from altdiffusion_clip.training.machines import copy_to_all
 from altdiffusion_clip.training.model_card import write_card
 
 logger = logging.getLogger(__name__)
+TEXT_ENCODER = "text_encoder"
 
 
 @functools.cache
@@ -71,9 +73,34 @@ def subfolder_of(name: str, *names: str) -> dict[str, str]:
 
 def is_altclip(name: str) -> bool:
     """Whether a folder or hub id is an AltCLIP, not a text encoder or a pipeline."""
-    if (place_of(name) / "model_index.json").is_file():
+    place = place_of(name)
+    if (place / "model_index.json").is_file():
+        return False
+    if subfolder_of(name, TEXT_ENCODER) and not (place / "config.json").is_file():
         return False
     return load("an AltCLIP", name, AutoConfig.from_pretrained).model_type == "altclip"
+
+
+def load_altclip(name: str) -> tuple[AltCLIPScorer, PreTrainedTokenizerBase]:
+    """Loads an AltCLIP, alone or in a pipeline's folder, and its tokenizer.
+
+    An AltCLIP has no place for m18's second projection, so a text encoder of m18's beside it replaces its text tower.
+    """
+    scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
+    beside = subfolder_of(name, TEXT_ENCODER)
+    if beside:
+        loader = RobertaSeriesModelWithTransformation.from_pretrained
+        encoder = load("the text encoder", name, loader, dtype=torch.float32, **beside)
+        if encoder.transformation_pre is not None:
+            scorer.text_model = encoder
+    return scorer, scorer.processor.tokenizer
+
+
+def write_altclip(scorer: AltCLIPScorer, folder: Path) -> None:
+    """Writes an AltCLIP as `load_altclip` reads it."""
+    scorer.save_pretrained(folder)
+    if scorer.text_model.transformation_pre is not None:
+        scorer.text_model.save_pretrained(folder / TEXT_ENCODER)
 
 
 def load_teacher_text(name: str) -> tuple[CLIPTextModel, PreTrainedTokenizerBase]:

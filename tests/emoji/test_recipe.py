@@ -63,7 +63,7 @@ def test_from_nothing_to_a_pipeline_that_draws(small: None, tmp_path: Path, monk
         assert str(tmp_path) not in config.read_text(encoding="utf-8"), "a machine's path"
     elsewhere = tmp_path / "elsewhere"
     parts.restore(elsewhere, packaged)
-    assert all(recipe.is_done(elsewhere, stage) for stage in ("vae", "teacher", "distill", "contrastive"))
+    assert all(recipe.is_done(elsewhere, stage) for stage in ("vae", "teacher", "distill", "contrastive", "scoring"))
     monkeypatch.setitem(recipe.PROFILES, "gpu", {"align": {"batch_size": 8, "workers": 2}})
     run(monkeypatch, elsewhere, "--profile", "gpu")
     other = AltDiffusionPipeline.from_pretrained(elsewhere / "align" / "model")
@@ -75,6 +75,14 @@ def test_it_stops_in_time_without_a_traceback(small: None, tmp_path: Path, monke
     with pytest.raises(SystemExit, match="run the same command again"):
         run(monkeypatch, tmp_path, "--stage", "vae", "--steps", "100000", "--seconds", "2")
     assert (tmp_path / "vae" / "crops" / "checkpoint.pt").is_file()
+
+
+def test_the_average_of_a_unet_with_channels_last_is_written(tmp_path: Path) -> None:
+    weight = torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    (tmp_path / "align").mkdir()
+    torch.save({"average": {"unet.conv_in.weight": weight}}, tmp_path / "align" / "checkpoint.pt")
+    parts.write_average(tmp_path)
+    assert torch.equal(load_file(tmp_path / "align" / "unet.safetensors")["conv_in.weight"], weight.half())
 
 
 def test_parallel_sentences_teach_each_held_out_word_alone(small: None, tmp_path: Path) -> None:

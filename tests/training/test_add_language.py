@@ -12,6 +12,7 @@ from altdiffusion_clip.prompts.windows import tokenize
 from altdiffusion_clip.training.add_language import add_language
 from altdiffusion_clip.training.configs import AddLanguageConfig
 from altdiffusion_clip.training.metrics import read_metrics
+from altdiffusion_clip.training.models import load_altclip, write_altclip
 from tests.training.worlds import write_parallel
 
 EMOJI = "emoji-m18"
@@ -64,6 +65,15 @@ def test_every_part_has_the_same_new_text_encoder(config: AddLanguageConfig) -> 
 def test_an_altclip_alone(config: AddLanguageConfig, published: Path) -> None:
     folder = add_language(replace(config, steps=1, model=str(published / "alt-clip-m9-tiny")))
     assert AltCLIPScorer.from_pretrained(str(folder)).processor is not None
+
+
+def test_an_altclip_of_m18_keeps_the_text_encoder_beside_it(config: AddLanguageConfig, tmp_path: Path) -> None:
+    write_altclip(load_altclip(EMOJI)[0], tmp_path / "stage 2")
+    folder = add_language(replace(config, steps=1, model=str(tmp_path / "stage 2")))
+    encoder = load_altclip(str(folder))[0].text_model
+    assert encoder.transformation_pre is not None
+    for name, tensor in AltCLIPScorer.from_pretrained(str(folder)).text_model.state_dict().items():
+        assert torch.equal(tensor, encoder.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("m", ["m9", "m18"])

@@ -16,6 +16,7 @@ from altdiffusion_clip.training.data.arrays import Ragged, RaggedWriter
 from altdiffusion_clip.training.diffusion import Denoiser, check_scheduler
 from altdiffusion_clip.training.estimate import Estimate
 from altdiffusion_clip.training.metrics import read_metrics
+from altdiffusion_clip.training.models import load_altclip, write_altclip
 from tests.conftest import prompts, small_encoder
 from tests.training.worlds import PIPELINE, write_pictures, write_teacher
 
@@ -235,6 +236,19 @@ def test_the_result_states_how_it_is_drawn_as_its_model_did(config: AlignConfig,
 def test_another_text_encoder_brings_its_scorer(config: AlignConfig, published: Path) -> None:
     folder = Path(str(align(replace(config, steps=1, text_encoder=str(published / "alt-clip-m9-tiny")))))
     assert len(AltCLIPScorer.from_pipeline(AltDiffusionPipeline.from_pretrained(folder)).encode_texts(["猫"])) == 1
+
+
+@pytest.mark.parametrize("kind", ["a pipeline with its scorer", "an AltCLIP with its text encoder"])
+def test_another_text_encoder_of_m18_brings_its_second_projection(kind: str, tmp_path: Path) -> None:
+    name = "emoji-m18"
+    if kind.startswith("an AltCLIP"):
+        name = str(tmp_path / "stage 2")
+        write_altclip(load_altclip("emoji-m18")[0], Path(name))
+    parts = load_parts("emoji-m18", name)
+    assert parts.scorer is not None
+    own = load_parts("emoji-m18").text_encoder
+    ids = torch.tensor([[0, 5, 6, 2]])
+    assert torch.equal(parts.text_encoder(ids).projection_state, own(ids).projection_state)
 
 
 def test_captions_are_dropped_for_guidance(config: AlignConfig) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.scoring import AltCLIPScorer
+from altdiffusion_clip.text_encoder import RobertaSeriesModelWithTransformation
 from altdiffusion_clip.training.configs import ContrastiveConfig
 from altdiffusion_clip.training.contrastive import contrastive, load_scorer
 from altdiffusion_clip.training.estimate import Estimate
@@ -78,6 +79,27 @@ def test_a_whole_altclip_goes_on(config: ContrastiveConfig, tmp_path: Path) -> N
     first = contrastive(replace(config, steps=2))
     again = replace(config, output=tmp_path / "again", teacher="", student=str(first), steps=2)
     assert AltCLIPScorer.from_pretrained(str(contrastive(again))).processor is not None
+
+
+@pytest.mark.parametrize("is_m18", [False, True])
+def test_scores_are_trained_without_touching_what_a_unet_reads(
+    config: ContrastiveConfig, tmp_path: Path, is_m18: bool
+) -> None:
+    student = write_student(tmp_path / "other student", pre_transformation=is_m18)
+    first = contrastive(replace(config, student=str(student), steps=2))
+    again = replace(config, output=tmp_path / "again", teacher="", student=str(first), keep_conditioning=True, steps=5)
+    second = contrastive(again)
+    ids = torch.tensor([[0, 5, 6, 7, 2]])
+    said = []
+    for folder in (first, second):
+        assert isinstance(folder, Path)
+        scorer = AltCLIPScorer.from_pretrained(folder).eval()
+        encoder = scorer.text_model
+        if is_m18:  # an AltCLIP has no place for the second projection
+            encoder = RobertaSeriesModelWithTransformation.from_pretrained(folder / "text_encoder").eval()
+        said.append((encoder(ids).projection_state, scorer.get_text_features(ids)))
+    assert torch.equal(said[0][0], said[1][0])
+    assert not torch.allclose(said[0][1], said[1][1])
 
 
 def test_the_temperature_is_clamped_and_trained(config: ContrastiveConfig) -> None:

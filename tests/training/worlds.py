@@ -36,12 +36,12 @@ def write_teacher(folder: Path, width: int = 32) -> Path:
     return folder
 
 
-def write_student(folder: Path, width: int = 32) -> Path:
+def write_student(folder: Path, width: int = 32, pre_transformation: bool = False) -> Path:
     """A student that is not there yet: a configuration, and emoji-m18's tokenizer."""
     shutil.copytree(emoji_m18_folder() / "tokenizer", folder)
     vocab_size = len(XLMRobertaTokenizer.from_pretrained(folder))
     config = {**TOWER, "vocab_size": vocab_size, "max_position_embeddings": 90, "project_dim": width}
-    RobertaSeriesConfig(**config).save_pretrained(folder)
+    RobertaSeriesConfig(**config, has_pre_transformation=pre_transformation).save_pretrained(folder)
     return folder
 
 
