@@ -25,10 +25,16 @@ PACKAGED = emoji_m18_folder()
 """The folder of the model, as far as it is finished."""
 
 
+def scorer_of(work: Path) -> Path:
+    """The folder of the student with the best scores so far."""
+    trained_on = work / "scoring" / MODEL
+    return trained_on if trained_on.exists() else work / "contrastive" / MODEL
+
+
 def new_pipeline(work: Path) -> AltDiffusionPipeline:
     """A pipeline of the finished parts with an untrained UNet."""
     torch.manual_seed(0)
-    student = work / "contrastive" / MODEL
+    student = scorer_of(work)
     return AltDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae" / MODEL, torch_dtype=torch.float32),
         text_encoder=RobertaSeriesModelWithTransformation.from_pretrained(student / TEXT_ENCODER, dtype=torch.float32),
@@ -52,12 +58,6 @@ def write_average(work: Path) -> None:
     if tensors:
         with atomic_path(work / "align" / AVERAGE) as path:
             save_file(tensors, path, metadata={"format": "pt"})
-
-
-def scorer_of(work: Path) -> Path:
-    """The folder of the student with the best scores so far."""
-    trained_on = work / "scoring" / MODEL
-    return trained_on if trained_on.exists() else work / "contrastive" / MODEL
 
 
 def keep(work: Path, folder: Path) -> None:

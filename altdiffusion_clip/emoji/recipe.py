@@ -33,7 +33,7 @@ from altdiffusion_clip.emoji.architectures import (
 from altdiffusion_clip.emoji.captions import Claim, as_typed, claim_of, held_out_words, say
 from altdiffusion_clip.emoji.concepts import concepts, drawn_concepts, grounds, is_held_out
 from altdiffusion_clip.emoji.languages import LANGUAGES
-from altdiffusion_clip.emoji.parts import PACKAGED, keep, new_pipeline, restore, write_average
+from altdiffusion_clip.emoji.parts import PACKAGED, keep, new_pipeline, restore, scorer_of, write_average
 from altdiffusion_clip.emoji.pictures import ScenePictures, with_hard_negatives
 from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.scenes import draw_scenes
@@ -281,7 +281,7 @@ def scoring_stage(work: Path, profile: str, changes: Changes) -> None:
 def align_config(work: Path, **own: Any) -> AlignConfig:
     """What the runs of the UNet have in common, and their own settings."""
     return AlignConfig(
-        text_encoder=str(work / "contrastive" / MODEL),
+        text_encoder=str(scorer_of(work)),
         languages=list(LANGUAGES),
         batch_size=16,
         # Which of two things is on the left is decided in much noise. A UNet that has seen too little of it mixes them.
@@ -297,7 +297,7 @@ def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
     if not model.exists():
         with atomic_folder(model) as temporary:
             new_pipeline(work).save_pretrained(temporary)
-    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(scorer_of(work))
     for count in FEW_THINGS:
         folder = work / "data" / f"pairs-of-{count}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -323,7 +323,7 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
     run = work / "align"
     is_begun = (PACKAGED / "unet").exists()
     model = PACKAGED if is_begun else work / "pairs" / MODEL
-    tokenizer = AutoTokenizer.from_pretrained(work / "contrastive" / MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(scorer_of(work))
     config = align_config(
         work,
         output=run,

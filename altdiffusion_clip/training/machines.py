@@ -120,6 +120,7 @@ def copy_to_all(path: Path, accelerator: Accelerator) -> None:
     destination = nullcontext() if not writes else atomic_folder(path) if is_folder else atomic_path(path)
     with destination as place:
         _send(path, sizes, place, accelerator)
+    crew.wait()  # the others of this machine have received all of it, but must not look before it is in its place
 
 
 def _send(path: Path, sizes: list[tuple[str, int]], place: Path | None, accelerator: Accelerator) -> None:

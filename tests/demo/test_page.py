@@ -40,10 +40,14 @@ from tests.demo.visits import (
     open_settings,
     open_tab,
     seeds_of,
+    set_steps,
     start_again,
     wait_for,
 )
 from tests.pictures import held_out_pictures
+
+FEW_STEPS = 4
+"""Where it does not matter what is drawn."""
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api")
@@ -90,6 +94,7 @@ def staying(server: Demo, browser: Any) -> Iterator[Stay]:
         if (size, locale) not in visits:
             scheme = "dark" if size == PHONE else "light"
             visits[size, locale] = Visit(browser, server.address, size, locale=locale, color_scheme=scheme)
+            set_steps(visits[size, locale].page, FEW_STEPS)
         visit = visits[size, locale]
         start_again(visit.page)
         yield visit.page
@@ -118,6 +123,7 @@ def concept(path: Path) -> str:
 
 @pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any, tmp_path: Path) -> None:
+    set_steps(page, 20)
     draw(page, "蓝色背景上的猫")
     assert page.inner_text("#draw-gallery .caption-label >> nth=0").startswith("1 · cosine 0.")
     picture = download(page, "#draw-gallery img >> nth=0", tmp_path / "first.png")
@@ -134,6 +140,7 @@ def test_draws_a_cat_and_restores_its_settings_from_a_dropped_picture(page: Any,
         seed = json.loads(opened.text[SETTINGS_KEY])["seed"]
     open_settings(page)
     page.wait_for_function(f"document.querySelector('#draw-seed input')?.value === '{seed}'")
+    set_steps(page, FEW_STEPS)
 
 
 def test_the_settings_of_the_opened_picture_are_below_it(page: Any) -> None:
@@ -284,13 +291,13 @@ def test_examples_are_drawn_well(prompt: str) -> None:
 
 
 def test_stops_and_draws_again(page: Any) -> None:
-    page.fill("#count input[type=number]", "4")
+    page.fill("#count input[type=number]", "8")
     page.fill("#prompt textarea", "a dog")
     page.click("#start")
     page.wait_for_selector("#draw-status progress")
     page.click("#stop")
     page.wait_for_selector("#draw-status:has-text('drawn in')")
-    assert "4 drawn" not in page.inner_text("#draw-status")
+    assert "8 drawn" not in page.inner_text("#draw-status")
     draw(page, "a dog", count=1)
 
 

@@ -59,6 +59,16 @@ def open_settings(page: Any) -> None:
         page.wait_for_selector("#draw-seed input", state="visible")
 
 
+def set_steps(page: Any, count: int) -> None:
+    was_open = page.is_visible("#draw-seed input")
+    open_settings(page)
+    page.fill("#draw-steps input[type=number]", str(count))
+    page.keyboard.press("Tab")
+    if not was_open:
+        page.click("#settings button")
+        page.wait_for_selector("#draw-seed input", state="hidden")
+
+
 def wait_until_it_speaks(page: Any, code: str) -> None:
     """The words come last; what is typed before them may be lost on the way."""
     page.wait_for_selector(f"#start:has-text('{say('start', code)}')")

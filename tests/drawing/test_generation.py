@@ -304,8 +304,8 @@ def lora(pipeline: AltDiffusionPipeline, tmp_path: Path) -> Path:
     return tmp_path / "lora" / "pytorch_lora_weights.safetensors"
 
 
-def test_a_dry_run_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["猫", "a dog", "--steps", 2, "--num-images", 3, "--output", tmp_path / "out"]
+def test_a_dry_run_draws_nothing(quick_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["猫", "a dog", "--steps", 2, "--num-images", 3, "--model", quick_model, "--output", tmp_path / "out"]
     assert run(*common, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "6 pictures, 0 are there, 6 to draw" in said

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,21 @@ def shard() -> None:
     accelerators.Accelerator = Sharding  # type: ignore[misc]
 
 
+def slow_down_copies() -> None:
+    """Has files from another machine appear a second after all of it has been received."""
+    from altdiffusion_clip.training import machines
+
+    at_once = machines.atomic_path
+
+    @contextmanager
+    def slowly(path: Path) -> Iterator[Path]:
+        with at_once(path) as place:
+            yield place
+            time.sleep(1)
+
+    machines.atomic_path = slowly  # type: ignore[assignment]
+
+
 def main(jobs: Path, processes: int, *modes: str) -> None:
     """Runs jobs, in as many processes as were asked for; one that stops itself is left to the next."""
     from accelerate import PartialState
@@ -38,6 +55,8 @@ def main(jobs: Path, processes: int, *modes: str) -> None:
 
     if "sharded" in modes:
         shard()
+    if "slow-copies" in modes:
+        slow_down_copies()
     for stage, settings in json.loads(jobs.read_text()):
         with suppress(Stopped):
             run_stage(stage, settings)

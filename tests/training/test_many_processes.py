@@ -158,7 +158,9 @@ def test_four_processes_compute_what_one_does(runs: Path, tmp_path: Path) -> Non
     assert one == pytest.approx(four, abs=1e-5)
 
 
-def train_on_machines(disks: Sequence[Path], settings: dict[str, Any], processes: int, code: int = 0) -> list[str]:
+def train_on_machines(
+    disks: Sequence[Path], settings: dict[str, Any], processes: int, *modes: str, code: int = 0
+) -> list[str]:
     """Starts a run on machines, each with a disk of those, and returns what they print."""
     port, running = free_port(), []
     for node, disk in enumerate(disks):
@@ -167,7 +169,7 @@ def train_on_machines(disks: Sequence[Path], settings: dict[str, Any], processes
         (disk / "jobs.json").write_text(json.dumps([job]))
         command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(disks)), "--node_rank", str(node)]
         command += ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(port)]
-        command += ["-m", "tests.training.run_stage", str(disk / "jobs.json"), str(len(disks) * processes)]
+        command += ["-m", "tests.training.run_stage", str(disk / "jobs.json"), str(len(disks) * processes), *modes]
         running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()))
     said = [each.communicate(timeout=400)[1] for each in running]
     assert {each.returncode for each in running} == {code}, "\n".join(said)[-3000:]
@@ -192,7 +194,7 @@ def test_machines_without_a_shared_disk(processes: int, runs: Path, tmp_path: Pa
     train_on_machines(disks, {**settings, "stop_after_seconds": 1e-9}, processes)
     assert [(disk / "run" / "checkpoint.pt").exists() for disk in disks] == [True, False]
     shutil.rmtree(disks[1])  # another machine takes its place
-    train_on_machines(disks, settings, processes)
+    train_on_machines(disks, settings, processes, "slow-copies")
     assert sorted(path.name for path in disks[0].iterdir()) == ["jobs.json", "run"]
     assert not list(disks[0].rglob(".*"))
     for disk in disks:
