@@ -53,8 +53,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "emoji/languages/LICENSE",
         "emoji/sprites/1f431.webp",
         "emoji/sprites/LICENSE",
-        "emoji_m18/emoji-m18/unet/diffusion_pytorch_model.safetensors",
-        "emoji_m18/emoji-m18/scorer/model.safetensors",
+        "emoji/emoji-m18/unet/diffusion_pytorch_model.safetensors",
+        "emoji/emoji-m18/scorer/model.safetensors",
         "py.typed",
     ):
         assert f"altdiffusion_clip/{needed}" in names, needed

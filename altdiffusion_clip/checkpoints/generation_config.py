@@ -18,7 +18,7 @@ def read_generation_config(model: str) -> dict[str, Any]:
 
     Example:
         >>> read_generation_config("emoji-m18")
-        {'guidance_scale': 2.0}
+        {'guidance_scale': 1.5}
         >>> read_generation_config("BAAI/AltDiffusion-m9")
         {}
     """

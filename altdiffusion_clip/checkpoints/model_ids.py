@@ -25,7 +25,7 @@ SCORER = "scorer"
 
 def emoji_m18_folder() -> Path:
     """The folder of emoji-m18 in the package."""
-    return Path(str(resources.files("altdiffusion_clip"))) / "emoji_m18" / EMOJI_M18
+    return Path(str(resources.files("altdiffusion_clip"))) / "emoji" / EMOJI_M18
 
 
 def is_packaged(name: str) -> bool:

@@ -54,7 +54,7 @@ from altdiffusion_clip.training.models import MODEL, load_tokenizer
 from altdiffusion_clip.training.vae import psnr, train_vae
 
 logger = logging.getLogger(__name__)
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 Changes = dict[str, Any]
 """Settings that override a stage's own: for another machine, to stop in time, or to try it for a few steps."""
 
@@ -92,7 +92,7 @@ FEW_THINGS = (8, 40)
 """How many things the UNet draws in pairs before it sees all. Among all things at once it does not learn which one is
 where: at pure noise, it predicts both in both places."""
 
-DRAWN = {"cpu": 40_000, "gpu": 300_000}
+DRAWN = {"cpu": 80_000, "gpu": 300_000}
 """How many scenes the UNet is trained with: as many as the machine encodes in a few minutes."""
 
 
@@ -283,7 +283,6 @@ def align_config(work: Path, **own: Any) -> AlignConfig:
     return AlignConfig(
         text_encoder=str(scorer_of(work)),
         languages=list(LANGUAGES),
-        batch_size=16,
         # Which of two things is on the left is decided in much noise. A UNet that has seen too little of it mixes them.
         timestep_sampling="logit-normal",
         **own,
@@ -308,6 +307,7 @@ def pairs_stage(work: Path, profile: str, changes: Changes) -> None:
             output=run if count == FEW_THINGS[-1] else run / str(count),
             model=str(model),
             steps=1000,
+            batch_size=16,
             learning_rate=3e-4,
             warmup_steps=20,
             decay_from=0.5,
@@ -330,13 +330,14 @@ def align_stage(work: Path, profile: str, changes: Changes) -> None:
         model=str(model),
         weights={"en": 2.0},
         # For a UNet that has already seen many pictures. Small batches need a small rate.
-        steps=3600,
-        learning_rate=2e-4,
+        steps=5300,
+        batch_size=32,
+        learning_rate=3e-4,
         warmup_steps=100,
         decay_from=0.2,
         # The layout is decided in much noise and details in little. The packaged UNet knows the layout.
         logit_mean=-0.3 if is_begun else 1.0,
-        ema_decay=0.999,
+        ema_decay=0.9993,
         validate_every=2000,
         sample_prompts=[
             "蓝色背景上的猫",

@@ -85,7 +85,7 @@ def test_other_settings_are_refused_and_overwrite(tmp_path: Path, capsys: pytest
     capsys.readouterr()
     assert generate("猫", *FAST, "--guidance-scale", 5, "--output", tmp_path) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "has 000-seed0 with other settings: guidance_scale is 2.0, not 5.0; add --overwrite" in error
+    assert "has 000-seed0 with other settings: guidance_scale is 1.5, not 5.0; add --overwrite" in error
     assert (pixels(tmp_path / "000-seed0.png") == before).all()
     assert generate("猫", *FAST, "--guidance-scale", 5, "--overwrite", "--output", tmp_path) == 0
     assert (pixels(tmp_path / "000-seed0.png") != before).any()

@@ -33,7 +33,7 @@ def test_components_go_into_stable_diffusion_and_back(quick: AltDiffusionPipelin
     stable = StableDiffusionPipeline(**quick.components, requires_safety_checker=False)
     back = AltDiffusionPipeline(**stable.components, requires_safety_checker=False)
     assert back.text_encoder is quick.text_encoder
-    np.testing.assert_allclose(draw(stable, guidance_scale=2.0), draw(quick), atol=1e-4)
+    np.testing.assert_allclose(draw(stable, guidance_scale=1.5), draw(quick), atol=1e-4)
 
 
 def test_a_prompt_is_its_embedding(quick: AltDiffusionPipeline) -> None:
