@@ -242,7 +242,7 @@ def test_a_table_with_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["good"]["rank"] == 1
     assert Image.open(tmp_path / "out" / found["wide"]["file"]).size == (96, 128)
     wide = found["wide"]["settings"]
-    assert (wide["seed"], wide["num_inference_steps"], wide["guidance_scale"]) == (5, 3, 1.5)
+    assert (wide["seed"], wide["num_inference_steps"], wide["guidance_scale"]) == (5, 3, 2.0)
     assert "no such file" in found["unstyled"]["error"] or "gone.safetensors" in found["unstyled"]["error"]
     # Once the table is right the rest is drawn.
     write_csv(table, [{**row, **({"prompt": "a tree"} if row["id"] == "empty" else {})} for row in rows])
