@@ -265,7 +265,7 @@ def load_parts(model: str, text_encoder: str = "") -> Parts:
         )
         tokenizer = load_tokenizer(name)
         if subfolder:
-            scorer, _ = load_altclip(name)
+            scorer = load("an AltCLIP", name, AltCLIPScorer.from_pretrained)
     encoder.requires_grad_(False).eval()
     vae.requires_grad_(False).eval()
     width = getattr(encoder.config, "project_dim", None) or encoder.config.hidden_size
