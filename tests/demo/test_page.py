@@ -34,6 +34,7 @@ from tests.demo.visits import (
     PHONE,
     SLOW,
     Visit,
+    a_drawing,
     download,
     draw,
     drop,
@@ -42,7 +43,6 @@ from tests.demo.visits import (
     seeds_of,
     set_steps,
     start_again,
-    wait_for,
 )
 from tests.pictures import held_out_pictures
 
@@ -307,11 +307,11 @@ def test_again_and_vary(desktop: Any) -> None:
     second = seeds_of(desktop)[1]
     desktop.click("#draw-gallery .thumbnail-item >> nth=1")
     desktop.keyboard.press("Escape")
-    desktop.click("#again")
-    wait_for(desktop)
+    with a_drawing(desktop):
+        desktop.click("#again")
     assert sorted(seeds_of(desktop)) == [second, second + 1], "the chosen picture's seed comes first"
-    desktop.click("#vary")
-    wait_for(desktop)
+    with a_drawing(desktop):
+        desktop.click("#vary")
     assert sorted(seeds_of(desktop)) == [second + 2, second + 3]
 
 
@@ -394,8 +394,8 @@ def test_works_by_keyboard(desktop: Any) -> None:
     desktop.keyboard.type("a red apple")
     desktop.keyboard.press("Tab")
     assert desktop.evaluate("document.activeElement.id") == "start"
-    desktop.keyboard.press("Enter")
-    wait_for(desktop, 1)
+    with a_drawing(desktop, 1):
+        desktop.keyboard.press("Enter")
     desktop.focus("button[role=tab]:visible >> nth=0")
     desktop.keyboard.press("Tab")
     desktop.keyboard.press("Enter")

@@ -1,5 +1,7 @@
 """What a visitor of the page does, in a real browser."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +91,29 @@ def open_tab(page: Any, name: str) -> None:
 def draw(page: Any, prompt: str, count: int = 2) -> None:
     page.fill("#count input[type=number]", str(count))
     page.fill("#prompt textarea", prompt)
-    page.click("#start")
-    wait_for(page, count)
+    with a_drawing(page, count):
+        page.click("#start")
 
 
-def wait_for(page: Any, count: int = 2) -> None:
-    page.wait_for_selector("#draw-status progress")
-    page.wait_for_selector("#draw-status progress", state="detached")
+@contextmanager
+def a_drawing(page: Any, count: int = 2) -> Iterator[None]:
+    """What is done inside starts a drawing. It ends when the drawing does.
+
+    The button "Stop" can be pressed only while the page draws. It is watched from before the start, because a quick
+    drawing may end before anyone looks.
+    """
+    page.evaluate(
+        """() => {
+          const stop = document.querySelector("#stop");
+          window.drawn = new Promise(resolve => {
+            let begun = false;
+            const look = () => { if (!stop.disabled) begun = true; else if (begun) resolve(); };
+            new MutationObserver(look).observe(stop, {attributes: true});
+          });
+        }"""
+    )
+    yield
+    page.evaluate("window.drawn")
     page.wait_for_function(f"document.querySelectorAll('#draw-gallery img').length >= {count}")
     page.wait_for_selector("#start:enabled")
 
