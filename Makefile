@@ -16,9 +16,11 @@ MINIMUM ?= .venv-minimum
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# --no-compile: Python compiles what is imported; compiling all that is installed takes half a minute.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[dev]"
 	touch $@
 
 setup: $(READY) ## install into .venv

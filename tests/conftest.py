@@ -1,4 +1,4 @@
-"""Small real models that many tests use."""
+"""What all tests share. It imports nothing large: pytest's first process reads it too, and runs no test."""
 
 import gc
 import os
@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
 from tests.processes import forkserver
 
 # Where a script has started the tests in the background, Ctrl-C is ignored, and would be by the commands they start.
@@ -41,47 +39,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"
 
-SHAPES = {
-    "m2": {"project_dim": 24},
-    "m9": {"project_dim": 24, "has_pre_LN": True},
-    "m18": {"project_dim": 40, "has_pre_transformation": True},
-}
-"""What tells the published text encoders apart, at a small size."""
-
-
-def small_config(shape: str, **changes: object) -> RobertaSeriesConfig:
-    small = {
-        "vocab_size": 120,
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 90,
-    }
-    return RobertaSeriesConfig(**{**small, **SHAPES[shape], **changes})
-
-
-def small_encoder(shape: str, seed: int = 0, **changes: object) -> RobertaSeriesModelWithTransformation:
-    torch.manual_seed(seed)
-    model = RobertaSeriesModelWithTransformation(small_config(shape, **changes))
-    with torch.no_grad():  # away from the initialisation, where biases are 0 and LayerNorms are identities
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
-
-
-def prompts(lengths: list[int], width: int = 77, pad: int = 1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of prompts with so many tokens, padded on the right, and their mask."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.full((len(lengths), width), pad)
-    for row, length in enumerate(lengths):
-        ids[row, :length] = torch.randint(4, 120, (length,), generator=generator)
-        if length:
-            ids[row, 0] = 0
-        if length > 1:
-            ids[row, length - 1] = 2
-    return ids, (ids != pad).long()
-
 
 @pytest.fixture(scope="session")
 def published() -> Path:
@@ -97,6 +54,7 @@ def golden() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def quick_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """emoji-m18 with a random UNet of the smallest size for 64 x 64 pixels, where it does not matter what is drawn."""
+    import torch
     from diffusers import UNet2DConditionModel
 
     from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL, resolve

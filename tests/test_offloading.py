@@ -5,7 +5,7 @@ import torch
 
 from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline, RobertaSeriesModelWithTransformation
 from altdiffusion_clip.offloading import WORD_EMBEDDINGS, OffloadedEmbedding
-from tests.conftest import prompts, small_config, small_encoder
+from tests.small_models import prompts, small_config, small_encoder
 
 
 @pytest.mark.parametrize("shape", ["m2", "m9", "m18"])

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaTokenizer
 
 from altdiffusion_clip.text_encoder import RobertaSeriesConfig, RobertaSeriesModelWithTransformation
-from tests.conftest import SHAPES, prompts, small_config, small_encoder
+from tests.small_models import SHAPES, prompts, small_config, small_encoder
 
 TOLERANCE = 1e-5
 LENGTHS = [[0], [1], [2], [77], [76], [5, 40, 13, 2], [0, 77, 30], list(range(0, 78, 7))]

@@ -1,6 +1,7 @@
 """Runs stages in a process of their own: what torchrun and the tests that kill processes start."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -61,6 +62,15 @@ def main(jobs: Path, processes: int, *modes: str) -> None:
         with suppress(Stopped):
             run_stage(stage, settings)
         assert PartialState().num_processes == processes
+
+
+def run_as_one_of(rank: int, processes: int, port: int, jobs: Path) -> None:
+    """Runs jobs as one of several processes, with the environment that torchrun gives them."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ.update(
+        {name: str(value) for name, value in here.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    main(jobs, processes)
 
 
 if __name__ == "__main__":

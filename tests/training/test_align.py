@@ -17,7 +17,7 @@ from altdiffusion_clip.training.diffusion import Denoiser, check_scheduler
 from altdiffusion_clip.training.estimate import Estimate
 from altdiffusion_clip.training.metrics import read_metrics
 from altdiffusion_clip.training.models import load_altclip, write_altclip
-from tests.conftest import prompts, small_encoder
+from tests.small_models import prompts, small_encoder
 from tests.training.worlds import PIPELINE, write_pictures, write_teacher
 
 

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import multiprocessing
 
 from altdiffusion_clip.training.metrics import read_metrics
 from tests.conftest import FULL, PUBLISHED
-from tests.training.run_stage import run_stage
+from tests.training.run_stage import run_as_one_of, run_stage
 from tests.training.worlds import PIPELINE, write_parallel, write_pictures, write_student, write_teacher
 
 STEPS = 12 if FULL else 1
@@ -41,7 +42,10 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs of both stages by one process and by two."""
+    """A folder with the runs of both stages by one process and by two.
+
+    `make test` forks the two from a process in which everything is imported, instead of starting torchrun.
+    """
     folder = tmp_path_factory.mktemp("runs")
     common = {
         "teacher": str(write_teacher(folder / "teacher")),
@@ -102,6 +106,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if who == "sharded":  # each stops itself once
             todo = [each for job in todo for each in ((job[0], {**job[1], "stop_after_seconds": 1e-9}), job)]
         (folder / f"{who}.json").write_text(json.dumps(todo))
+        if not FULL:
+            multiprocessing.start_processes(
+                run_as_one_of, (2, free_port(), folder / f"{who}.json"), 2, start_method="forkserver"
+            )
+            continue
         command = [*launch(2), "-m", "tests.training.run_stage", str(folder / f"{who}.json"), "2", who]
         finished = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
         assert finished.returncode == 0, finished.stderr[-3000:]
