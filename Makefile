@@ -9,9 +9,8 @@ OUTPUT ?= altdiffusion-output
 # For make emoji-m18: seconds after which it saves itself and ends (0: it goes on to the end).
 STOP_AFTER ?= 0
 READY := $(VENV)/.ready
-MINIMUM ?= .venv-minimum
 
-.PHONY: help setup generate browser test test-all test-minimum test-slow lint format evaluate emoji-m18 gpu clean
+.PHONY: help setup generate browser test test-all test-minimum test-newest test-slow lint format evaluate emoji-m18 gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,11 +36,20 @@ test: $(READY) browser ## run the tests
 test-all: $(READY) browser ## run the tests with their full counts: 20 kills, 50 clients, all matrices
 	ALTDIFFUSION_TESTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-minimum: RESOLUTION := lowest-direct
 test-minimum: browser ## run the tests on the oldest versions that pyproject.toml allows, in .venv-minimum (6 GB)
-	test -x $(MINIMUM)/bin/uv || $(PYTHON) -m venv $(MINIMUM)
-	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(MINIMUM)/bin/uv pip install --quiet --python $(MINIMUM) --resolution lowest-direct --editable ".[dev]"
-	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest -n 2 --dist worksteal
+	$(test-other-versions)
+
+test-newest: RESOLUTION := highest
+test-newest: browser ## run the tests on the newest versions, in .venv-newest (6 GB)
+	$(test-other-versions)
+
+define test-other-versions
+test -x .venv-$(@:test-%=%)/bin/uv || $(PYTHON) -m venv .venv-$(@:test-%=%)
+.venv-$(@:test-%=%)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+.venv-$(@:test-%=%)/bin/uv pip install --quiet --python .venv-$(@:test-%=%) --resolution $(RESOLUTION) --editable ".[dev]"
+OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/python -m pytest -n 2 --dist worksteal
+endef
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import Any
 
+from altdiffusion_clip.commands.options import add_model_options
+
 
 def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
@@ -25,12 +27,13 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--languages", nargs="+", default=[], metavar="CODE", help="Languages to measure (default: all)."
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object per line, not tables.")
+    add_model_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> bool:
     """Measures and prints."""
-    from altdiffusion_clip.commands.options import prepare_output
+    from altdiffusion_clip.commands.options import device_of, dtype_of, prepare_output
     from altdiffusion_clip.emoji.languages import LANGUAGES
     from altdiffusion_clip.errors import UserError
 
@@ -42,16 +45,16 @@ def run(options: argparse.Namespace) -> bool:
             raise UserError(f"--languages {language}: emoji-m18 speaks {' '.join(LANGUAGES)}")
     prepare_output()
 
-    from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
+    from altdiffusion_clip import AltCLIPScorer
+    from altdiffusion_clip.commands.loading import load_pipeline
     from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval
 
     languages = options.languages or LANGUAGES
-    rows = evaluate_retrieval(options.gallery, languages)
+    pipeline = load_pipeline("emoji-m18", device_of(options.device), dtype_of(options.dtype))
+    scorer = AltCLIPScorer.from_pipeline(pipeline)
+    rows = evaluate_retrieval(scorer, options.gallery, languages)
     _print("Retrieval with hard negatives, percent", list(rows), options.json)
     if options.drawing:
-        pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
-        pipeline.set_progress_bar_config(disable=True)
-        scorer = AltCLIPScorer.from_pipeline(pipeline)
         rows = evaluate_drawing(pipeline, scorer, options.scenes, options.num_images, languages)
         _print("Drawing, in dB and percent", list(rows), options.json)
     return True

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
 from altdiffusion_clip.checkpoints.model_ids import EMOJI_M18, resolve
-from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.calls import call_pipeline, pictures_of
 from altdiffusion_clip.drawing.settings import STEPS, Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.captions import Claim, claim_of, held_out_words, say, traditional
 from altdiffusion_clip.emoji.concepts import concepts, drawn_concepts, find_ground
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Encode = Callable[[list[str]], Tensor]
+AT_ONCE = 18
+"""Pictures to draw in one batch."""
+
 DRAWN_SHARES = {"one": 8.0, "small": 1.0, "big": 1.5, "beside": 3.0, "above": 1.5, "two": 1.0, "three": 1.0}
 """Shares of the kinds of scenes in the evaluation. They do not change with the training data."""
 
@@ -50,10 +53,11 @@ GROUPS = {
 
 
 @torch.no_grad()
-def evaluate_retrieval(scenes: int = 100, languages: Sequence[str] = LANGUAGES) -> Iterator[Row]:
+def evaluate_retrieval(scorer: AltCLIPScorer, scenes: int = 100, languages: Sequence[str] = LANGUAGES) -> Iterator[Row]:
     """Finds unseen scenes by their captions, each among three scenes that differ in one respect.
 
     Args:
+        scorer: the student, emoji-m18's.
         scenes: number of scenes; the gallery has four times as many.
         languages: of the captions.
 
@@ -61,7 +65,6 @@ def evaluate_retrieval(scenes: int = 100, languages: Sequence[str] = LANGUAGES) 
         `system` (the English teacher or the student), `language`, `typed` (how the caption is written), and the
         recalls both ways and their mean in percent. A caption is right for every scene that it is true of.
     """
-    scorer = AltCLIPScorer.from_pretrained(EMOJI_M18).eval()
     shown = with_hard_negatives(draw_scenes(scenes, seed=123, shares=ALL_KINDS, unseen=True), seed=5)
     words = random.Random(7)
     claims = [replace(claim_of(scene, words), ground=scene.ground) for scene in shown]
@@ -102,7 +105,7 @@ def _evaluate_synonyms(scorer: AltCLIPScorer, languages: Sequence[str]) -> Itera
 
 def _recalls(texts: Tensor, images: Tensor, pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
     """All recalls of unit vectors, in percent. Pictures without a text are candidates only."""
-    found = retrieval_of_ranks(ranks_of_embeddings(texts, images, np.array(pairs), max(KS), "mean"))
+    found = retrieval_of_ranks(ranks_of_embeddings(texts.to(images.device), images, np.array(pairs), max(KS), "mean"))
     return {name: round(value, 2) for name, value in found.as_dict().items()}
 
 
@@ -151,7 +154,7 @@ def evaluate_drawing(
     """Draws unseen scenes from prompts in every language, and compares the pictures with true renders.
 
     Args:
-        pipeline: of emoji-m18.
+        pipeline: of emoji-m18, on any device in any dtype.
         scorer: to choose among the pictures of a prompt.
         scenes: number of scenes in each language.
         images: pictures per prompt.
@@ -165,9 +168,19 @@ def evaluate_drawing(
         (`best_right`), and any right picture (`any_right`).
     """
     shown = draw_scenes(scenes, seed=31, shares=DRAWN_SHARES, things=drawn_concepts(), unseen=True)
-    prompts = [(scene, language) for scene in shown for language in languages]
+    # States everything about a scene except its arrangement, in everyday words.
+    asked = [
+        (scene, language, say(Claim(scene.kind, scene.things, scene.ground), language, random.Random(0)))
+        for scene in shown
+        for language in languages
+    ]
+    # In every language, a scene is drawn from the same noise.
+    seeds = [range(number * images, (number + 1) * images) for number in range(scenes) for _ in languages]
+    wanted = [(prompt, seed) for (_, _, prompt), each in zip(asked, seeds, strict=True) for seed in each]
+    pictures = _pictures(pipeline, wanted, steps)
     found = [
-        _drawn(pipeline, scorer, scene, language, images, steps) for scene, language in tqdm(prompts, unit="prompt")
+        _drawn([next(pictures) for _ in range(images)], scene, language, prompt, scorer, pipeline.vae)
+        for scene, language, prompt in asked
     ]
     yield _figures("all", found)
     for name, kinds in GROUPS.items():
@@ -176,24 +189,21 @@ def evaluate_drawing(
         yield from _if_any(f"language {language}", [each for each in found if each.language == language])
 
 
+def _pictures(pipeline: "AltDiffusionPipeline", wanted: Sequence[tuple[str, int]], steps: int) -> Iterator[Image.Image]:
+    """Draws a picture for each prompt and seed. One that is not a number is black."""
+    how = Settings("", 0, (), EMOJI_M18, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M18))
+    for start in tqdm(range(0, len(wanted), AT_ONCE), unit="batch"):
+        prompts, seeds = zip(*wanted[start : start + AT_ONCE], strict=True)
+        for picture in pictures_of(call_pipeline(pipeline, how, prompts=prompts, seeds=seeds).images):
+            yield picture or Image.new("RGB", (RESOLUTION, RESOLUTION))
+
+
 def _drawn(
-    pipeline: "AltDiffusionPipeline", scorer: AltCLIPScorer, scene: Scene, language: str, images: int, steps: int
+    pictures: Sequence[Image.Image], scene: Scene, language: str, prompt: str, scorer: AltCLIPScorer, vae: Any
 ) -> Drawn:
-    # States everything about the scene except its arrangement, in everyday words.
-    prompt = say(Claim(scene.kind, scene.things, scene.ground), language, random.Random(0))
-    seeds = tuple(range(images))
-    settings = Settings(
-        prompt, 0, seeds, EMOJI_M18, num_inference_steps=steps, guidance_scale=usual_guidance_scale(EMOJI_M18)
-    )
-    pictures = draw_batch(pipeline, settings)
-    right = [picture is not None and is_right(recognise(picture), scene) for picture in pictures]
-    order = [ranked.index for ranked in scorer.rank(prompt, [picture for picture in pictures if picture is not None])]
-    return Drawn(scene, language, _distance(pictures[0], scene, pipeline.vae), tuple(right[i] for i in order), right[0])
-
-
-def _distance(picture: Image.Image | None, scene: Scene, vae: Any) -> Distance:
-    """The distance of a picture. One that is not a number counts as black."""
-    return distance_to_renders(picture or Image.new("RGB", (RESOLUTION, RESOLUTION)), scene, vae)
+    right = [is_right(recognise(picture), scene) for picture in pictures]
+    ranked = tuple(right[each.index] for each in scorer.rank(prompt, pictures))
+    return Drawn(scene, language, distance_to_renders(pictures[0], scene, vae), ranked, right[0])
 
 
 def _figures(of: str, found: Sequence[Drawn]) -> Row:

@@ -96,6 +96,8 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawing = ["--num-images", "2", "--steps", "2", "--output", str(tmp_path / "drawn"), "--device", DEVICE]
     assert main(["generate", "一只猫", *drawing]) == 0
     assert len(list((tmp_path / "drawn").glob("*-seed*.png"))) == 2
+    measuring = ["--drawing", "--scenes", "1", "--num-images", "1", "--gallery", "2", "--languages", "en"]
+    assert main(["evaluate", "emoji", *measuring, "--device", DEVICE]) == 0
     assert "Traceback" not in capsys.readouterr().err
 
 

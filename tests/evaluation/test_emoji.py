@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
 from altdiffusion_clip.cli import main
 from altdiffusion_clip.emoji.languages import LANGUAGES
 from altdiffusion_clip.evaluation import emoji
@@ -13,7 +14,7 @@ from tests.conftest import in_full
 
 @pytest.mark.parametrize("languages", [("zh", "de", "th"), *in_full(LANGUAGES)])
 def test_the_student_reads_what_the_teacher_does_not(languages: tuple[str, ...]) -> None:
-    found = evaluate_retrieval(scenes=8, languages=languages)
+    found = evaluate_retrieval(AltCLIPScorer.from_pretrained("emoji-m18"), scenes=8, languages=languages)
     rows = {(row["system"], row["language"], row["typed"]): row["text_to_image_r1"] for row in found}
     assert {language for system, language, typed in rows if (system, typed) == ("student", "as taught")} == set(
         languages
@@ -28,14 +29,11 @@ def test_the_student_reads_what_the_teacher_does_not(languages: tuple[str, ...])
 
 def test_true_renders_are_right_and_as_near_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of drawing, the true render of the scene that is asked for."""
-    from altdiffusion_clip import AltCLIPScorer, AltDiffusionPipeline
-
     pipeline = AltDiffusionPipeline.from_pretrained("emoji-m18")
     scorer = AltCLIPScorer.from_pipeline(pipeline)
-    asked = iter([scene for scene in emoji.draw_scenes(
-        2, seed=31, shares=emoji.DRAWN_SHARES, things=emoji.drawn_concepts(), unseen=True
-    ) for _ in ("en", "ja")])  # fmt: skip
-    monkeypatch.setattr(emoji, "draw_batch", lambda pipe, settings: [next(asked).render()] * 2)
+    asked = emoji.draw_scenes(2, seed=31, shares=emoji.DRAWN_SHARES, things=emoji.drawn_concepts(), unseen=True)
+    renders = [scene.render() for scene in asked for language in ("en", "ja") for image in range(2)]
+    monkeypatch.setattr(emoji, "_pictures", lambda *_: iter(renders))
     whole, *others = evaluate_drawing(pipeline, scorer, scenes=2, images=2, languages=("en", "ja"))
     assert whole["of"] == "all"
     assert whole["prompts"] == 4
@@ -44,7 +42,8 @@ def test_true_renders_are_right_and_as_near_as_can_be(monkeypatch: pytest.Monkey
     assert {row["of"] for row in others} >= {"language en", "language ja"}
 
 
-def test_the_command_prints_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("dtype", ["float32", *in_full("bfloat16")])
+def test_the_command_prints_a_line_for_each(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "evaluate",
         "emoji",
@@ -58,6 +57,8 @@ def test_the_command_prints_a_line_for_each(capsys: pytest.CaptureFixture[str]) 
         "--gallery",
         "2",
         "--json",
+        "--dtype",
+        dtype,
     ]
     assert main(arguments) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
