@@ -1,4 +1,4 @@
-"""Draws docs/emoji-m18.png: unseen scenes with one or several of a thing, each from a prompt in another language.
+"""Draws docs/emoji-m18.png: unseen scenes of all kinds, each from a prompt in another language.
 
 The scenes are random with a fixed seed, and each picture is the first one. Nothing is picked by hand.
 
@@ -21,7 +21,7 @@ from altdiffusion_clip.emoji.renders import RESOLUTION
 from altdiffusion_clip.emoji.scenes import draw_scenes
 
 COLUMNS, ROWS, GAP = 9, 2, 8
-SHARES = {"one": 4.0, "big": 1.0, "small": 1.0, "two": 1.0, "three": 1.0}
+SHARES = {"one": 4.0, "big": 1.0, "small": 1.0, "beside": 1.5, "above": 1.5, "two": 1.0, "three": 1.0}
 
 
 def main() -> None:
