@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from altdiffusion_clip.commands.options import add_model_options
+from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
 
 
 def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +33,6 @@ def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run(options: argparse.Namespace) -> bool:
     """Measures and prints."""
-    from altdiffusion_clip.commands.options import device_of, dtype_of, prepare_output
     from altdiffusion_clip.emoji.languages import LANGUAGES
     from altdiffusion_clip.errors import UserError
 
