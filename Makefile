@@ -63,12 +63,11 @@ format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-evaluate: $(READY) ## measure emoji-m18: retrieval and drawing (half an hour)
+evaluate: $(READY) ## measure emoji-m18: retrieval and drawing (half an hour or more)
 	$(BIN)/altdiffusion evaluate emoji --drawing
 
 emoji-m18: $(READY) ## train emoji-m18, all stages, behind everything else (many hours on a CPU; stop and repeat at will)
-	OMP_WAIT_POLICY=PASSIVE nice -n 19 $(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER) \
-		--mixed-precision bf16
+	OMP_WAIT_POLICY=PASSIVE nice -n 19 $(BIN)/python -m altdiffusion_clip.emoji.recipe --seconds $(STOP_AFTER)
 
 gpu: ## what waits for a GPU, on a machine that has one: emoji-m18, its tests, all benchmarks, in pieces of ten minutes
 	$(PYTHON) scripts/gpu.py

@@ -6,7 +6,7 @@ import sys
 from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
 from altdiffusion_clip.commands.loading import load_pipeline
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype, prepare_output
 from altdiffusion_clip.errors import UserError
 
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.demo.server import Service, serve
     from altdiffusion_clip.demo.studio import Studio
 
-    pipeline = load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype))
+    pipeline = load_pipeline(options.model, *device_and_dtype(options))
     panel = panel_for(options, pipeline)
     if panel is not None:
         panel.check_by_row()

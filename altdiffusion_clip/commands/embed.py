@@ -12,7 +12,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype
 from altdiffusion_clip.errors import UserError
 
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> bool:
         raise UserError("nothing to embed; name pictures, --texts, --texts-file or --dataset")
 
     prepare_output()
-    judge = load_dual(judges_of(options), device_of(options.device), dtype_of(options.dtype))
+    judge = load_dual(judges_of(options), *device_and_dtype(options))
     if options.long_text == "window-max":
         raise UserError("--long-text window-max gives a score for each part, and no vector; take window-mean or full")
     if options.long_text != "truncate":

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype, prepare_output
 
 
 def add_parser(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> bool:
     from altdiffusion_clip.evaluation.emoji import evaluate_drawing, evaluate_retrieval
 
     languages = options.languages or LANGUAGES
-    pipeline = load_pipeline("emoji-m18", device_of(options.device), dtype_of(options.dtype))
+    pipeline = load_pipeline("emoji-m18", *device_and_dtype(options))
     scorer = AltCLIPScorer.from_pipeline(pipeline)
     rows = evaluate_retrieval(scorer, options.gallery, languages)
     _print("Retrieval with hard negatives, percent", list(rows), options.json)

@@ -12,7 +12,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> bool:
     rows: list[dict[str, Any]] = []
     units: list[str] = []
     for name in judges_of(options):
-        panel = load_panel(name, device_of(options.device), dtype_of(options.dtype))
+        panel = load_panel(name, *device_and_dtype(options))
         column = panel.columns[0]
         results = evaluate_generation(bench_for(options, panel, 32), drawn)
         rows += [{"system": column.name, **_rounded(asdict(each))} for each in results]
@@ -133,7 +133,7 @@ def _draw(options: argparse.Namespace, scenes: "list[Scene]") -> None:
     guidance = usual_guidance_scale(options.model) if options.guidance_scale is None else options.guidance_scale
     rows = generate(
         list(dict.fromkeys(text for scene in scenes for text in scene.prompts.values())),
-        load_pipeline(options.model, device_of(options.device), dtype_of(options.dtype)),
+        load_pipeline(options.model, *device_and_dtype(options)),
         options.pictures,
         name=options.model,
         seeds=range(options.seed, options.seed + options.num_images),

@@ -13,7 +13,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> bool:
 
     for given in judges_of(options):
         name, spec = named(given)
-        device, dtype = device_of(options.device), dtype_of(options.dtype)
+        device, dtype = device_and_dtype(options)
         vectors = vectors_of(spec, task, device, dtype, bench_of, options.long_text)
         measured += measure(name, vectors, task, options.ties, options.allow_missing)
         left_out += [f"{image}: {reason}" for _, image, reason in vectors.broken]

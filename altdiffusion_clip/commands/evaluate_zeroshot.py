@@ -12,7 +12,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype
 from altdiffusion_clip.errors import UserError
 
 
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> bool:
     confusions = []
     left_out: list[str] = []
     for given in judges_of(options):
-        judge = load_dual([given], device_of(options.device), dtype_of(options.dtype))
+        judge = load_dual([given], *device_and_dtype(options))
         bench = bench_for(options, Panel([judge]), options.batch_size)
         encoded = embed_pictures(bench, task.images)
         if encoded.broken and not options.allow_missing:

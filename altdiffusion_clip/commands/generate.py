@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from altdiffusion_clip.checkpoints.model_ids import DEFAULT_MODEL
 from altdiffusion_clip.commands.judge_options import OWN, add_judge_option, panel_for
 from altdiffusion_clip.commands.loading import load_pipeline
-from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import DTYPES, add_model_options, device_of, dtype_on, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
 from altdiffusion_clip.schedulers import SCHEDULERS
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> bool:
     again = _again(options) if options.from_png else None
     records, empty = (lambda: iter(()), []) if again else _records(options)
     base = again or _settings(options)
-    pipelines = [load_pipeline(options.model, device, dtype_of(options.dtype)) for device in _devices(options)]
+    pipelines = [load_pipeline(options.model, device, dtype_on(device, options.dtype)) for device in _devices(options)]
     multiple = size_multiple(pipelines[0])
     check_base(base, multiple)
     panel = panel_for(options, pipelines[0])

@@ -26,6 +26,12 @@ def add_model_options(parser: "argparse._ActionsContainer", several: bool = Fals
     )
 
 
+def device_and_dtype(options: argparse.Namespace) -> "tuple[torch.device, torch.dtype]":
+    """Where and in what precision to compute, from the options of `add_model_options`."""
+    device = device_of(options.device)
+    return device, dtype_on(device, options.dtype)
+
+
 def device_of(name: str) -> "torch.device":
     """The device with a name; for "auto", a GPU if there is one.
 
@@ -50,6 +56,19 @@ def dtype_of(name: str) -> "torch.dtype":
     import torch
 
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+
+
+def dtype_on(device: "torch.device", name: str) -> "torch.dtype":
+    """The torch dtype with a name, to compute in. Warns if that takes this device much longer than float32."""
+    from altdiffusion_clip.precision import SLOW, slowdown
+
+    dtype = dtype_of(name)
+    times = slowdown(dtype, device.type)
+    if times >= SLOW:
+        logging.getLogger(__name__).warning(
+            "this processor has no fast arithmetic in %s; float32 is %.0f times as fast here", name, times
+        )
+    return dtype
 
 
 def prepare_output() -> None:

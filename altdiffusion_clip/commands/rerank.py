@@ -15,7 +15,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import add_model_options, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import add_model_options, device_and_dtype, prepare_output
 from altdiffusion_clip.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def run(options: argparse.Namespace) -> bool:
     if not files:
         raise UserError(f"no pictures in {', '.join(map(str, options.paths))}")
     prepare_output()
-    device = device_of(options.device)
-    panel = load_panel(judges_of(options), device, dtype_of(options.dtype), long_text=options.long_text)
+    device, dtype = device_and_dtype(options)
+    panel = load_panel(judges_of(options), device, dtype, long_text=options.long_text)
     bench = bench_for(options, panel, options.batch_size)
     names = [str(file) for file in files]
     count = default_workers(device.type != "cpu") if options.workers is None else options.workers

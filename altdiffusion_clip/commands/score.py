@@ -16,7 +16,7 @@ from altdiffusion_clip.commands.judge_options import (
     bench_for,
     judges_of,
 )
-from altdiffusion_clip.commands.options import DTYPES, device_of, dtype_of, prepare_output
+from altdiffusion_clip.commands.options import DTYPES, device_of, dtype_on, prepare_output
 from altdiffusion_clip.commands.ray_options import add_ray_options, check_ray_options, cluster_of
 from altdiffusion_clip.errors import UserError
 
@@ -267,7 +267,7 @@ def _here(
 
     panels = [panel, *(_panel(options, device) for device in devices[1:])]
     for each, device in zip(panels, devices, strict=True):
-        each.to(device, dtype_of(dtype))
+        each.to(device, dtype_on(device, dtype))
     size = options.batch_size or fastest_batch_size(panel.members[0])
     benches = [bench_for(options, each, size) for each in panels]
     count = default_workers(devices[0].type != "cpu") if options.workers is None else options.workers

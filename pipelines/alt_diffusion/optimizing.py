@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from altdiffusion_clip.adapters import base_tensors
+from altdiffusion_clip.precision import SLOW, slowdown
 
 HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16, "mps": torch.float16, "xpu": torch.float16}
 """The half-precision dtype of each kind of device."""
@@ -94,6 +95,8 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
             if isinstance(module := getattr(self, name, None), nn.Module)
         }
         dtype = HALVES.get(device.type)
+        if half is None and dtype is not None and slowdown(dtype, device.type) >= SLOW:
+            half = False  # to measure the UNet would take minutes
         if half is not False and dtype is not None and self.unet.dtype == torch.float32:
             whole = _seconds(self.unet, device) if half is None else 0.0
             undo = [_in_half(module, dtype) for module in modules.values()]

@@ -12,18 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from altdiffusion_clip import AltDiffusionPipeline
 from altdiffusion_clip.checkpoints.model_ids import emoji_m18_folder
-from altdiffusion_clip.demo.draw_tab import EXAMPLES
 from altdiffusion_clip.demo.limits import Limits
 from altdiffusion_clip.demo.server import Service
 from altdiffusion_clip.demo.studio import Studio
 from altdiffusion_clip.demo.texts import say
-from altdiffusion_clip.drawing.calls import draw_batch
 from altdiffusion_clip.drawing.png_text import SETTINGS_KEY
-from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.emoji.recogniser import recognise
-from altdiffusion_clip.emoji.vocabulary import read
 from altdiffusion_clip.images import load_image
 from altdiffusion_clip.judges.altclip import AltCLIPJudge
 from altdiffusion_clip.judges.ensembles import Panel
@@ -277,17 +272,6 @@ def test_what_the_model_draws_is_one_click_away(desktop: Any) -> None:
     desktop.click("#about button")
     desktop.wait_for_selector("#about:has-text('panda')")
     desktop.wait_for_selector("#about:has-text('Cosine')")
-
-
-@pytest.mark.parametrize("prompt", [*EXAMPLES[:2], *in_full(*EXAMPLES[2:])])
-def test_examples_are_drawn_well(prompt: str) -> None:
-    """By the recogniser, which compares with true renders alone; the first picture of each."""
-    settings = Settings(prompt, 0, (0,), "emoji-m18", guidance_scale=usual_guidance_scale("emoji-m18"))
-    pipe = AltDiffusionPipeline.from_pretrained("emoji-m18")
-    pipe.set_progress_bar_config(disable=True)
-    (picture,) = draw_batch(pipe, settings)
-    found, asked = recognise(picture), read(prompt)
-    assert (found.things, (found.ground,)) == (asked.things, asked.grounds)
 
 
 def test_stops_and_draws_again(page: Any) -> None:

@@ -70,7 +70,8 @@ class TestTheSamePicture:
 
     def draw(self, pipeline: AltDiffusionPipeline, folder: Path, size: int, order: int = 1) -> dict[str, np.ndarray]:
         dtype = str(pipeline.unet.dtype).removeprefix("torch.")
-        plan = Plan(Settings("", 0, (), "emoji-m18", num_inference_steps=2, guidance_scale=3.0, dtype=dtype), [0, 1])
+        model = pipeline.config._name_or_path
+        plan = Plan(Settings("", 0, (), model, num_inference_steps=2, guidance_scale=3.0, dtype=dtype), [0, 1])
         output = OutputFolder(folder)
         rows = [{"prompt": prompt, "id": str(number)} for number, prompt in enumerate(PROMPTS[:3])][::order]
         list(draw_into(output, batches_of(tasks_of(rows, plan), size), local_engine([Drawer(pipeline)])))
@@ -83,8 +84,8 @@ class TestTheSamePicture:
             assert found.keys() == expected.keys()
             assert all((found[key] == expected[key]).all() for key in expected)
 
-    def test_in_half_precision_nearly(self, tmp_path: Path) -> None:
-        half = AltDiffusionPipeline.from_pretrained("emoji-m18", dtype=torch.bfloat16)
+    def test_in_half_precision_nearly(self, quick_model: Path, tmp_path: Path) -> None:
+        half = AltDiffusionPipeline.from_pretrained(quick_model, dtype=torch.bfloat16)
         half.set_progress_bar_config(disable=True)
         one, four = (self.draw(half, tmp_path / str(size), size) for size in (1, 4))
         for key, expected in one.items():

@@ -6,8 +6,12 @@ import torch
 from PIL import Image
 
 from altdiffusion_clip import AltDiffusionImg2ImgPipeline, AltDiffusionInpaintPipeline, AltDiffusionPipeline
+from altdiffusion_clip.demo.draw_tab import EXAMPLES
+from altdiffusion_clip.drawing.calls import draw_batch
+from altdiffusion_clip.drawing.settings import Settings, usual_guidance_scale
 from altdiffusion_clip.emoji import Scene, find_concept, find_ground
 from altdiffusion_clip.emoji.recogniser import recognise
+from altdiffusion_clip.emoji.vocabulary import read
 from tests.conftest import in_full
 
 SEEDS = range(2)
@@ -82,3 +86,12 @@ def test_weights_move_the_colour_of_the_background(channel, en, zh, language, pi
 
     less, plain, more = (strength_of_colour(weight) for weight in (0.5, 1.0, 1.5))
     assert less < plain < more
+
+
+@pytest.mark.parametrize("prompt", [*EXAMPLES[:2], *in_full(*EXAMPLES[2:])])
+def test_the_demos_examples_are_drawn_well(prompt: str, pipe: AltDiffusionPipeline) -> None:
+    """By the recogniser, which compares with true renders alone; the first picture of each."""
+    settings = Settings(prompt, 0, (0,), "emoji-m18", guidance_scale=usual_guidance_scale("emoji-m18"))
+    (picture,) = draw_batch(pipe, settings)
+    found, asked = recognise(picture), read(prompt)
+    assert (found.things, (found.ground,)) == (asked.things, asked.grounds)

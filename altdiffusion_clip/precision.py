@@ -1,0 +1,44 @@
+"""How fast a device computes in half precision."""
+
+import functools
+import time
+
+import torch
+
+SLOW = 2.0
+"""A dtype is slow if it takes this many times as long as float32."""
+
+_SHAPE = (4, 128, 16, 16)
+_ROUNDS = 3
+
+
+@functools.cache
+def slowdown(dtype: torch.dtype, device_type: str = "cpu") -> float:
+    """Measures how many times as long a convolution takes as in float32: above 1 it is slower, below 1 faster.
+
+    Processors without AVX-512, AMX or Arm's bfloat16 instructions convolve in half precision up to 50 times as slowly,
+    and one that draws in it seems to hang. GPUs, which are all made for half precision, are not measured: 1.0.
+
+    Example:
+        >>> import torch
+        >>> slowdown(torch.float32)
+        1.0
+        >>> slowdown(torch.bfloat16, "cuda")
+        1.0
+    """
+    if device_type != "cpu" or dtype == torch.float32:
+        return 1.0
+    return _seconds(dtype) / _seconds(torch.float32)
+
+
+@torch.no_grad()
+def _seconds(dtype: torch.dtype) -> float:
+    channels = _SHAPE[1]
+    convolve = torch.nn.Conv2d(channels, channels, kernel_size=3, padding=1).to(dtype)
+    pixels = torch.zeros(_SHAPE, dtype=dtype)
+    seconds = []
+    for _ in range(_ROUNDS):  # the first is the warm-up
+        start = time.perf_counter()
+        convolve(pixels)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
