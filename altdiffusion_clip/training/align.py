@@ -337,6 +337,7 @@ def new_source(
         states,
         config.timestep_sampling,
         config.logit_mean,
+        config.pure_noise,
     )
 
 

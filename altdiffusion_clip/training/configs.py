@@ -79,11 +79,18 @@ class AlignConfig(MixedLanguages):
         "uniform", "Timesteps to train on. logit-normal favours the middle of the schedule."
     )
     logit_mean: float = option(0.0, "Centre of logit-normal timesteps. Above 0 is nearer to noise.")
+    pure_noise: float = option(0.0, "Share of examples at the last timestep, where drawing begins.")
     keys_and_values_steps: int = option(0, "Steps that first train only the keys and values of the cross-attention.")
     cache_text_states: bool = option(False, "Encode every caption once and keep the result on disk.")
     compile: bool = option(False, "Compile the UNet: a slow start, then faster steps.")
     sample_prompts: list[str] = option([], "Prompts to draw at each validation.")
     sample_guidance: float = option(7.5, "Guidance scale of the samples.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("caption_dropout", "pure_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is a share and must be from 0 to 1, not {getattr(self, name)}")
 
     def least(self, name: str) -> int:
         """0 steps are allowed: the keys and values may be all that is trained."""

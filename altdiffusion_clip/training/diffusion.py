@@ -107,6 +107,7 @@ class LatentsOfCaptions:
         states: of every caption and, at the end, of the empty one; None to load tokens.
         timestep_sampling: as in `noise_of`.
         logit_mean: as in `noise_of`.
+        pure_noise: as in `noise_of`.
     """
 
     def __init__(
@@ -122,8 +123,9 @@ class LatentsOfCaptions:
         states: RaggedParts | None = None,
         timestep_sampling: str = "uniform",
         logit_mean: float = 0.0,
+        pure_noise: float = 0.0,
     ) -> None:
-        self._sampling, self._logit_mean = timestep_sampling, logit_mean
+        self._when = (timestep_sampling, logit_mean, pure_noise)
         self._pictures, self._latents, self._count, self._timesteps = pictures, latents, batch_size, timesteps
         self._pad, self._empty, self._dropout = pad_token_id, empty, caption_dropout
         self._conditioning, self._states = conditioning, states
@@ -136,7 +138,7 @@ class LatentsOfCaptions:
         return {
             "pictures": shown,
             "texts": said,
-            **noise_of(self._latents.shape[1:], count, self._timesteps, generator, self._sampling, self._logit_mean),
+            **noise_of(self._latents.shape[1:], count, self._timesteps, generator, *self._when),
         }
 
     def load(self, drawn: Tensors) -> Tensors:
@@ -164,6 +166,7 @@ def noise_of(
     generator: torch.Generator,
     sampling: str = "uniform",
     logit_mean: float = 0.0,
+    pure_noise: float = 0.0,
 ) -> Tensors:
     """Draws noise and timesteps for a batch, one timestep from each of `count` equally likely slices of the schedule.
 
@@ -177,12 +180,16 @@ def noise_of(
         sampling: "uniform", or "logit-normal" (arXiv 2403.03206), which favours the middle of the schedule. A share of
             `STILL_UNIFORM` stays uniform, because drawing starts at the very end.
         logit_mean: centre of the logit-normal distribution. 1 moves its median from the middle to 73% of the schedule.
+        pure_noise: share of examples at the last timestep, where drawing begins. With a schedule that ends in pure
+            noise, nothing but the caption says there what is where.
     """
     drawn = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     if sampling == "logit-normal":
         still = torch.rand(count, generator=generator) < STILL_UNIFORM
         drawn = torch.where(still, drawn, (torch.special.ndtri(drawn) + logit_mean).sigmoid())
     drawn = (drawn * timesteps).long().clamp(max=timesteps - 1)
+    if pure_noise:
+        drawn[torch.rand(count, generator=generator) < pure_noise] = timesteps - 1
     return {
         "timesteps": drawn[torch.randperm(count, generator=generator)],
         "noise": torch.randn(count, *shape, generator=generator),

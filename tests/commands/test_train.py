@@ -58,6 +58,8 @@ def test_a_run_that_stops_in_time_says_so_and_goes_on(
         (["distill"], "train distill needs --data"),
         (["dreambooth", "--instance-prompt", " "], "give --instance-prompt"),
         (["lora", "--rank", "0"], "rank must be at least 1"),
+        (["align", "--pure-noise", "40"], "pure_noise is a share and must be from 0 to 1, not 40.0"),
+        (["lora", "--caption-dropout", "-0.1"], "caption_dropout is a share and must be from 0 to 1, not -0.1"),
         (["distill", "--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
         (["align", "--model", "/nowhere", "--data", "/nowhere"], "there is no /nowhere, which is to be"),
     ],

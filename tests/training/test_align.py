@@ -290,6 +290,14 @@ def test_a_logit_mean_moves_the_median_of_the_timesteps() -> None:
     assert later == pytest.approx(0.9 * 0.5 + 0.1 * 0.269, abs=0.01)
 
 
+def test_a_share_of_the_examples_is_pure_noise() -> None:
+    from altdiffusion_clip.training.diffusion import noise_of
+
+    drawn = noise_of((1,), 20_000, 1000, torch.Generator().manual_seed(0), "logit-normal", pure_noise=0.4)["timesteps"]
+    assert (drawn == 999).float().mean() == pytest.approx(0.4, abs=0.01)
+    assert (drawn < 500).float().mean() == pytest.approx(0.3, abs=0.01)
+
+
 class TestMistakes:
     def test_a_text_encoder_of_another_base(self, config: AlignConfig, published: Path) -> None:
         with pytest.raises(UserError, match="choose those of one base"):
