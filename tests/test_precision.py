@@ -35,6 +35,13 @@ def test_it_is_measured_on_a_cpu_and_not_on_a_gpu() -> None:
     assert precision.slowdown(torch.float16, "cuda") == 1.0
 
 
+def test_measuring_draws_no_random_number() -> None:
+    """A seed gives the same picture, whether or not it was measured before."""
+    before = torch.get_rng_state()
+    precision.slowdown(torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_command_says_so_in_one_line(

@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Path, *more: str) -> None:
-    monkeypatch.setattr("sys.argv", ["recipe", "--work", str(work), "--steps", "2", *more])
+    monkeypatch.setattr("sys.argv", ["recipe", "--work", str(work), "--steps", "2", "--mixed-precision", "no", *more])
     recipe.main()
 
 
