@@ -1,10 +1,13 @@
 """How fast a device computes in half precision."""
 
 import functools
+import logging
 import time
 
 import torch
 from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
 
 SLOW = 2.0
 """A dtype is slow if it takes this many times as long as float32."""
@@ -30,6 +33,27 @@ def slowdown(dtype: torch.dtype, device_type: str = "cpu") -> float:
     if device_type != "cpu" or dtype == torch.float32:
         return 1.0
     return _seconds(dtype) / _seconds(torch.float32)
+
+
+def is_slow(dtype: torch.dtype, device_type: str = "cpu") -> bool:
+    """Whether a device computes much more slowly in a dtype than in float32."""
+    return slowdown(dtype, device_type) >= SLOW
+
+
+def warn_if_slow(dtype: torch.dtype, device_type: str, name: str, instead: str = "float32") -> None:
+    """Says in one line how much faster float32 would be, if a dtype is slow.
+
+    Args:
+        dtype: to compute in.
+        device_type: such as "cpu".
+        name: of the dtype, as the user wrote it.
+        instead: what the user writes for float32.
+    """
+    if is_slow(dtype, device_type):
+        times = slowdown(dtype, device_type)
+        logger.warning(
+            "this processor has no fast arithmetic in %s; %s is %.0f times as fast here", name, instead, times
+        )
 
 
 def _seconds(dtype: torch.dtype) -> float:

@@ -60,14 +60,10 @@ def dtype_of(name: str) -> "torch.dtype":
 
 def dtype_on(device: "torch.device", name: str) -> "torch.dtype":
     """The torch dtype with a name, to compute in. Warns if that takes this device much longer than float32."""
-    from altdiffusion_clip.precision import SLOW, slowdown
+    from altdiffusion_clip.precision import warn_if_slow
 
     dtype = dtype_of(name)
-    times = slowdown(dtype, device.type)
-    if times >= SLOW:
-        logging.getLogger(__name__).warning(
-            "this processor has no fast arithmetic in %s; float32 is %.0f times as fast here", name, times
-        )
+    warn_if_slow(dtype, device.type, name)
     return dtype
 
 

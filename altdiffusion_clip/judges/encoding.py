@@ -24,7 +24,7 @@ from altdiffusion_clip.judges.embedding_files import Embeddings
 from altdiffusion_clip.judges.ensembles import Panel
 from altdiffusion_clip.judges.pictures import Picture, Preparation, Prepared, Workers, name_of_place
 from altdiffusion_clip.judges.preprocessing import stacked
-from altdiffusion_clip.precision import SLOW, slowdown
+from altdiffusion_clip.precision import is_slow
 from altdiffusion_clip.prompts.normalising import without_surrogates
 from altdiffusion_clip.sources.retries import Retries
 
@@ -368,7 +368,7 @@ def fastest_dtype(judge: Judge, batch_size: int = 8, rounds: int = 3) -> torch.d
     if not is_dual(judge) or not modules:
         return judge.dtype
     half = torch.float16 if judge.device.type == "cuda" else torch.bfloat16
-    if slowdown(half, judge.device.type) >= SLOW:
+    if is_slow(half, judge.device.type):
         return torch.float32
     inputs = {key: value.to(judge.device) for key, value in stacked([_blank(judge)] * batch_size).items()}
     run = functools.partial(judge.picture_features, inputs)

@@ -10,11 +10,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 
 from altdiffusion_clip.errors import UserError, one_line
-from altdiffusion_clip.precision import SLOW, slowdown
+from altdiffusion_clip.precision import warn_if_slow
 from altdiffusion_clip.training.config import MODEL, RunConfig
 from altdiffusion_clip.training.machines import copy_to_all, crew_of, find_crew
 
-logger = logging.getLogger(__name__)
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MOST_WAITING = timedelta(hours=24)
 """How long one process waits for another."""
@@ -88,7 +87,8 @@ def new_accelerator(config: RunConfig) -> Accelerator:
         raise UserError("FSDP's first version is not supported; accelerate launch --use_fsdp --fsdp_version 2")
     if config.seconds and accelerator.num_processes > 1:
         raise UserError("seconds go by one process's clock; give --steps to a run of several processes")
-    _warn_if_slow(config, accelerator)
+    if dtype := HALVES.get(config.mixed_precision):
+        warn_if_slow(dtype, accelerator.device.type, config.mixed_precision, "--mixed-precision no")
     accelerator.begun = time.monotonic()
     accelerator.crew = find_crew(config.output, accelerator)
     if not accelerator.is_main_process:  # it reports for all
@@ -102,13 +102,3 @@ def new_accelerator(config: RunConfig) -> Accelerator:
             f"{config.gradient_accumulation_steps} parts; make it a multiple of {parts}"
         )
     return accelerator
-
-
-def _warn_if_slow(config: RunConfig, accelerator: Accelerator) -> None:
-    dtype = HALVES.get(config.mixed_precision)
-    if dtype is not None and (times := slowdown(dtype, accelerator.device.type)) >= SLOW:
-        logger.warning(
-            "this processor has no fast arithmetic in %s; --mixed-precision no is %.0f times as fast here",
-            config.mixed_precision,
-            times,
-        )

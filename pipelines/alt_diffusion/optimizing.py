@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from altdiffusion_clip.adapters import base_tensors
-from altdiffusion_clip.precision import SLOW, slowdown
+from altdiffusion_clip.precision import is_slow
 
 HALVES = {"cpu": torch.bfloat16, "cuda": torch.float16, "mps": torch.float16, "xpu": torch.float16}
 """The half-precision dtype of each kind of device."""
@@ -95,7 +95,7 @@ class AltDiffusionOptimizeMixin(StableDiffusionPipeline if TYPE_CHECKING else ob
             if isinstance(module := getattr(self, name, None), nn.Module)
         }
         dtype = HALVES.get(device.type)
-        if half is None and dtype is not None and slowdown(dtype, device.type) >= SLOW:
+        if half is None and dtype is not None and is_slow(dtype, device.type):
             half = False  # to measure the UNet would take minutes
         if half is not False and dtype is not None and self.unet.dtype == torch.float32:
             whole = _seconds(self.unet, device) if half is None else 0.0
