@@ -35,8 +35,13 @@ def slowdown(dtype: torch.dtype, device_type: str = "cpu") -> float:
     return _seconds(dtype) / _seconds(torch.float32)
 
 
-def is_slow(dtype: torch.dtype, device_type: str = "cpu") -> bool:
-    """Whether a device computes much more slowly in a dtype than in float32."""
+def is_slow(dtype: torch.dtype, device_type: str) -> bool:
+    """Whether a device computes much more slowly in a dtype than in float32.
+
+    Example:
+        >>> is_slow(torch.float32, "cpu"), is_slow(torch.float16, "cuda")
+        (False, False)
+    """
     return slowdown(dtype, device_type) >= SLOW
 
 
